@@ -1,0 +1,69 @@
+/* device.c - the CPU device; see device.h. */
+#include "base/device.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+struct device {
+    enum device_kind kind;
+};
+
+enum status device_open(enum device_kind kind, int index, struct device **out)
+{
+    (void)index;
+    *out = NULL;
+    if (kind != DEVICE_CPU)
+        return status_fail(STATUS_UNAVAILABLE, "parallel.backend=cuda: this cohort was built without CUDA");
+    TRY(mem_alloc(1, sizeof **out, "a device", out));
+    (*out)->kind = kind;
+    return STATUS_OK;
+}
+
+void device_close(struct device *device)
+{
+    mem_free(device);
+}
+
+enum device_kind device_kind(const struct device *device)
+{
+    return device->kind;
+}
+
+const char *device_name(const struct device *device)
+{
+    (void)device;
+    return "CPU";
+}
+
+enum status device_alloc(struct device *device, size_t bytes, const char *what, void *out)
+{
+    (void)device;
+    return mem_alloc(bytes, 1, what, out);
+}
+
+void device_free(struct device *device, void *p)
+{
+    (void)device;
+    mem_free(p);
+}
+
+enum status device_put(struct device *device, void *to, const void *from_host, size_t bytes)
+{
+    (void)device;
+    memcpy(to, from_host, bytes);
+    return STATUS_OK;
+}
+
+enum status device_get(struct device *device, void *to_host, const void *from, size_t bytes)
+{
+    (void)device;
+    memcpy(to_host, from, bytes);
+    return STATUS_OK;
+}
+
+int64_t device_memory_bytes(const struct device *device)
+{
+    (void)device;
+    return mem_limit_bytes();
+}

@@ -1,0 +1,126 @@
+/*
+ * comm.h - ranks: start and end, groups, agreement, broadcast, gathering, and sums whose bits do not depend on the
+ * number of ranks.
+ *
+ * Backends: `self` (one process, no MPI started) and `mpi`; a GPU transport comes behind the same functions. Every
+ * call names itself *local* or *collective*. MPI runs with MPI_THREAD_FUNNELED: only the main thread calls in here.
+ * Our communicators are duplicates set to MPI_ERRORS_RETURN. No collective here sums floats inside MPI.
+ *
+ * A rank that fails alone must not leave the others waiting: local work, comm_agree(), then the collective.
+ */
+#ifndef COHORT_COMM_COMM_H
+#define COHORT_COMM_COMM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+struct comm; /* a group of ranks; opaque */
+
+/*
+ * Start: joins the launcher's MPI job if there is one (environment of mpirun, srun --mpi=pmix, mpiexec), else runs
+ * alone without touching MPI. Once per process. *world is owned (comm_end). STATUS_OS.
+ */
+NODISCARD enum status comm_start(struct comm **world);
+/* Collective. Finalizes MPI if all is well. NULL is fine. */
+void comm_end(struct comm *world);
+/* End the whole job now: prints the sentence, kills the watchdog, MPI_Abort(code). Does not return. Local. */
+_Noreturn void comm_abort(const char *sentence, int code);
+
+int comm_rank(const struct comm *comm);  /* in this group, from 0; local */
+int comm_size(const struct comm *comm);
+int comm_local_rank(const struct comm *comm); /* among this node's processes of the whole job */
+int comm_local_size(const struct comm *comm);
+const char *comm_backend(const struct comm *comm); /* "self", "mpi"; for the log and the manifest */
+
+/*
+ * Split into groups of group_size consecutive ranks (the last may be smaller); *out is this rank's, owned
+ * (comm_group_free). Collective on comm.
+ */
+NODISCARD enum status comm_group(struct comm *comm, int group_size, struct comm **out);
+void comm_group_free(struct comm *group); /* collective on group */
+
+/*
+ * Agree: every rank brings its status and gets the worst of all. Where another rank failed, this rank's sentence
+ * becomes "rank R: <its sentence>". The failing rank's sentence stays its own. Collective.
+ */
+NODISCARD enum status comm_agree(struct comm *comm, enum status mine);
+/* As comm_agree, and *flags becomes the OR of all ranks' flags (signal seen, time is up, ...). */
+NODISCARD enum status comm_agree_flags(struct comm *comm, enum status mine, uint32_t *flags);
+/* STATUS_INTERNAL on all ranks unless hash is the same on all; what names it ("the configuration"). Collective. */
+NODISCARD enum status comm_check_same(struct comm *comm, uint64_t hash, const char *what);
+NODISCARD enum status comm_barrier(struct comm *comm);
+
+/* Bytes from root to all, in place. Collective. More than 2 GiB is fine. */
+NODISCARD enum status comm_broadcast(struct comm *comm, void *bytes, int64_t n, int root);
+/* A NUL-terminated or binary string of any length from root to all: *bytes on root is given, elsewhere owned by the
+ * caller afterwards (mem_free); *n likewise. Collective. */
+NODISCARD enum status comm_broadcast_blob(struct comm *comm, char **bytes, int64_t *n, int root);
+/*
+ * Every rank's n bytes on every rank, in rank order: *all (owned by the caller, mem_free) and begin[size + 1]
+ * (caller's array). Collective. comm_gather: only on root; elsewhere *all is NULL.
+ */
+NODISCARD enum status comm_allgather(struct comm *comm, const void *bytes, int64_t n, char **all, int64_t *begin);
+NODISCARD enum status comm_gather(struct comm *comm, const void *bytes, int64_t n, int root, char **all,
+                                  int64_t *begin);
+/* Sum and maximum of whole numbers, exact; collective. */
+NODISCARD enum status comm_sum_int64(struct comm *comm, int64_t *values, int count);
+NODISCARD enum status comm_max_double(struct comm *comm, double *values, int count);
+
+/*
+ * ---- ordered reduction ----
+ *
+ * A sum over `leaves` leaves along a fixed binary tree: node (level, i) covers leaves [i * 2^level, (i + 1) * 2^level)
+ * cut at `leaves`, and is the sum of its two children, or the only present one. Ranks own contiguous runs of leaves
+ * (first[r], count[r]). A leaf that is not present (no rows) is left out; presence is known to all ranks. A rank brings
+ * one buffer for each *top node* of its run: the largest present nodes that lie wholly inside it, in leaf order. So the
+ * sum's bits depend on leaves and presence alone, never on ranks.
+ */
+struct reduce_tree {
+    int leaves;
+    int ranks;
+    const int *first, *count;  /* (ranks) */
+    const bool *present;       /* (leaves) */
+};
+struct reduce_node {
+    int first, count; /* leaves covered */
+};
+/* The top nodes of rank's run, in leaf order; nodes holds 2 * 32. Returns how many. Local. */
+int reduce_top_nodes(const struct reduce_tree *tree, int rank, struct reduce_node *nodes);
+
+/* Elements [*begin, *end) of [low, high) that rank owns: whole blocks of `block`, sizes differ by one block at most. */
+void shard_range(int64_t low, int64_t high, int64_t block, int rank, int ranks, int64_t *begin, int64_t *end);
+
+/*
+ * Begin summing elements [low, high) of the ranks' buffers: buffer[k] is this rank's k-th top node (flat arrays, host
+ * memory, the same indexing on all ranks). After comm_reduce_wait() the owner of each shard (shard_range with `block`)
+ * has the sum in out[] at the same index; elements of other shards in out are undefined. out may be buffer[0]. An empty
+ * tree (no leaf present) gives zeros. Buffers must not change before the wait. Several ranges may be under way; all
+ * ranks start them in the same order. Collective.
+ */
+NODISCARD enum status comm_reduce_start(struct comm *comm, const struct reduce_tree *tree, float *const *buffer,
+                                        float *out, int64_t low, int64_t high, int64_t block);
+/* Let messages move; cheap; called between layers. Local. */
+void comm_poke(struct comm *comm);
+/* Finish all started reductions. Collective. */
+NODISCARD enum status comm_reduce_wait(struct comm *comm);
+/* Every rank's shard of [low, high) to all ranks, in place in flat. Collective. */
+NODISCARD enum status comm_gather_shards(struct comm *comm, float *flat, int64_t low, int64_t high, int64_t block);
+/* parallel.reproducible=off: plain MPI_Reduce_scatter-like sum of each rank's buffer[0], any order. Collective. */
+NODISCARD enum status comm_reduce_any_order(struct comm *comm, float *buffer, int64_t low, int64_t high, int64_t block);
+
+/*
+ * ---- watchdog and status page ----
+ *
+ * A thread of each rank watches a counter that comm_mark() bumps. No mark for `timeout_s` seconds prints rank, host,
+ * step, phase and the number of the last collective, and ends the process with code 70; the launcher ends the rest.
+ * Each rank keeps the same facts in a small mapped file <folder>/status.<rank>, so that a killed rank's place can be
+ * read afterwards.
+ */
+NODISCARD enum status comm_watchdog_start(struct comm *world, double timeout_s, const char *folder);
+void comm_watchdog_stop(void);
+/* Progress: phase is a static string ("forward", "reduce", "checkpoint"). Local, cheap. */
+void comm_mark(int64_t step, const char *phase);
+
+#endif

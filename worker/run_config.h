@@ -1,0 +1,133 @@
+/*
+ * run_config.h - what a run was asked to do: every key of the configuration, checked and with its default applied.
+ *
+ * Plain data. launcher/keys.c describes each field once (name, type, default, range, unit, help) and fills it; the
+ * worker only reads it. Field names are the keys' names. Strings are "" where a key was not given.
+ */
+#ifndef COHORT_WORKER_RUN_CONFIG_H
+#define COHORT_WORKER_RUN_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { CONFIG_TEXT = 1024, CONFIG_LIST = 1024 };
+
+enum config_pooling { CONFIG_POOLING_AUTO, CONFIG_POOLING_CLS, CONFIG_POOLING_POOLER, CONFIG_POOLING_MEAN,
+                      CONFIG_POOLING_MAX };
+enum config_format { CONFIG_FORMAT_AUTO, CONFIG_FORMAT_TSV, CONFIG_FORMAT_CSV, CONFIG_FORMAT_JSONL,
+                     CONFIG_FORMAT_ARFF, CONFIG_FORMAT_FOLDER };
+enum config_task { CONFIG_TASK_AUTO, CONFIG_TASK_CLASSES, CONFIG_TASK_MULTI_LABEL, CONFIG_TASK_REGRESSION };
+enum config_precision { CONFIG_PRECISION_AUTO, CONFIG_PRECISION_FP32, CONFIG_PRECISION_TF32, CONFIG_PRECISION_BF16,
+                        CONFIG_PRECISION_FP16 };
+enum config_recompute { CONFIG_RECOMPUTE_AUTO, CONFIG_RECOMPUTE_OFF, CONFIG_RECOMPUTE_ON };
+enum config_loss { CONFIG_LOSS_AUTO, CONFIG_LOSS_CROSS_ENTROPY, CONFIG_LOSS_BCE, CONFIG_LOSS_MSE };
+enum config_schedule { CONFIG_SCHEDULE_LINEAR, CONFIG_SCHEDULE_COSINE, CONFIG_SCHEDULE_CONSTANT };
+enum config_cv_kind { CONFIG_CV_AUTO, CONFIG_CV_STRATIFIED, CONFIG_CV_KFOLD, CONFIG_CV_GROUP,
+                      CONFIG_CV_STRATIFIED_GROUP, CONFIG_CV_HOLDOUT };
+enum config_cv_select { CONFIG_SELECT_LAST, CONFIG_SELECT_INNER, CONFIG_SELECT_BEST };
+enum config_backend { CONFIG_BACKEND_AUTO, CONFIG_BACKEND_CPU, CONFIG_BACKEND_CUDA };
+enum config_reproducible { CONFIG_FIXED, CONFIG_ANY, CONFIG_OFF };
+enum config_resume { CONFIG_RESUME_AUTO, CONFIG_RESUME_NEVER };
+
+/* "every n steps" or "every epoch". */
+struct config_every {
+    bool epoch;
+    int64_t steps; /* when not epoch; 0: never */
+};
+
+struct run_config {
+    char out[CONFIG_TEXT];
+    int64_t seed;
+    enum config_resume resume;
+    bool overwrite;
+
+    struct {
+        char path[CONFIG_TEXT];
+        enum config_pooling pooling; /* auto: what transformers' own head does for the family */
+        double dropout;              /* < 0: as config.json says */
+        bool from_scratch;           /* random weights from model.path's config.json */
+    } model;
+
+    struct {
+        char train[CONFIG_TEXT], eval[CONFIG_TEXT], test[CONFIG_TEXT], input[CONFIG_TEXT];
+        char text[CONFIG_TEXT], pair[CONFIG_TEXT], label[CONFIG_TEXT], group[CONFIG_TEXT], id[CONFIG_TEXT],
+            weight[CONFIG_TEXT];
+        enum config_format format;
+        bool header;
+        enum config_task task;            /* auto: classes */
+        char label_separator[CONFIG_TEXT]; /* multi-label: "," */
+        int64_t max_length;               /* 0: the model's maximum */
+        bool shuffle;
+        char where[CONFIG_TEXT], rows[CONFIG_TEXT];
+        int64_t limit, max_words;
+        double holdout;                   /* share of data.train that evaluates when there is no data.eval; 0: none */
+        bool keep_text;                   /* store texts in the prepared file */
+        char cache[CONFIG_TEXT];          /* folder for datasets prepared on the way; "" = <out>/data */
+    } data;
+
+    struct {
+        double epochs;
+        int64_t max_steps;    /* 0: from epochs */
+        int64_t batch_size;
+        int64_t micro_tokens; /* tokens of one pass */
+        enum config_precision precision;
+        enum config_recompute recompute;
+        enum config_loss loss;
+        char class_weights[CONFIG_TEXT]; /* "", "balanced", or numbers in label order "1,2.5,1" */
+        double label_smoothing;
+        double memory_limit_gb; /* refuse runs that would need more on this node; 0: what the node has */
+    } train;
+
+    struct {
+        char name[CONFIG_TEXT]; /* adamw */
+        double lr, head_lr;     /* head_lr < 0: lr */
+        double weight_decay, head_weight_decay; /* head < 0: weight_decay */
+        double beta1, beta2, eps, max_grad_norm; /* max_grad_norm 0: no clipping */
+    } optim;
+
+    struct {
+        enum config_schedule name;
+        double warmup_ratio;
+        int64_t warmup_steps; /* < 0: ceil(warmup_ratio * T) */
+        double num_cycles;
+    } schedule;
+
+    struct {
+        struct config_every every;
+        char metric[CONFIG_TEXT]; /* "": accuracy, micro_f1 or pearson by task */
+        int64_t patience;         /* evaluations without improvement before stopping; 0: never */
+        int64_t batch_tokens;     /* tokens of one evaluation pass */
+    } eval;
+
+    struct {
+        enum config_cv_kind kind; /* auto: stratified for classes (stratified_group with groups), else kfold (group) */
+        int64_t folds;            /* 0: no cross-validation */
+        int64_t run_folds[CONFIG_LIST]; /* which folds to run; none given: all */
+        int64_t run_folds_count;
+        int64_t group_ranks;      /* ranks of one fold; 0: all */
+        enum config_cv_select select;
+        double inner_share;       /* cv.select=inner: share of the training rows that decides */
+        bool allow_missing_class;
+    } cv;
+
+    struct {
+        struct config_every every;
+        int64_t keep;
+    } checkpoint;
+
+    struct {
+        int64_t every;      /* steps between lines for people and in log.jsonl */
+        int64_t hash_every; /* steps between weight hashes in log.jsonl; 0: checkpoints only */
+        char level[CONFIG_TEXT]; /* error warning info debug */
+    } log;
+
+    struct {
+        enum config_backend backend;
+        enum config_reproducible reproducible;
+        int64_t threads; /* 0: cores in the affinity mask / local ranks */
+        int64_t grains;
+        double watchdog_s; /* 0: no watchdog */
+    } parallel;
+};
+
+#endif
