@@ -50,6 +50,7 @@ struct model_opts {
     int max_rows;
     bool training;      /* false: no gradients, activations of one layer only */
     bool recompute;     /* keep only layer inputs, run each layer's forward again in backward */
+    bool fastest;       /* parallel.reproducible=off: bits may depend on threads */
     int grad_buffers;   /* flat gradient buffers to allocate (>= 1 when training) */
     float dropout;      /* < 0: as config.json says; else overrides hidden, attention and classifier dropout */
     uint64_t seed;      /* names the dropout decisions */
@@ -77,6 +78,7 @@ float *model_gradient(struct model *model, int k);
 NODISCARD enum status model_weights_changed(struct model *model);
 /* The backend's state, for the optimizer; borrowed. */
 struct kernel_ctx *model_kernel_ctx(struct model *model);
+struct device *model_device(const struct model *model); /* the one it was made with */
 
 /* Draw parameters [first, first + count) of the table anew from seed: truncated-free normal(0, initializer_range) for
  * weights and embeddings (padding row zero), zero biases, one for norm weights, as transformers does; keyed by

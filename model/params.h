@@ -45,6 +45,7 @@ struct param_table {
     int64_t total;                /* elements, a multiple of PARAM_BLOCK */
     int64_t used;                 /* elements that are parameters: what "22.7 M parameters" counts */
     char prefix[32];              /* "bert.": files without it are accepted (the bare encoder) */
+    const char *const *ignored;   /* beginnings of file names, prefix removed, that are skipped; static, NULL at the end */
 };
 
 /*

@@ -1,0 +1,104 @@
+/*
+ * family.h - what distinguishes one encoder family from another, as tables: tensors, their names on disk, positions.
+ *
+ * A family is a list of tensor rules in the order of the flat space. The encoder finds its tensors by slot, so a new
+ * family with BERT's block (DistilBERT, RoBERTa, ELECTRA) is a new table and no new code.
+ *
+ * Inside model/ only.
+ */
+#ifndef COHORT_MODEL_FAMILY_H
+#define COHORT_MODEL_FAMILY_H
+
+#include "base/status.h"
+#include "model/model.h"
+#include "model/params.h"
+
+/* What a tensor is to the encoder. */
+enum slot {
+    SLOT_WORD,
+    SLOT_POSITION,
+    SLOT_TYPE,
+    SLOT_EMBED_GAMMA,
+    SLOT_EMBED_BETA,
+    SLOT_QKV_WEIGHT,
+    SLOT_QKV_BIAS,
+    SLOT_ATTENTION_WEIGHT,
+    SLOT_ATTENTION_BIAS,
+    SLOT_ATTENTION_GAMMA,
+    SLOT_ATTENTION_BETA,
+    SLOT_INTERMEDIATE_WEIGHT,
+    SLOT_INTERMEDIATE_BIAS,
+    SLOT_OUTPUT_WEIGHT,
+    SLOT_OUTPUT_BIAS,
+    SLOT_OUTPUT_GAMMA,
+    SLOT_OUTPUT_BETA,
+    SLOT_POOLER_WEIGHT,
+    SLOT_POOLER_BIAS,
+    SLOT_HEAD_WEIGHT,
+    SLOT_HEAD_BIAS,
+    SLOT_COUNT
+};
+
+/* A length that comes from the configuration. */
+enum extent {
+    EXTENT_NONE, /* as columns: the tensor has rank 1 */
+    EXTENT_VOCAB,
+    EXTENT_POSITIONS,
+    EXTENT_TYPES,
+    EXTENT_HIDDEN,
+    EXTENT_QKV, /* 3 C: the rows of q, k and v stacked */
+    EXTENT_INTERMEDIATE,
+    EXTENT_OUTPUTS
+};
+
+enum { TENSOR_PARTS = 3 }; /* the most file tensors that make up one parameter */
+
+struct tensor_rule {
+    enum slot slot;
+    enum param_part part;
+    enum param_role role;
+    enum extent rows, columns;
+    const char *name;               /* ours; '#' stands for the layer's number */
+    const char *file[TENSOR_PARTS]; /* on disk, equal shares of the rows in this order; NULL: no more */
+};
+
+struct family {
+    const char *model_type;          /* as in config.json */
+    const char *prefix;              /* of file names; files without it are accepted */
+    int first_position;              /* index of a row's first token in the position table */
+    const struct tensor_rule *rules; /* in the order of the flat space; a layer's rules stand together */
+    int count;
+    const char *const *ignored;      /* beginnings of file names, prefix removed, that are skipped; NULL at the end */
+};
+
+/* The family of a model_type, or NULL. */
+const struct family *family_find(const char *model_type);
+extern const struct family family_bert;
+
+/* Where the tensors of each slot stand in the table. */
+struct param_index {
+    int first[SLOT_COUNT]; /* parameter number, of layer 0 for tensors of layers; -1: the model has none */
+    int per_layer;         /* parameters of one layer */
+};
+
+/*
+ * The table of a model: offsets, shapes, names. *table is owned by the caller (params_release).
+ * STATUS_NOMEM; STATUS_INTERNAL: a rule of the family is wrong.
+ */
+NODISCARD enum status params_build(const struct family *family, const struct encoder_config *encoder,
+                                   const struct head_config *head, struct param_table *table,
+                                   struct param_index *index);
+
+/* The parameter of a slot; layer counts for tensors of layers only. NULL: the model has none. */
+static inline const struct param *param_at(const struct param_table *table, const struct param_index *index,
+                                           enum slot slot, int layer)
+{
+    int at = index->first[slot];
+    if (at < 0)
+        return NULL;
+    if (table->params[at].part == PART_LAYER)
+        at += layer * index->per_layer;
+    return &table->params[at];
+}
+
+#endif
