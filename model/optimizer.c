@@ -191,18 +191,20 @@ enum status optimizer_step(struct optimizer *z, float *weights, const float *gra
     const struct optimizer_opts *o = &z->opts;
     for (int i = 0; i < z->count; i++)
         z->segments[i].lr = (float)(group_lr(o, z->segment_group[i]) * factor);
-    double step = (double)(z->steps + 1);
+    /* The corrections are of the betas that the kernel uses: 1 - 0.999 and 1 - (float)0.999 differ by 1.3e-5 of it. */
+    const float beta1 = (float)o->beta1, beta2 = (float)o->beta2;
+    const double step = (double)(z->steps + 1);
     const struct adamw_args args = {
         .weights = weights,
         .gradient = gradient,
         .m = z->m,
         .v = z->v,
-        .beta1 = (float)o->beta1,
-        .beta2 = (float)o->beta2,
+        .beta1 = beta1,
+        .beta2 = beta2,
         .eps = (float)o->eps,
         .clip = clip,
-        .correction1 = 1.0 - pow(o->beta1, step),
-        .correction2 = 1.0 - pow(o->beta2, step),
+        .correction1 = 1.0 - pow((double)beta1, step),
+        .correction2 = 1.0 - pow((double)beta2, step),
     };
     TRY(o->kernels->adamw(o->ctx, &args, z->segments, z->count));
     z->steps++;
