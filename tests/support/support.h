@@ -37,5 +37,7 @@ void support_assert_near(double a, double b, double bound, const char *what);
 const char *support_folder(void);
 /* Write a file in support_folder(); returns its path, valid until the process ends. */
 const char *support_file(const char *name, const void *bytes, size_t n);
+/* Keep a string of mem_strdup() or path_join() until the process ends; returns it. */
+const char *support_keep(char *path);
 
 #endif
