@@ -336,7 +336,8 @@ static void test_much_text_in_few_packed_bytes(void **state)
         struct text_row row;
         bool more = true;
         size_t total = 0;
-        packed_n = i == 0 ? pack_gzip(text, n, packed, sizeof packed) : ZSTD_compress(packed, sizeof packed, text, n, 3);
+        packed_n = i == 0 ? pack_gzip(text, n, packed, sizeof packed)
+                          : ZSTD_compress(packed, sizeof packed, text, n, 3);
         assert_ok(text_open_memory(&opts, packed, packed_n, 0, &reader));
         while (more) {
             assert_ok(text_next(reader, &row, &more));
