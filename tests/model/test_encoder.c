@@ -13,6 +13,7 @@
 #include "base/philox.h"
 #include "model/loss.h"
 #include "model/model.h"
+#include "model/model_impl.h"
 #include "model/optimizer.h"
 #include "tests/support/support.h"
 
@@ -394,6 +395,105 @@ static void test_recompute_same_bits_cpu(void **state)
     check_recompute(kernels_cpu(), PRECISION_FP32);
     if (kernels_cpu()->supports(PRECISION_BF16) == STATUS_OK)
         check_recompute(kernels_cpu(), PRECISION_BF16);
+}
+
+/*
+ * The last layer on first tokens only gives what the whole layer gives there, dropout included: the CLS model's pooled
+ * vectors are the first tokens of the mean model's last layer, which are read from its block.
+ */
+static void check_first_tokens(const struct kernels *kernels)
+{
+    struct model_opts opts = base_opts(kernels);
+    struct model *firsts, *whole;
+    struct rows_of b;
+    float logits[MAX_ROWS * 8], pooled[MAX_ROWS * 64];
+    const json_t *entry = case_named("cls");
+    read_case(entry, &opts);
+    opts.dropout = 0.2f;
+    batch_all(&b, json_object_get(entry, "rows"));
+    assert_ok(model_create(&opts, &firsts));
+    opts.head.pooling = POOL_MEAN;
+    assert_ok(model_create(&opts, &whole));
+    fill_by_formula(firsts);
+    fill_by_formula(whole);
+    assert_ok(model_forward(firsts, &b.in, true, 4, logits));
+    assert_ok(model_pooled(firsts, pooled));
+    assert_ok(model_forward(whole, &b.in, true, 4, logits));
+    const int hidden = opts.encoder.hidden;
+    const float *x = whole->acts.x[opts.encoder.layers];
+    for (int r = 0; r < b.in.rows; r++)
+        for (int c = 0; c < hidden; c++)
+            support_assert_near((double)pooled[r * hidden + c], (double)x[(int64_t)b.begin[r] * hidden + c], 2e-6,
+                                "first token");
+    model_destroy(firsts);
+    model_destroy(whole);
+}
+
+static void test_first_tokens_of_last_layer(void **state)
+{
+    (void)state;
+    check_first_tokens(kernels_ref());
+    if (kernels_cpu() != NULL)
+        check_first_tokens(kernels_cpu());
+}
+
+/* Room for exactly this batch: buffers that were planned too small would overlap. */
+static void test_exact_room(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"odd", "max"};
+    for (int i = 0; i < 4; i++) {
+        struct model_opts opts = base_opts(kernels_ref());
+        struct rows_of b;
+        const json_t *entry = case_named(names[i % 2]);
+        read_case(entry, &opts);
+        opts.dropout = 0.1f;
+        opts.recompute = i >= 2;
+        batch_all(&b, json_object_get(entry, "rows"));
+        struct outcome roomy = outcome_of(&opts, &b);
+        opts.max_tokens = b.in.tokens;
+        opts.max_rows = b.in.rows;
+        struct outcome exact = outcome_of(&opts, &b);
+        assert_same_floats(roomy.logits, exact.logits, (int64_t)b.in.rows * opts.head.outputs, "logits");
+        assert_same_floats(roomy.gradient, exact.gradient, roomy.total, "gradient");
+        free(roomy.gradient);
+        free(exact.gradient);
+    }
+}
+
+/* Dropout is named by step, row and chunk: no chunks are chunk 0, and another of any of them is another pattern. */
+static void test_dropout_names(void **state)
+{
+    (void)state;
+    struct model_opts opts = base_opts(kernels_ref());
+    struct model *model;
+    struct rows_of b;
+    int32_t chunk[MAX_ROWS] = {0};
+    float plain[MAX_ROWS * 8], other[MAX_ROWS * 8];
+    const json_t *entry = case_named("odd");
+    read_case(entry, &opts);
+    opts.dropout = 0.1f;
+    batch_all(&b, json_object_get(entry, "rows"));
+    assert_ok(model_create(&opts, &model));
+    fill_by_formula(model);
+    const int64_t n = (int64_t)b.in.rows * opts.head.outputs;
+    const size_t row_bytes = sizeof(float) * (size_t)opts.head.outputs;
+    assert_ok(model_forward(model, &b.in, true, 4, plain));
+    b.in.chunk = chunk;
+    assert_ok(model_forward(model, &b.in, true, 4, other));
+    assert_same_floats(plain, other, n, "chunk 0");
+    chunk[0] = 1;
+    assert_ok(model_forward(model, &b.in, true, 4, other));
+    assert_memory_not_equal(plain, other, row_bytes);
+    assert_same_floats(plain + opts.head.outputs, other + opts.head.outputs, n - opts.head.outputs, "other rows");
+    chunk[0] = 0;
+    b.row[0]++;
+    assert_ok(model_forward(model, &b.in, true, 4, other));
+    assert_memory_not_equal(plain, other, row_bytes);
+    b.row[0]--;
+    assert_ok(model_forward(model, &b.in, true, 5, other));
+    assert_memory_not_equal(plain, other, row_bytes);
+    model_destroy(model);
 }
 
 /* A mean over one token is that token: with rows of one token the full and the first-token computation must agree. */
@@ -804,6 +904,11 @@ static void test_hostile_rows(void **state)
     assert_fails(model_forward(model, &b.in, true, 0, logits), STATUS_ARG, "room for 512");
     b.in.tokens = b.begin[b.in.rows];
     assert_ok(model_forward(model, &b.in, true, 0, logits));
+    b.ids[0] = 101;
+    assert_fails(model_forward(model, &b.in, true, 0, logits), STATUS_DATA, "token 0 is 101"); /* nothing to go back */
+    assert_fails(model_backward(model, dlogits, cut_whole(&w, model, &b), NULL, NULL), STATUS_ARG, "training forward");
+    b.ids[0] = 1;
+    assert_ok(model_forward(model, &b.in, true, 0, logits));
     (void)cut_whole(&w, model, &b);
     w.token[1]--;
     assert_fails(model_backward(model, dlogits, &w.cut, NULL, NULL), STATUS_ARG, "pieces take");
@@ -862,7 +967,10 @@ int main(void)
         cmocka_unit_test(test_training_cpu),
         cmocka_unit_test(test_recompute_same_bits),
         cmocka_unit_test(test_recompute_same_bits_cpu),
+        cmocka_unit_test(test_first_tokens_of_last_layer),
         cmocka_unit_test(test_first_tokens_equal_full),
+        cmocka_unit_test(test_exact_room),
+        cmocka_unit_test(test_dropout_names),
         cmocka_unit_test(test_row_alone),
         cmocka_unit_test(test_row_alone_cpu),
         cmocka_unit_test(test_cuts_same_bits),
