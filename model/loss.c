@@ -46,23 +46,26 @@ static double sigmoid(double x)
 
 /*
  * With u_c = class weight, s = smoothing, p = softmax: loss = (1 - s) u_y (-log p_y) + s / N sum_c u_c (-log p_c), as
- * torch, where the second term has the weights of all classes. Its gradient is p_c (sum of coefficients) - coefficient_c.
+ * torch, where the second term has the weights of all classes. So loss = sum_c k_c (-log p_c) with
  */
+static double class_share(const struct loss_opts *opts, int c, int32_t label)
+{
+    double u = opts->class_weights == NULL ? 1.0 : (double)opts->class_weights[c];
+    return u * (opts->label_smoothing / opts->outputs + (c == label ? 1.0 - opts->label_smoothing : 0.0));
+}
+
+/* and the gradient is p_c (sum of k) - k_c. */
 static double cross_entropy(const struct loss_opts *opts, const float *x, int32_t label, double factor, float *dx)
 {
     int n = opts->outputs;
-    double lse = log_sum_exp(x, n), even = opts->label_smoothing / n, loss = 0, total = 0;
+    double lse = log_sum_exp(x, n), loss = 0, total = 0;
     for (int c = 0; c < n; c++) {
-        double u = opts->class_weights == NULL ? 1.0 : (double)opts->class_weights[c];
-        double k = u * (even + (c == label ? 1.0 - opts->label_smoothing : 0.0));
+        double k = class_share(opts, c, label);
         loss += k * (lse - (double)x[c]);
         total += k;
     }
-    for (int c = 0; dx != NULL && c < n; c++) {
-        double u = opts->class_weights == NULL ? 1.0 : (double)opts->class_weights[c];
-        double k = u * (even + (c == label ? 1.0 - opts->label_smoothing : 0.0));
-        dx[c] = (float)((total * exp((double)x[c] - lse) - k) * factor);
-    }
+    for (int c = 0; dx != NULL && c < n; c++)
+        dx[c] = (float)((total * exp((double)x[c] - lse) - class_share(opts, c, label)) * factor);
     return loss;
 }
 

@@ -135,6 +135,11 @@ struct kernel_ctx *model_kernel_ctx(struct model *m)
     return m->ctx;
 }
 
+struct device *model_device(const struct model *m)
+{
+    return m->opts.device;
+}
+
 int64_t model_part_begin(const struct model *m, enum param_part part, int layer)
 {
     for (int i = 0; i < m->params.count; i++) {

@@ -82,7 +82,7 @@ struct device *model_device(const struct model *model); /* the one it was made w
 
 /* Draw parameters [first, first + count) of the table anew from seed: truncated-free normal(0, initializer_range) for
  * weights and embeddings (padding row zero), zero biases, one for norm weights, as transformers does; keyed by
- * parameter name and element, so equal on any rank count. */
+ * parameter name and element, so equal on any rank count. Calls model_weights_changed(). */
 NODISCARD enum status model_init(struct model *model, int first, int count, uint64_t seed);
 
 /* Packed rows, as in data/dataset.h's struct batch; host memory, read during the call only. */

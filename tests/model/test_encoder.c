@@ -442,13 +442,14 @@ static void test_exact_room(void **state)
 {
     (void)state;
     static const char *const names[] = {"odd", "max"};
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 8; i++) {
         struct model_opts opts = base_opts(kernels_ref());
         struct rows_of b;
         const json_t *entry = case_named(names[i % 2]);
         read_case(entry, &opts);
         opts.dropout = 0.1f;
-        opts.recompute = i >= 2;
+        opts.recompute = i % 4 >= 2;
+        opts.precision = i >= 4 ? PRECISION_BF16 : PRECISION_FP32;
         batch_all(&b, json_object_get(entry, "rows"));
         struct outcome roomy = outcome_of(&opts, &b);
         opts.max_tokens = b.in.tokens;
@@ -494,6 +495,61 @@ static void test_dropout_names(void **state)
     assert_ok(model_forward(model, &b.in, true, 5, other));
     assert_memory_not_equal(plain, other, row_bytes);
     model_destroy(model);
+}
+
+/* bfloat16 is fp32 with activations of 8 bits: near in every tensor, and not the same. */
+static void check_bf16(const struct kernels *kernels, const char *name)
+{
+    const json_t *entry = case_named(name);
+    struct model_opts opts = base_opts(kernels);
+    struct model *model;
+    struct rows_of b;
+    float logits[MAX_ROWS * 8], pooled[2][MAX_ROWS * 64];
+    read_case(entry, &opts);
+    batch_all(&b, json_object_get(entry, "rows"));
+    struct outcome full = outcome_of(&opts, &b);
+    assert_ok(model_create(&opts, &model));
+    fill_by_formula(model);
+    assert_ok(model_forward(model, &b.in, false, 0, logits));
+    assert_ok(model_pooled(model, pooled[0]));
+    model_destroy(model);
+
+    opts.precision = PRECISION_BF16;
+    struct outcome half = outcome_of(&opts, &b);
+    assert_ok(model_create(&opts, &model));
+    fill_by_formula(model);
+    assert_ok(model_forward(model, &b.in, false, 0, logits));
+    assert_ok(model_pooled(model, pooled[1]));
+    for (int i = 0; i < b.in.rows * opts.encoder.hidden; i++)
+        support_assert_near((double)pooled[1][i], (double)pooled[0][i], 0.1, "pooled");
+    for (int i = 0; i < b.in.rows * opts.head.outputs; i++)
+        support_assert_near((double)half.logits[i], (double)full.logits[i], 0.02, "logit");
+    assert_memory_not_equal(half.logits, full.logits, sizeof(float) * (size_t)b.in.rows);
+    const struct param_table *table = model_params(model);
+    for (int i = 0; i < table->names; i++) {
+        const struct param_file_name *f = &table->file[i];
+        double error = 0, norm = 0;
+        for (int64_t e = 0; e < f->elements; e++) {
+            int64_t at = table->params[f->param].offset + f->first + e;
+            error += pow((double)half.gradient[at] - (double)full.gradient[at], 2);
+            norm += pow((double)full.gradient[at], 2);
+        }
+        support_assert_near(sqrt(error), 0, 0.05 * sqrt(norm) + 2e-3, f->name);
+    }
+    model_destroy(model);
+    free(full.gradient);
+    free(half.gradient);
+}
+
+static void test_bf16_near_fp32(void **state)
+{
+    (void)state;
+    check_bf16(kernels_ref(), "odd");
+    check_bf16(kernels_ref(), "mean");
+    if (kernels_cpu() != NULL && kernels_cpu()->supports(PRECISION_BF16) == STATUS_OK) {
+        check_bf16(kernels_cpu(), "odd");
+        check_bf16(kernels_cpu(), "mean");
+    }
 }
 
 /* A mean over one token is that token: with rows of one token the full and the first-token computation must agree. */
@@ -970,6 +1026,7 @@ int main(void)
         cmocka_unit_test(test_first_tokens_of_last_layer),
         cmocka_unit_test(test_first_tokens_equal_full),
         cmocka_unit_test(test_exact_room),
+        cmocka_unit_test(test_bf16_near_fp32),
         cmocka_unit_test(test_dropout_names),
         cmocka_unit_test(test_row_alone),
         cmocka_unit_test(test_row_alone_cpu),
