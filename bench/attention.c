@@ -1,11 +1,11 @@
 /*
  * attention.c - times attention of the CPU backend alone: microseconds per token and layer, forward and backward.
  *
- *     OMP_NUM_THREADS=1 bench_attention [heads [tokens [size [length]]]]
+ *     OMP_NUM_THREADS=1 bench_attention [heads [tokens [size [length [path]]]]]
  *
- * For each path of this machine, head size and row length: a batch of about `tokens` tokens (default 4,096: activations of
- * one layer, larger than the caches of one core), fused QKV (T, 3, H, d). Times are medians of repeated calls; the cases take
- * turns, so that a change of the machine's speed touches all of them.
+ * For each path of this machine, head size and row length: a batch of about `tokens` tokens (default 2,048), fused QKV
+ * (T, 3, H, d), without and with dropout 0.1. The time is the main thread's CPU time, the least of many calls; the
+ * cases take turns, so that a change of the machine's speed touches all of them.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,27 +13,22 @@
 
 #include "model/kernels/cpu/attention.h"
 
-#define ROUNDS 9
+#define ROUNDS 7
+#define CALLS_S 0.02 /* CPU time of a round */
 
 struct one {
     const char *name;
     bool bf16;
     struct cpu_features cpu;
     int d, length, drop;
-    double forward[ROUNDS], backward[ROUNDS];
+    double forward, backward; /* least so far, us per token */
 };
 
 static double now(void)
 {
     struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 static void fill(void *p, int64_t n, bool bf16, uint64_t seed)
@@ -47,7 +42,12 @@ static void fill(void *p, int64_t n, bool bf16, uint64_t seed)
     }
 }
 
-static enum status time_one(struct one *o, int round, int heads, int tokens)
+static double least(double a, double b)
+{
+    return a == 0 || b < a ? b : a;
+}
+
+static enum status time_one(struct one *o, int heads, int tokens)
 {
     int rows = tokens / o->length < 1 ? 1 : tokens / o->length;
     int64_t T = (int64_t)rows * o->length, C = (int64_t)heads * o->d;
@@ -77,7 +77,7 @@ static enum status time_one(struct one *o, int round, int heads, int tokens)
     struct rows r = {.tokens = T, .count = rows, .longest = o->length, .begin = begin};
     struct dropout dropout = {.p = o->drop ? 0.1f : 0.0f, .seed = 1, .step = 1, .row = row};
     size_t part = (size_t)C * size;
-    for (int repeat = 0; repeat < 2; repeat++) { /* the first warms up */
+    for (double begun = now(); now() < begun + CALLS_S;) {
         double t0 = now();
         TRY_GOTO(done, cpu_attention(ctx, &r, &r, heads, o->d, qkv, 3 * C, qkv + part, qkv + 2 * part, 3 * C, &dropout,
                                      out, lse));
@@ -85,8 +85,8 @@ static enum status time_one(struct one *o, int round, int heads, int tokens)
         TRY_GOTO(done, cpu_attention_backward(ctx, &r, &r, heads, o->d, qkv, 3 * C, qkv + part, qkv + 2 * part, 3 * C,
                                               &dropout, out, lse, dout, dqkv, dqkv + part, dqkv + 2 * part));
         double t2 = now();
-        o->forward[round] = (t1 - t0) / (double)T * 1e6;
-        o->backward[round] = (t2 - t1) / (double)T * 1e6;
+        o->forward = least(o->forward, (t1 - t0) / (double)T * 1e6);
+        o->backward = least(o->backward, (t2 - t1) / (double)T * 1e6);
     }
 done:
     if (ctx != NULL)
@@ -105,13 +105,14 @@ done:
 
 int main(int argc, char **argv)
 {
-    int heads = argc > 1 ? atoi(argv[1]) : 12, tokens = argc > 2 ? atoi(argv[2]) : 4096;
+    int heads = argc > 1 ? atoi(argv[1]) : 12, tokens = argc > 2 ? atoi(argv[2]) : 2048;
     int only_size = argc > 3 ? atoi(argv[3]) : 0, only_length = argc > 4 ? atoi(argv[4]) : 0;
+    int only_path = argc > 5 ? atoi(argv[5]) : 0; /* 1, 2, 3 */
     static const int sizes[] = {32, 64}, lengths[] = {20, 128, 512};
     static struct one cases[64];
     int count = 0;
     if (heads < 1 || tokens < 1) {
-        (void)fprintf(stderr, "usage: %s [heads [tokens [size [length]]]]\n", argv[0]);
+        (void)fprintf(stderr, "usage: %s [heads [tokens [size [length [path]]]]]\n", argv[0]);
         return 64;
     }
     const struct cpu_features all = *cpu_features();
@@ -125,7 +126,7 @@ int main(int argc, char **argv)
         for (int i = 0; i < 2; i++)
             for (int j = 0; j < 3; j++)
                 for (int drop = 0; drop < 2 && have[p]; drop++) {
-                    if ((only_size != 0 && only_size != sizes[i]) || (only_length != 0 && only_length != lengths[j]))
+                    if ((only_path != 0 && only_path != p + 1) || (only_size != 0 && only_size != sizes[i]) || (only_length != 0 && only_length != lengths[j]))
                         continue;
                     cases[count] = paths[p];
                     cases[count].d = sizes[i];
@@ -134,17 +135,14 @@ int main(int argc, char **argv)
                 }
     for (int round = 0; round < ROUNDS; round++)
         for (int i = 0; i < count; i++)
-            if (time_one(&cases[i], round, heads, tokens) != STATUS_OK) {
+            if (time_one(&cases[i], heads, tokens) != STATUS_OK) {
                 (void)fprintf(stderr, "%s\n", status_message());
                 return 1;
             }
     printf("%d heads, about %d tokens, %d threads; us per token and layer\n", heads, tokens, cpu_threads());
     printf("%-14s %4s %5s %8s %8s %8s\n", "path", "d", "L", "dropout", "forward", "backward");
-    for (int i = 0; i < count; i++) {
-        qsort(cases[i].forward, ROUNDS, sizeof(double), by_value);
-        qsort(cases[i].backward, ROUNDS, sizeof(double), by_value);
+    for (int i = 0; i < count; i++)
         printf("%-14s %4d %5d %8s %8.3f %8.3f\n", cases[i].name, cases[i].d, cases[i].length, cases[i].drop ? "0.1" : "-",
-               cases[i].forward[ROUNDS / 2], cases[i].backward[ROUNDS / 2]);
-    }
+               cases[i].forward, cases[i].backward);
     return 0;
 }

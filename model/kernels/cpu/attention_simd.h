@@ -12,8 +12,8 @@
  * pairs is B of O = P V; and so on. Scores have queries in rows and keys in lanes: a row's 8-decision groups of
  * dropout are then bytes of a bit string that load directly as mask registers.
  *
- * Forward: 16 queries against up to KEYS_FORWARD keys at a time; longer rows go on with a running maximum and sum.
- * Backward: blocks of KEYS_BACKWARD keys x QUERIES_BACKWARD queries; dk^T and dv^T are kept transposed (channels in
+ * Forward: a strip of 32 queries (16 against many keys, to stay in the first cache) against up to KEYS_FORWARD keys at a
+ * time; longer rows go on with a running maximum and sum. Backward: blocks of KEYS_BACKWARD keys x QUERIES_BACKWARD queries; dk^T and dv^T are kept transposed (channels in
  * rows), since then P and dS as they lie are B, and only the small results need a transposition. With bf16, unpacking
  * two rows to pairs shuffles keys within groups of 32; key_of() undoes that when dk and dv are written.
  *
@@ -35,6 +35,8 @@ typedef float element;
 #define KEYS_FORWARD 512
 #define KEYS_BACKWARD 128
 #define QUERIES_BACKWARD 128
+#define STRIP 32         /* queries whose scores exist at a time */
+#define LONG_STRIP 256    /* keys from which forward takes 16 */
 #define LOG2E 1.44269504088896340736f
 #define LN2 0.69314718055994530942f
 
@@ -138,11 +140,15 @@ static void pack(uint32_t *to, int rows, const element *from, int64_t stride, in
     for (int c = 0; c < d; c += GROUP, to += (ptrdiff_t)rows * 16) {
 #if ATTENTION_BF16
         __mmask32 keep = d - c >= 32 ? 0xFFFFFFFFu : (1u << (d - c)) - 1;
-        for (int r = 0; r < n; r++)
+        for (int r = 0; r < n; r++) {
+            _mm_prefetch((const char *)(from + r * stride + c + d), _MM_HINT_T0);
             _mm512_store_si512(to + 16 * r, _mm512_maskz_loadu_epi16(keep, from + r * stride + c));
+        }
 #else
-        for (int r = 0; r < n; r++)
+        for (int r = 0; r < n; r++) {
+            _mm_prefetch((const char *)(from + r * stride + c + d), _MM_HINT_T0);
             _mm512_store_si512(to + 16 * r, _mm512_maskz_loadu_epi32(lanes(d - c), from + r * stride + c));
+        }
 #endif
         for (int r = n; r < rows; r++)
             _mm512_store_si512(to + 16 * r, _mm512_setzero_si512());
@@ -267,13 +273,13 @@ static size_t forward_carve(int d, int nq, int nk, unsigned char *base, struct f
     f->kt = attention_carve(base, &at, keys * words, 4);
     f->v = attention_carve(base, &at, keys * words, 4);
     f->vp = attention_carve(base, &at, keys * words, 4);
-    f->q = attention_carve(base, &at, 16 * words, 4);
-    f->s = attention_carve(base, &at, 16 * keys, 4);
+    f->q = attention_carve(base, &at, STRIP * words, 4);
+    f->s = attention_carve(base, &at, STRIP * (keys > LONG_STRIP ? keys / 2 : keys), 4);
     f->part = attention_carve(base, &at, 16 * 16, 4);
     f->o = attention_carve(base, &at, queries * words * PER_WORD, 4);
     f->high = attention_carve(base, &at, queries, 4);
     f->sum = attention_carve(base, &at, queries, 4);
-    f->bits = attention_carve(base, &at, 16 * (keys / 8 + 8) + 64, 1);
+    f->bits = attention_carve(base, &at, STRIP * (keys / 8 + 8) + 64, 1);
     return at;
 }
 
@@ -285,16 +291,16 @@ static size_t forward_bytes(int head_size, int queries, int keys)
 
 /* One query's nk scores become probabilities (times 2^top, dropped), in place: with bf16 a panel of 16 words where two
  * panels of floats were, behind what has been read. Returns partial sums of the undropped ones. */
-INLINE __m512 exponentials(float *s, int nk, __m512 c, __m512 top, const uint8_t *bits, bool drop)
+INLINE __m512 exponentials(float *s, ptrdiff_t panel, int nk, __m512 c, __m512 top, const uint8_t *bits, bool drop)
 {
     __m512 sum0 = _mm512_setzero_ps();
     int k = 0;
 #if ATTENTION_BF16
     __m512 sum1 = sum0;
     float *to = s;
-    for (; k + 32 <= nk; k += 32, s += 512, to += 256) {
+    for (; k + 32 <= nk; k += 32, s += 2 * panel, to += panel) {
         __m512 a = power_of_two(_mm512_fmadd_ps(_mm512_load_ps(s), c, top), 0xFFFF);
-        __m512 b = power_of_two(_mm512_fmadd_ps(_mm512_load_ps(s + 256), c, top), 0xFFFF);
+        __m512 b = power_of_two(_mm512_fmadd_ps(_mm512_load_ps(s + panel), c, top), 0xFFFF);
         sum0 = _mm512_add_ps(sum0, a);
         sum1 = _mm512_add_ps(sum1, b);
         __m512bh p = drop ? _mm512_maskz_cvtne2ps_pbh(mask_at(bits + k / 8), b, a) : _mm512_cvtne2ps_pbh(b, a);
@@ -304,7 +310,7 @@ INLINE __m512 exponentials(float *s, int nk, __m512 c, __m512 top, const uint8_t
         __mmask16 m0 = lanes(nk - k), m1 = lanes(nk - k - 16);
         __m512 a = power_of_two(_mm512_fmadd_ps(_mm512_load_ps(s), c, top), m0), b = _mm512_setzero_ps();
         if (m1 != 0)
-            b = power_of_two(_mm512_fmadd_ps(_mm512_load_ps(s + 256), c, top), m1);
+            b = power_of_two(_mm512_fmadd_ps(_mm512_load_ps(s + panel), c, top), m1);
         sum0 = _mm512_add_ps(sum0, a);
         sum1 = _mm512_add_ps(sum1, b);
         __m512bh p = drop ? _mm512_maskz_cvtne2ps_pbh(mask_at(bits + k / 8), b, a) : _mm512_cvtne2ps_pbh(b, a);
@@ -312,13 +318,58 @@ INLINE __m512 exponentials(float *s, int nk, __m512 c, __m512 top, const uint8_t
     }
     return _mm512_add_ps(sum0, sum1);
 #else
-    for (; k < nk; k += 16, s += 256) {
+    for (; k < nk; k += 16, s += panel) {
         __m512 a = power_of_two(_mm512_fmadd_ps(_mm512_load_ps(s), c, top), lanes(nk - k));
         sum0 = _mm512_add_ps(sum0, a);
         _mm512_store_ps(s, drop ? _mm512_maskz_mov_ps((__mmask16)mask_at(bits + k / 8), a) : a);
     }
     return sum0;
 #endif
+}
+
+/* Scores of n <= 16 queries (rows r.. of the strip, queries t.. of the chunk) -> probabilities, and the queries' maxima and sums. */
+INLINE void softmax(const struct forward_scratch *f, int r, int t, int n, int nk, ptrdiff_t panel, int queries, int channels,
+                    __m512 c, int bytes, bool drop, bool first)
+{
+    float *scores = f->s + 16 * r, *high = f->high + t, *sum = f->sum + t;
+    const uint8_t *bits = f->bits + r * bytes;
+    for (int i = 0; i < n; i++) {
+        const float *s = scores + 16 * i;
+        __m512 m = _mm512_set1_ps(-INFINITY);
+        int j = 0;
+        for (; j + 16 <= nk; j += 16, s += panel)
+            m = _mm512_max_ps(m, _mm512_load_ps(s));
+        if (j < nk)
+            m = _mm512_mask_max_ps(m, lanes(nk - j), m, _mm512_load_ps(s));
+        _mm512_store_ps(f->part + 16 * i, m);
+    }
+    const __m512 was = first ? _mm512_set1_ps(-INFINITY) : _mm512_load_ps(high);
+    const __m512 now = _mm512_max_ps(was, reduce16(f->part, true));
+    float top[16] __attribute__((aligned(64)));
+    _mm512_store_ps(top, _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(now, c)));
+    _mm512_store_ps(high, now);
+
+    if (drop)
+        for (int i = 0; i < n; i++)
+            _mm512_store_ps(f->part + 16 * i, exponentials(scores + 16 * i, panel, nk, c, _mm512_set1_ps(top[i]),
+                                                           bits + i * bytes, true));
+    else
+        for (int i = 0; i < n; i++)
+            _mm512_store_ps(f->part + 16 * i,
+                            exponentials(scores + 16 * i, panel, nk, c, _mm512_set1_ps(top[i]), NULL, false));
+
+    __m512 total = reduce16(f->part, false);
+    if (!first) { /* what was summed under the old maximum shrinks to the new one */
+        float shrink[16] __attribute__((aligned(64)));
+        _mm512_store_ps(shrink, power_of_two(_mm512_fmadd_ps(was, c, _mm512_load_ps(top)), 0xFFFF));
+        total = _mm512_fmadd_ps(_mm512_load_ps(sum), _mm512_load_ps(shrink), total);
+        for (int p = 0; p < channels; p += 16)
+            for (int i = 0; i < n; i++) {
+                float *x = f->o + (ptrdiff_t)p * queries + 16 * (t + i);
+                _mm512_store_ps(x, _mm512_mul_ps(_mm512_load_ps(x), _mm512_set1_ps(shrink[i])));
+            }
+    }
+    _mm512_store_ps(sum, total);
 }
 
 static void forward(const struct attention_call *a, int row, int head, int q0, int q1, unsigned char *scratch)
@@ -346,58 +397,29 @@ static void forward(const struct attention_call *a, int row, int head, int q0, i
         pack(f.v, rows, v + k0 * a->kv_stride, a->kv_stride, nk, d);
         const uint32_t *vp = pairs(f.vp, f.v, rows, words);
 
-        for (int t = 0; t < q1 - q0; t += 16) {
-            const int n = least(16, q1 - q0 - t);
-            float *o = f.o + t * 16, *high = f.high + t, *sum = f.sum + t;
-            pack(f.q, 16, q + t * a->q_stride, a->q_stride, n, d);
-            multiply(n, rows16 / 16, words, f.q, 16 * 16, f.kt, words * 16, f.s, 16 * 16, false);
-            int bytes = drop ? draw_block(f.bits, &random, q0 + t, n, k0, nk) : 0;
-
-            for (int i = 0; i < n; i++) {
-                const float *s = f.s + 16 * i;
-                __m512 m = _mm512_set1_ps(-INFINITY);
-                int j = 0;
-                for (; j + 16 <= nk; j += 16, s += 256)
-                    m = _mm512_max_ps(m, _mm512_load_ps(s));
-                if (j < nk)
-                    m = _mm512_mask_max_ps(m, lanes(nk - j), m, _mm512_load_ps(s));
-                _mm512_store_ps(f.part + 16 * i, m);
-            }
-            __m512 was = first ? _mm512_set1_ps(-INFINITY) : _mm512_load_ps(high);
-            __m512 now = _mm512_max_ps(was, reduce16(f.part, true));
-            float top[16] __attribute__((aligned(64)));
-            _mm512_store_ps(top, _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(now, c)));
-            _mm512_store_ps(high, now);
-
-            if (drop)
-                for (int i = 0; i < n; i++)
-                    _mm512_store_ps(f.part + 16 * i, exponentials(f.s + 16 * i, nk, c, _mm512_set1_ps(top[i]),
-                                                                  f.bits + i * bytes, true));
-            else
-                for (int i = 0; i < n; i++)
-                    _mm512_store_ps(f.part + 16 * i, exponentials(f.s + 16 * i, nk, c, _mm512_set1_ps(top[i]), NULL, false));
-
-            __m512 total = reduce16(f.part, false);
-            if (!first) { /* what was summed under the old maximum shrinks to the new one */
-                float shrink[16] __attribute__((aligned(64)));
-                __m512 y = _mm512_fmadd_ps(was, c, _mm512_load_ps(top));
-                _mm512_store_ps(shrink, power_of_two(y, 0xFFFF));
-                total = _mm512_fmadd_ps(_mm512_load_ps(sum), _mm512_load_ps(shrink), total);
-                for (int p = 0; p < channels; p += 16)
-                    for (int i = 0; i < n; i++) {
-                        float *x = o + (ptrdiff_t)p * queries + 16 * i;
-                        _mm512_store_ps(x, _mm512_mul_ps(_mm512_load_ps(x), _mm512_set1_ps(shrink[i])));
-                    }
-            }
-            _mm512_store_ps(sum, total);
-            multiply(n, channels / 16, sum_words(nk), (const uint32_t *)f.s, 16 * 16, vp, rows / PER_WORD * 16, o,
+        const int strip = nk > LONG_STRIP ? 16 : STRIP;
+        const ptrdiff_t panel = strip * 16;
+        for (int t = 0; t < q1 - q0; t += strip) {
+            const int n = least(strip, q1 - q0 - t);
+            float *o = f.o + t * 16;
+            pack(f.q, strip, q + t * a->q_stride, a->q_stride, n, d);
+            multiply(n, rows16 / 16, words, f.q, panel, f.kt, words * 16, f.s, panel, false);
+            const int bytes = drop ? draw_block(f.bits, &random, q0 + t, n, k0, nk) : 0;
+            for (int i = 0; i < n; i += 16)
+                softmax(&f, i, t + i, least(16, n - i), nk, panel, queries, channels, c, bytes, drop, first);
+            multiply(n, channels / 16, sum_words(nk), (const uint32_t *)f.s, panel, vp, rows / PER_WORD * 16, o,
                      queries * 16, !first);
             if (!last)
                 continue;
 
-            float factor[16] __attribute__((aligned(64))), logs[16] __attribute__((aligned(64)));
-            _mm512_store_ps(factor, _mm512_div_ps(_mm512_set1_ps(a->dropout.scale), total));
-            _mm512_store_ps(logs, _mm512_fmadd_ps(now, _mm512_set1_ps(a->scale), logarithm(total)));
+            const float *high = f.high + t, *sum = f.sum + t;
+            float factor[STRIP] __attribute__((aligned(64))), logs[STRIP] __attribute__((aligned(64)));
+            for (int i = 0; i < n; i += 16) {
+                const __m512 total = _mm512_load_ps(sum + i);
+                _mm512_store_ps(factor + i, _mm512_div_ps(_mm512_set1_ps(a->dropout.scale), total));
+                _mm512_store_ps(logs + i, _mm512_fmadd_ps(_mm512_load_ps(high + i), _mm512_set1_ps(a->scale),
+                                                          logarithm(total)));
+            }
             for (int i = 0; i < n; i++) {
                 __m512 x = _mm512_set1_ps(factor[i]);
                 element *to = out + (int64_t)(t + i) * a->heads * d;
@@ -421,7 +443,7 @@ struct backward_scratch {
     float *dq, *log_sum, *delta;              /* dq (queries, d); per query -lse log2 e and -delta */
     uint32_t *k, *v, *kt, *vt, *kp;           /* one block of keys */
     float *dkt, *dvt;                         /* (d, keys) */
-    float *s, *dp, *part;                     /* 16 queries x keys */
+    float *s, *dp, *part;                     /* STRIP queries x keys */
     uint32_t *p, *ds, *ds_rows;               /* pairs of P and dS: B; dS as rows: A */
     uint8_t *bits;
 };
@@ -447,13 +469,13 @@ static size_t backward_carve(int d, int nq, int nk, unsigned char *base, struct 
     f->kp = attention_carve(base, &at, keys * words, 4);
     f->dkt = attention_carve(base, &at, keys * channels, 4);
     f->dvt = attention_carve(base, &at, keys * channels, 4);
-    f->s = attention_carve(base, &at, 16 * keys, 4);
-    f->dp = attention_carve(base, &at, 16 * keys, 4);
+    f->s = attention_carve(base, &at, STRIP * keys, 4);
+    f->dp = attention_carve(base, &at, STRIP * keys, 4);
     f->part = attention_carve(base, &at, 16 * 16, 4);
     f->p = attention_carve(base, &at, block * keys / PER_WORD, 4);
     f->ds = attention_carve(base, &at, block * keys / PER_WORD, 4);
     f->ds_rows = PER_WORD == 1 ? f->ds : attention_carve(base, &at, block * keys / PER_WORD, 4);
-    f->bits = attention_carve(base, &at, 16 * (keys / 8 + 8) + 64, 1);
+    f->bits = attention_carve(base, &at, STRIP * (keys / 8 + 8) + 64, 1);
     return at;
 }
 
@@ -491,6 +513,7 @@ INLINE void gradients(const float *s, const float *dp, __mmask16 valid, __m512 c
 INLINE void probabilities(const struct backward_scratch *f, int r0, int n, int nk, int block, int q0, __m512 c,
                           __m512 scale, int bytes, bool drop)
 {
+    const ptrdiff_t score = STRIP * 16;
 #if ATTENTION_BF16
     const ptrdiff_t panel = (ptrdiff_t)block * 8, wide = (ptrdiff_t)block * 16;
     for (int i = 0; i < n; i += 2) { /* a missing second query has log_sum -1e30: P = dS = 0 */
@@ -499,22 +522,22 @@ INLINE void probabilities(const struct backward_scratch *f, int r0, int n, int n
         const float *s = f->s + 16 * i, *dp = f->dp + 16 * i;
         uint32_t *to = f->ds_rows + 16 * (r0 + i), *p = f->p + 8 * (r0 + i), *ds = f->ds + 8 * (r0 + i);
         const uint8_t *bits = f->bits + i * bytes;
-        for (int k = 0; k < nk; k += 32, s += 512, dp += 512, to += wide, p += 2 * panel, ds += 2 * panel) {
+        for (int k = 0; k < nk; k += 32, s += 2 * score, dp += 2 * score, to += wide, p += 2 * panel, ds += 2 * panel) {
             const uint32_t keep0 = drop ? mask_at(bits + k / 8) : 0, keep1 = drop ? mask_at(bits + bytes + k / 8) : 0;
             __m512 p0, p1, p2, p3, s0, s1, s2, s3;
             if (k + 32 <= nk) {
                 gradients(s, dp, 0xFFFF, c, l0, d0, scale, drop, (__mmask16)keep0, &p0, &s0);
-                gradients(s + 256, dp + 256, 0xFFFF, c, l0, d0, scale, drop, (__mmask16)(keep0 >> 16), &p1, &s1);
+                gradients(s + score, dp + score, 0xFFFF, c, l0, d0, scale, drop, (__mmask16)(keep0 >> 16), &p1, &s1);
                 gradients(s + 16, dp + 16, 0xFFFF, c, l1, d1, scale, drop, (__mmask16)keep1, &p2, &s2);
-                gradients(s + 272, dp + 272, 0xFFFF, c, l1, d1, scale, drop, (__mmask16)(keep1 >> 16), &p3, &s3);
+                gradients(s + score + 16, dp + score + 16, 0xFFFF, c, l1, d1, scale, drop, (__mmask16)(keep1 >> 16), &p3, &s3);
             } else {
                 const __mmask16 m0 = lanes(nk - k), m1 = lanes(nk - k - 16);
                 p1 = p3 = s1 = s3 = _mm512_setzero_ps();
                 gradients(s, dp, m0, c, l0, d0, scale, drop, (__mmask16)keep0, &p0, &s0);
                 gradients(s + 16, dp + 16, m0, c, l1, d1, scale, drop, (__mmask16)keep1, &p2, &s2);
                 if (m1 != 0) {
-                    gradients(s + 256, dp + 256, m1, c, l0, d0, scale, drop, (__mmask16)(keep0 >> 16), &p1, &s1);
-                    gradients(s + 272, dp + 272, m1, c, l1, d1, scale, drop, (__mmask16)(keep1 >> 16), &p3, &s3);
+                    gradients(s + score, dp + score, m1, c, l0, d0, scale, drop, (__mmask16)(keep0 >> 16), &p1, &s1);
+                    gradients(s + score + 16, dp + score + 16, m1, c, l1, d1, scale, drop, (__mmask16)(keep1 >> 16), &p3, &s3);
                 }
             }
             __m512i a, b;
@@ -540,7 +563,7 @@ INLINE void probabilities(const struct backward_scratch *f, int r0, int n, int n
         const __m512 l = _mm512_set1_ps(f->log_sum[q0 + i]), d = _mm512_set1_ps(f->delta[q0 + i]);
         const float *s = f->s + 16 * i, *dp = f->dp + 16 * i;
         ptrdiff_t to = 16 * (r0 + i);
-        for (int k = 0; k < nk; k += 16, s += 256, dp += 256, to += (ptrdiff_t)block * 16) {
+        for (int k = 0; k < nk; k += 16, s += score, dp += score, to += (ptrdiff_t)block * 16) {
             __m512 p, ds;
             __mmask16 keep = drop ? (__mmask16)mask_at(f->bits + i * bytes + k / 8) : 0;
             gradients(s, dp, lanes(nk - k), c, l, d, scale, drop, keep, &p, &ds);
@@ -585,6 +608,7 @@ static __m512 minus_delta(const struct backward_scratch *f, const uint32_t *g, i
         __m512 sum = _mm512_setzero_ps();
         for (int c = 0; c < d; c += GROUP) {
             __m512i x = _mm512_load_si512(g + (ptrdiff_t)c / PER_WORD * rows + 16 * i);
+            _mm_prefetch((const char *)(out + i * stride + c + d), _MM_HINT_T0);
 #if ATTENTION_BF16
             __m512i y = _mm512_maskz_loadu_epi16(d - c >= 32 ? 0xFFFFFFFFu : (1u << (d - c)) - 1, out + i * stride + c);
             const __m512i upper = _mm512_set1_epi32((int)0xFFFF0000u);
@@ -649,11 +673,13 @@ static void backward(const struct attention_call *a, int row, int head, unsigned
         }
         for (int q0 = 0; q0 < queries; q0 += QUERIES_BACKWARD) {
             const int nq = least(QUERIES_BACKWARD, queries - q0), block = up(nq, GROUP);
-            for (int t = 0; t < nq; t += 16) {
-                const int n = least(16, nq - t);
+            for (int t = 0; t < nq; t += STRIP) {
+                const int n = least(STRIP, nq - t);
                 const ptrdiff_t from = (ptrdiff_t)(q0 + t) * 16;
-                multiply(n, (nk + 15) / 16, words, f.q + from, qrows * 16, f.kt, words * 16, f.s, 256, false);
-                multiply(n, (nk + 15) / 16, words, f.g + from, qrows * 16, f.vt, words * 16, f.dp, 256, false);
+                multiply(n, (nk + 15) / 16, words, f.q + from, qrows * 16, f.kt, words * 16, f.s, STRIP * 16,
+                         false);
+                multiply(n, (nk + 15) / 16, words, f.g + from, qrows * 16, f.vt, words * 16, f.dp, STRIP * 16,
+                         false);
                 if (drop) {
                     int bytes = draw_block(f.bits, &random, q0 + t, n, k0, nk);
                     probabilities(&f, t, n, nk, block, q0 + t, c, scale, bytes, true);
