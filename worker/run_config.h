@@ -100,6 +100,10 @@ struct run_config {
     } eval;
 
     struct {
+        char score_column[CONFIG_TEXT]; /* CSV and TSV: only the id and this column, the last label's score (N4) */
+    } predict;
+
+    struct {
         enum config_cv_kind kind; /* auto: stratified for classes (stratified_group with groups), else kfold (group) */
         int64_t folds;            /* 0: no cross-validation */
         int64_t run_folds[CONFIG_LIST]; /* which folds to run; none given: all */

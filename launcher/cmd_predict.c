@@ -1,0 +1,195 @@
+/* cmd_predict.c - eval, predict and tokenizer: commands on a trained folder. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "launcher/command.h"
+#include "worker/evaluate.h"
+
+/* A trained folder, ready to score. */
+struct scorer {
+    struct model_source source;
+    struct task_spec task;
+    struct model *model;
+    int max_length;
+};
+
+static void scorer_close(struct scorer *scorer)
+{
+    model_destroy(scorer->model);
+    task_release(&scorer->task);
+    model_source_close(&scorer->source);
+}
+
+static enum status scorer_load(struct session *session, struct scorer *scorer)
+{
+    const struct run_config *config = &session->config;
+    struct load_report report;
+    int64_t tokens;
+    TRY(model_source_open(config->model.path, &scorer->source));
+    TRY(model_max_length(&scorer->source, config->data.max_length, &scorer->max_length));
+    TRY(predict_task(&scorer->source, &scorer->task));
+    tokens = config->eval.batch_tokens > scorer->max_length ? config->eval.batch_tokens : scorer->max_length;
+    struct model_opts opts = {
+        .encoder = scorer->source.encoder,
+        .head = {.pooling = model_pooling(&scorer->source, config->model.pooling),
+                 .outputs = scorer->task.outputs,
+                 .dropout = -1.0f},
+        .precision = session->precision,
+        .max_tokens = tokens,
+        .max_rows = 512,
+        .dropout = 0.0f,
+        .device = session->device,
+        .kernels = session->kernels,
+    };
+    TRY(model_create(&opts, &scorer->model));
+    TRY(model_load(scorer->model, config->model.path, true, (uint64_t)config->seed, &report));
+    if (report.head_drawn)
+        return status_fail(STATUS_DATA, "model.path=%s has no classification head: it was not trained for a task; "
+                           "cohort train makes one", config->model.path);
+    return STATUS_OK;
+}
+
+static enum status scorer_open(struct session *session, struct scorer *scorer)
+{
+    const struct run_config *config = &session->config;
+    *scorer = (struct scorer){0};
+    TRY(session_need("model.path", config->model.path, "a trained folder, such as runs/a/best"));
+    TRY(session_need("data.input", config->data.input, "the file to score"));
+    TRY(session_compute(session));
+    TRY(comm_watchdog_start(session->world, config->parallel.watchdog_s, NULL));
+    enum status st = comm_agree(session->world, scorer_load(session, scorer));
+    if (st != STATUS_OK)
+        scorer_close(scorer);
+    return st;
+}
+
+static struct predict_opts options(const struct session *session, const struct scorer *scorer)
+{
+    return (struct predict_opts){.config = &session->config,
+                                 .comm = session->world,
+                                 .source = &scorer->source,
+                                 .task = &scorer->task,
+                                 .model = scorer->model,
+                                 .max_length = scorer->max_length};
+}
+
+enum status command_predict(struct session *session)
+{
+    struct scorer scorer;
+    int64_t rows;
+    double started = clock_s();
+    TRY(scorer_open(session, &scorer));
+    struct predict_opts opts = options(session, &scorer);
+    enum status st = predict_run(&opts, &rows);
+    if (st == STATUS_OK)
+        log_info("%lld rows in %.1f s", (long long)rows, clock_s() - started);
+    scorer_close(&scorer);
+    return st;
+}
+
+enum status command_eval(struct session *session)
+{
+    struct scorer scorer;
+    json_t *outcome = NULL;
+    TRY(scorer_open(session, &scorer));
+    struct predict_opts opts = options(session, &scorer);
+    enum status st = evaluate_input(&opts, "data.input", session->config.data.input, &outcome);
+    if (st == STATUS_OK && comm_rank(session->world) == 0) {
+        char *text = json_dumps(outcome, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
+        if (text == NULL) {
+            st = status_fail(STATUS_NOMEM, "no memory for the metrics");
+        } else {
+            size_t n = strlen(text);
+            text[n] = '\n';
+            st = session_write(session->config.out, text, n + 1);
+        }
+        free(text);
+    }
+    json_decref(outcome);
+    scorer_close(&scorer);
+    return st;
+}
+
+static enum status decode_line(const struct model_source *source, const json_t *line, const char *path, int64_t row,
+                               struct str *out)
+{
+    const json_t *ids = json_object_get(line, "ids");
+    size_t n = json_array_size(ids);
+    int32_t *list;
+    TRY(mem_alloc_raw(n, sizeof *list, "ids", &list));
+    enum status st = STATUS_OK;
+    for (size_t i = 0; i < n && st == STATUS_OK; i++) {
+        const json_t *id = json_array_get(ids, i);
+        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= source->encoder.vocab_size)
+            st = status_fail(STATUS_DATA, "%s: line %lld: \"ids\" holds something that is no id of this model", path,
+                             (long long)row + 1);
+        list[i] = (int32_t)json_integer_value(id);
+    }
+    if (st == STATUS_OK)
+        st = tokenizer_decode(source->tokenizer, list, (int64_t)n, out);
+    mem_free(list);
+    return st;
+}
+
+/* {"row":0,"ids":[...]} a line to {"row":0,"text":"..."}. */
+static enum status decode(const struct run_config *config, const struct model_source *source)
+{
+    char *bytes;
+    size_t n;
+    struct str out = {0}, text = {0};
+    int64_t row = 0;
+    TRY(file_read(config->data.input, (size_t)1 << 32, &bytes, &n));
+    enum status st = str_add(&out, "", 0);
+    for (size_t from = 0; from < n && st == STATUS_OK; row++) {
+        const char *end = memchr(bytes + from, '\n', n - from);
+        size_t length = end == NULL ? n - from : (size_t)(end - bytes) - from;
+        json_t *line = NULL;
+        str_clear(&text);
+        st = json_parse(bytes + from, length, config->data.input, &line);
+        if (st == STATUS_OK)
+            st = decode_line(source, line, config->data.input, row, &text);
+        if (st == STATUS_OK)
+            st = str_addf(&out, "{\"row\":%lld,\"text\":", (long long)row);
+        if (st == STATUS_OK)
+            st = str_add_json(&out, text.p == NULL ? "" : text.p, text.n);
+        if (st == STATUS_OK)
+            st = str_add(&out, "}\n", 2);
+        json_decref(line);
+        from += length + 1;
+    }
+    if (st == STATUS_OK)
+        st = session_write(config->out, out.p, out.n);
+    str_release(&out);
+    str_release(&text);
+    mem_free(bytes);
+    return st;
+}
+
+static enum status tokenizer_verb(struct session *session)
+{
+    const struct run_config *config = &session->config;
+    const char *verb = session->verb == NULL ? "" : session->verb;
+    bool encode = strcmp(verb, "encode") == 0;
+    struct model_source source;
+    int64_t rows;
+    int max_length;
+    if (!encode && strcmp(verb, "decode") != 0)
+        return status_fail(STATUS_USAGE, "tokenizer %s: wanted encode or decode", verb);
+    TRY(session_need("data.input", config->data.input, "the file to read"));
+    if (encode)
+        TRY(session_need("data.text", config->data.text, "the column of the text"));
+    TRY(model_source_open(config->model.path, &source));
+    enum status st = model_max_length(&source, config->data.max_length, &max_length);
+    if (st == STATUS_OK)
+        st = encode ? predict_encode(config, &source, max_length, &rows) : decode(config, &source);
+    model_source_close(&source);
+    return st;
+}
+
+enum status command_tokenizer(struct session *session)
+{
+    return comm_rank(session->world) == 0 ? tokenizer_verb(session) : STATUS_OK;
+}

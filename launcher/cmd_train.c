@@ -1,0 +1,507 @@
+/*
+ * cmd_train.c - train: one trial, or the folds of a cross-validation dealt to rank groups; and the files of the run.
+ *
+ * A run's folder is its memory: run.cfg says what was asked, fold-<k>/result.json which folds are finished, checkpoints
+ * where a trial stands, results.json that all is done. So the same command, given again, goes on from wherever it was.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/threads.h"
+#include "ckpt/checkpoint.h"
+#include "launcher/config.h"
+#include "launcher/run.h"
+#include "worker/evaluate.h"
+
+static enum status run_path(const struct run_config *config, const char *name, char **out)
+{
+    return path_join(config->out, name, out);
+}
+
+/* ---- a folder that already holds a run ---- */
+
+static enum status remove_run(const char *folder)
+{
+    static const char *const own[] = {"best",   "log.jsonl",     "results.json", "oof.tsv",
+                                      "oof.h5", "manifest.json", "run.lock"};
+    char **names;
+    size_t count;
+    enum status st = STATUS_OK;
+    TRY(folder_list(folder, &names, &count));
+    for (size_t i = 0; i < count && st == STATUS_OK; i++) {
+        bool ours = strncmp(names[i], "checkpoint-", 11) == 0 || strncmp(names[i], "fold-", 5) == 0 ||
+                    strncmp(names[i], "best.", 5) == 0 || strncmp(names[i], "run.cfg", 7) == 0;
+        char *path = NULL;
+        for (size_t k = 0; k < sizeof own / sizeof own[0]; k++)
+            ours = ours || strcmp(names[i], own[k]) == 0;
+        if (!ours)
+            continue;
+        st = path_join(folder, names[i], &path);
+        if (st == STATUS_OK)
+            st = folder_remove(path);
+        mem_free(path);
+    }
+    folder_list_free(names, count);
+    return st;
+}
+
+/* Ranks of one trial in the earlier run; 0 where its manifest is gone. */
+static int64_t earlier_ranks(const struct run_config *config)
+{
+    char *path = NULL;
+    json_t *manifest = NULL;
+    int64_t ranks = 0;
+    if (run_path(config, "manifest.json", &path) == STATUS_OK && file_exists(path) &&
+        json_read_file(path, 1 << 20, &manifest) == STATUS_OK)
+        ranks = json_integer_value(json_object_get(manifest, "group_ranks"));
+    json_decref(manifest);
+    mem_free(path);
+    return ranks;
+}
+
+/* Rank 0: may this run work in out? *finished: it is done already. */
+static enum status look_at_folder(const struct run *run, bool *finished)
+{
+    const struct run_config *config = run->config;
+    static struct run_config earlier;
+    struct str difference = {0};
+    char *cfg = NULL, *results = NULL;
+    enum status st = STATUS_OK;
+    *finished = false;
+    TRY_GOTO(done, run_path(config, "run.cfg", &cfg));
+    TRY_GOTO(done, run_path(config, "results.json", &results));
+    if (!file_exists(cfg))
+        goto done;
+    if (config->overwrite) {
+        log_info("overwrite=true: removing the run in %s", config->out);
+        st = remove_run(config->out);
+        goto done;
+    }
+    if (config->resume == CONFIG_RESUME_NEVER) {
+        st = status_fail(STATUS_CONFIG, "out=%s already holds a run and resume=never; give another out, or "
+                         "overwrite=true", config->out);
+        goto done;
+    }
+    TRY_GOTO(done, config_load(cfg, NULL, 0, &earlier));
+    TRY_GOTO(done, config_difference(&earlier, config, &difference));
+    int64_t ranks = earlier_ranks(config);
+    if (config->parallel.reproducible != CONFIG_ANY && ranks > 0 && ranks != run->group_ranks && difference.n == 0)
+        st = str_addf(&difference, "the number of ranks (%lld, now %d; parallel.reproducible=any would allow it)",
+                      (long long)ranks, run->group_ranks);
+    if (st == STATUS_OK && difference.n > 0)
+        st = status_fail(STATUS_CONFIG, "out=%s holds a run with another configuration: %s; give another out, or "
+                         "overwrite=true", config->out, difference.p);
+    *finished = st == STATUS_OK && run->folds == 0 && file_exists(results);
+done:
+    str_release(&difference);
+    mem_free(cfg);
+    mem_free(results);
+    return st;
+}
+
+/* ---- what is written at the start ---- */
+
+static json_t *manifest_of(const struct run *run)
+{
+    static const char *const modes[] = {"fixed", "any", "off"};
+    static const char *const precisions[] = {"fp32", "tf32", "bf16", "fp16"};
+    const struct run_config *config = run->config;
+    const struct session *session = run->session;
+    uint64_t binary = 0;
+    int64_t bytes;
+    if (hash_file("/proc/self/exe", &binary, &bytes) != STATUS_OK)
+        log_warning("%s", status_message());
+    json_t *out = json_pack(
+        "{s:s, s:s, s:o, s:o, s:o, s:o, s:i, s:i, s:{s:s, s:s, s:s, s:s, s:i}}", "format", "cohort-run", "version", "0.1.0",
+        "configuration", json_hex64(run->identity), "data", json_hex64(run->train.info.content_hash), "tokenizer",
+        json_hex64(run->source.tokenizer_info.hash), "binary", json_hex64(binary), "ranks", comm_size(session->world),
+        "group_ranks", run->group_ranks, "domain", "backend", session->kernels->name, "device",
+        device_name(session->device), "precision", precisions[session->precision], "reproducible",
+        modes[config->parallel.reproducible], "grains", (int)config->parallel.grains);
+    return out;
+}
+
+static enum status write_start(const struct run *run)
+{
+    struct str text = {0};
+    char *cfg = NULL, *path = NULL;
+    json_t *manifest = NULL;
+    enum status st = STATUS_OK;
+    TRY_GOTO(done, folder_make(run->config->out));
+    TRY_GOTO(done, run_path(run->config, "run.cfg", &cfg));
+    TRY_GOTO(done, run_path(run->config, "manifest.json", &path));
+    TRY_GOTO(done, config_text(run->config, &text));
+    TRY_GOTO(done, file_write_atomic(cfg, text.p, text.n));
+    manifest = manifest_of(run);
+    st = manifest == NULL ? status_fail(STATUS_NOMEM, "no memory for %s", path) : json_write_file(path, manifest);
+done:
+    str_release(&text);
+    json_decref(manifest);
+    mem_free(cfg);
+    mem_free(path);
+    return st;
+}
+
+/* ---- results.json ---- */
+
+static json_t *train_part(const struct run *run, int64_t steps, int64_t tokens, double seconds, int64_t peak)
+{
+    static const char *const precisions[] = {"fp32", "tf32", "bf16", "fp16"};
+    return json_pack("{s:I, s:I, s:f, s:f, s:i, s:i, s:s, s:f}", "steps", (json_int_t)steps, "tokens",
+                     (json_int_t)tokens, "seconds", seconds, "tokens_per_s",
+                     seconds > 0.0 ? (double)tokens / seconds : 0.0, "ranks", comm_size(run->session->world), "threads",
+                     threads_count(), "precision", precisions[run->session->precision], "peak_memory_mb",
+                     (double)peak / 1e6);
+}
+
+/* Collective: the largest peak memory of all ranks. */
+static enum status peak_memory(struct comm *world, int64_t *bytes)
+{
+    double peak = (double)mem_peak_bytes();
+    TRY(comm_max_double(world, &peak, 1));
+    *bytes = (int64_t)peak;
+    return STATUS_OK;
+}
+
+static enum status write_results(const struct run *run, json_t *results)
+{
+    char *path;
+    TRY(run_path(run->config, "results.json", &path));
+    enum status st = json_write_file(path, results);
+    if (st == STATUS_OK)
+        log_info("results: %s", path);
+    mem_free(path);
+    return st;
+}
+
+/* ---- without cross-validation ---- */
+
+static enum status describe_scores(const struct run *run, const struct trial_opts *opts,
+                                   const struct trial_result *result, json_t *out)
+{
+    struct scored scored = {0};
+    struct metric_values values = {0};
+    enum status st =
+        task_scored(&run->task, opts->score.targets, opts->score.rows, opts->score.count, result->logits, &scored);
+    if (st == STATUS_OK)
+        st = metrics_compute(&scored, &values);
+    if (st == STATUS_OK) {
+        json_t *described = evaluation_json(&run->task, &values, opts->score.count);
+        if (described == NULL || json_object_update(out, described) != 0)
+            st = status_fail(STATUS_NOMEM, "no memory for results.json");
+        json_decref(described);
+        double score = values.value[run->task.metric];
+        if (isnan(score))
+            log_info("%s on %lld rows, weights of step %lld: undefined", metric_name(run->task.metric),
+                     (long long)opts->score.count, (long long)result->best_step);
+        else
+            log_info("%s on %lld rows, weights of step %lld: %.4f", metric_name(run->task.metric),
+                     (long long)opts->score.count, (long long)result->best_step, score);
+    }
+    metrics_release(&values);
+    task_scored_release(&scored);
+    return st;
+}
+
+/* Collective: data.test with the published weights. */
+static enum status score_test(struct run *run, json_t *results)
+{
+    struct model_source best = {0};
+    struct task_spec task = {0};
+    struct model *model = NULL;
+    struct load_report report;
+    char *folder = NULL;
+    json_t *outcome = NULL;
+    const struct run_config *config = run->config;
+    struct session *session = run->session;
+    int64_t tokens = config->eval.batch_tokens > run->max_length ? config->eval.batch_tokens : run->max_length;
+    enum status st = run_path(config, "best", &folder);
+    if (st == STATUS_OK)
+        st = model_source_open(folder, &best);
+    if (st == STATUS_OK)
+        st = predict_task(&best, &task);
+    struct model_opts opts = {
+        .encoder = best.encoder,
+        .head = {.pooling = run->pooling, .outputs = task.outputs, .dropout = -1.0f},
+        .precision = session->precision,
+        .max_tokens = tokens,
+        .max_rows = 512,
+        .dropout = 0.0f,
+        .device = session->device,
+        .kernels = session->kernels,
+    };
+    if (st == STATUS_OK)
+        st = model_create(&opts, &model);
+    if (st == STATUS_OK)
+        st = model_load(model, folder, true, 0, &report);
+    TRY_GOTO(done, comm_agree(session->world, st));
+    task.metric = run->task.metric;
+    struct predict_opts predict = {.config = config,
+                                   .comm = session->world,
+                                   .source = &best,
+                                   .task = &task,
+                                   .model = model,
+                                   .max_length = run->max_length};
+    TRY_GOTO(done, evaluate_input(&predict, "data.test", config->data.test, &outcome));
+    if (comm_rank(session->world) == 0) {
+        const json_t *score = json_object_get(outcome, "score");
+        log_info("data.test: %s %.4f", metric_name(task.metric),
+                 json_is_number(score) ? json_number_value(score) : NAN);
+        if (json_object_set(results, "test", outcome) != 0)
+            st = status_fail(STATUS_NOMEM, "no memory for results.json");
+    }
+    st = comm_agree(session->world, st);
+done:
+    json_decref(outcome);
+    model_destroy(model);
+    task_release(&task);
+    model_source_close(&best);
+    mem_free(folder);
+    return st;
+}
+
+static enum status train_once(struct run *run)
+{
+    struct comm *world = run->session->world;
+    struct run_rows rows;
+    struct trial_opts opts;
+    struct trial_result result = {0};
+    json_t *results = json_object();
+    int64_t peak = 0;
+    enum status st = STATUS_OK;
+    TRY(comm_agree(world, run_rows_make(run, -1, &rows)));
+    run_trial_opts(run, &rows, -1, world, run->config->out, &opts);
+    TRY_GOTO(done, trial_run(&opts, &result));
+    TRY_GOTO(done, peak_memory(world, &peak));
+    if (comm_rank(world) == 0 && result.logits != NULL)
+        st = describe_scores(run, &opts, &result, results);
+    TRY_GOTO(done, comm_agree(world, st));
+    if (run->config->data.test[0] != '\0')
+        TRY_GOTO(done, score_test(run, results));
+    if (comm_rank(world) == 0) {
+        (void)json_object_set_new(results, "best_step", json_integer(result.best_step));
+        (void)json_object_set_new(results, "train",
+                                  train_part(run, result.steps, result.tokens, result.seconds, peak));
+        log_info("%lld steps, %lld tokens in %.1f s: %.0f tokens/s; peak memory %.0f MB a rank",
+                 (long long)result.steps, (long long)result.tokens, result.seconds,
+                 result.seconds > 0.0 ? (double)result.tokens / result.seconds : 0.0, (double)peak / 1e6);
+        st = write_results(run, results);
+    }
+    st = comm_agree(world, st);
+done:
+    json_decref(results);
+    trial_result_release(&result);
+    run_rows_free(&rows);
+    return st;
+}
+
+/* ---- cross-validation ---- */
+
+static enum status fold_folder(const struct run *run, int fold, char **out)
+{
+    char name[32];
+    (void)snprintf(name, sizeof name, "fold-%d", fold);
+    return run_path(run->config, name, out);
+}
+
+/* Collective on the group. */
+static enum status train_fold(struct run *run, struct comm *group, int fold)
+{
+    struct run_rows rows = {0};
+    struct trial_opts opts;
+    struct trial_result result = {0};
+    struct fold_outcome earlier = {0};
+    bool leader = comm_rank(group) == 0, finished = false;
+    int64_t done_before = 0;
+    char *folder = NULL;
+    enum status st = fold_folder(run, fold, &folder);
+    if (st == STATUS_OK && leader)
+        st = fold_load(run, fold, folder, &earlier, &finished);
+    TRY_GOTO(done, comm_agree(group, st));
+    done_before = finished;
+    TRY_GOTO(done, comm_broadcast(group, &done_before, sizeof done_before, 0));
+    if (done_before) {
+        log_info("fold %d is finished already", fold);
+        goto done;
+    }
+    log_info("========== fold: %d training ==========", fold);
+    st = run_rows_make(run, fold, &rows);
+    if (st == STATUS_OK) /* class frequencies are of this fold's training rows, not of the rows it is scored on */
+        st = task_weigh_classes(&run->task, run->config->train.class_weights, &run->train.targets, rows.train,
+                                rows.train_count);
+    TRY_GOTO(done, comm_agree(group, st));
+    run_trial_opts(run, &rows, fold, group, folder, &opts);
+    TRY_GOTO(done, trial_run(&opts, &result));
+    if (leader)
+        st = fold_save(run, fold, folder, &rows, &result);
+    if (st == STATUS_OK && leader) {
+        fold_outcome_release(&earlier);
+        st = fold_load(run, fold, folder, &earlier, &finished);
+    }
+    TRY_GOTO(done, comm_agree(group, st));
+    log_info("========== fold: %d result ==========", fold);
+    if (isnan(earlier.score))
+        log_info("Score: undefined");
+    else
+        log_info("Score: %.4f", earlier.score);
+done:
+    fold_outcome_release(&earlier);
+    trial_result_release(&result);
+    run_rows_free(&rows);
+    mem_free(folder);
+    return st;
+}
+
+/* The folds to run, ascending, each once. */
+static int wanted_folds(const struct run *run, int *folds)
+{
+    int count = 0;
+    for (int k = 0; k < run->folds; k++) {
+        bool wanted = run->config->cv.run_folds_count == 0;
+        for (int64_t i = 0; i < run->config->cv.run_folds_count; i++)
+            wanted = wanted || run->config->cv.run_folds[i] == k;
+        if (wanted)
+            folds[count++] = k;
+    }
+    return count;
+}
+
+/* log.jsonl of the run: the folds' own, in order, each line with its fold. Rank 0. */
+static enum status join_logs(const struct run *run, const int *folds, int count)
+{
+    struct str text = {0};
+    char *folder = NULL, *path = NULL, *bytes = NULL;
+    size_t n;
+    enum status st = str_add(&text, "", 0);
+    for (int i = 0; i < count && st == STATUS_OK; i++) {
+        TRY_GOTO(done, fold_folder(run, folds[i], &folder));
+        TRY_GOTO(done, path_join(folder, "log.jsonl", &path));
+        TRY_GOTO(done, file_read(path, (size_t)1 << 32, &bytes, &n));
+        for (size_t from = 0; from < n;) {
+            const char *end = memchr(bytes + from, '\n', n - from);
+            size_t length = end == NULL ? n - from : (size_t)(end - bytes) - from;
+            if (length > 1)
+                TRY_GOTO(done, str_addf(&text, "{\"fold\":%d,%.*s\n", folds[i], (int)length - 1, bytes + from + 1));
+            from += length + 1;
+        }
+        mem_free(bytes);
+        mem_free(path);
+        mem_free(folder);
+        bytes = path = folder = NULL;
+    }
+    TRY_GOTO(done, run_path(run->config, "log.jsonl", &path));
+    st = file_write_atomic(path, text.p, text.n);
+done:
+    mem_free(bytes);
+    mem_free(path);
+    mem_free(folder);
+    str_release(&text);
+    return st;
+}
+
+static enum status finish_folds(const struct run *run, const int *folds, int count, int64_t peak)
+{
+    struct fold_outcome *outcomes;
+    json_t *results = json_object();
+    int64_t steps = 0, tokens = 0;
+    double seconds = 0.0;
+    enum status st = STATUS_OK;
+    TRY(mem_alloc((size_t)count, sizeof *outcomes, "the folds", &outcomes));
+    for (int i = 0; i < count && st == STATUS_OK; i++) {
+        char *folder = NULL;
+        bool finished = false;
+        st = fold_folder(run, folds[i], &folder);
+        if (st == STATUS_OK)
+            st = fold_load(run, folds[i], folder, &outcomes[i], &finished);
+        if (st == STATUS_OK && !finished)
+            st = status_fail(STATUS_IO, "%s/result.json is not there, though the fold was trained; is out on a file "
+                             "system that all ranks share?", folder);
+        steps += outcomes[i].steps;
+        tokens += outcomes[i].tokens;
+        seconds += outcomes[i].seconds;
+        mem_free(folder);
+    }
+    if (st == STATUS_OK)
+        st = cv_finish(run, outcomes, count, results);
+    if (st == STATUS_OK)
+        st = join_logs(run, folds, count);
+    if (st == STATUS_OK) {
+        (void)json_object_set_new(results, "train", train_part(run, steps, tokens, seconds, peak));
+        st = write_results(run, results);
+    }
+    for (int i = 0; i < count; i++)
+        fold_outcome_release(&outcomes[i]);
+    mem_free(outcomes);
+    json_decref(results);
+    return st;
+}
+
+/* Fold after fold in each group; group g takes every groups-th fold. A fold does not know who else runs. */
+static enum status train_folds(struct run *run)
+{
+    struct comm *world = run->session->world, *group = NULL;
+    int folds[1000], count = wanted_folds(run, folds), ranks = comm_size(world);
+    int groups = (ranks + run->group_ranks - 1) / run->group_ranks, own = comm_rank(world) / run->group_ranks;
+    int64_t peak = 0;
+    enum status st = STATUS_OK;
+    if (ranks % run->group_ranks != 0)
+        return status_fail(STATUS_CONFIG, "cv.group_ranks=%d does not divide the %d ranks", run->group_ranks, ranks);
+    log_info("%d fold%s over %d group%s of %d rank%s", count, count == 1 ? "" : "s", groups, groups == 1 ? "" : "s",
+             run->group_ranks, run->group_ranks == 1 ? "" : "s");
+    TRY(comm_group(world, run->group_ranks, &group));
+    for (int i = own; i < count && st == STATUS_OK; i += groups)
+        st = train_fold(run, group, folds[i]);
+    comm_group_free(group);
+    comm_mark(-1, "waiting for other groups");
+    TRY(comm_agree(world, st));
+    TRY(peak_memory(world, &peak));
+    return comm_agree(world, comm_rank(world) == 0 ? finish_folds(run, folds, count, peak) : STATUS_OK);
+}
+
+enum status command_train(struct session *session)
+{
+    const struct run_config *config = &session->config;
+    struct comm *world = session->world;
+    struct run run;
+    bool finished = false;
+    int64_t done_before = 0;
+    char token[64], *cache = NULL;
+    enum status st = STATUS_OK;
+    TRY(session_need("out", config->out, "the folder of the run"));
+    TRY(session_compute(session));
+    if (config->data.cache[0] != '\0')
+        st = mem_strdup(config->data.cache, &cache);
+    else
+        st = run_path(config, "data", &cache);
+    TRY_GOTO(out, comm_agree(world, st));
+    TRY_GOTO(out, comm_watchdog_start(world, config->parallel.watchdog_s, NULL));
+    TRY_GOTO(out, run_open(session, cache, &run));
+    TRY_GOTO(done, comm_check_same(world, run.identity, "the configuration and data"));
+    if (comm_rank(world) == 0)
+        st = look_at_folder(&run, &finished);
+    done_before = finished;
+    TRY_GOTO(done, comm_agree(world, st));
+    TRY_GOTO(done, comm_broadcast(world, &done_before, sizeof done_before, 0));
+    if (done_before) {
+        log_info("the run in %s is finished; its results are in results.json", config->out);
+        goto done;
+    }
+    if (comm_rank(world) == 0) {
+        st = write_start(&run);
+        if (st == STATUS_OK)
+            st = checkpoint_fence(config->out, token);
+    }
+    TRY_GOTO(done, comm_agree(world, st));
+    st = run.folds > 0 ? train_folds(&run) : train_once(&run);
+done:
+    run_close(&run);
+out:
+    mem_free(cache);
+    return st;
+}

@@ -1,0 +1,334 @@
+/* keys.c - the table, and what is done with it; see keys.h. */
+#include "launcher/keys.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define AT(field) offsetof(struct run_config, field)
+#define TEXT_KEY(name_, field, fallback_, help_) {.name = name_, .type = KEY_TEXT, .offset = AT(field), .fallback = fallback_, .unit = "", .help = help_}
+#define PATH_KEY(name_, field, help_) {.name = name_, .type = KEY_PATH, .offset = AT(field), .fallback = "", .unit = "", .help = help_}
+#define INT_KEY(name_, field, fallback_, low_, high_, unit_, help_) {.name = name_, .type = KEY_INT, .offset = AT(field), .fallback = fallback_, .low = low_, .high = high_, .unit = unit_, .help = help_}
+#define REAL_KEY(name_, field, fallback_, low_, high_, unit_, help_) {.name = name_, .type = KEY_REAL, .offset = AT(field), .fallback = fallback_, .low = low_, .high = high_, .unit = unit_, .help = help_}
+#define BOOL_KEY(name_, field, fallback_, help_) {.name = name_, .type = KEY_BOOL, .offset = AT(field), .fallback = fallback_, .unit = "", .help = help_}
+#define CHOICE_KEY(name_, field, fallback_, choices_, help_) {.name = name_, .type = KEY_CHOICE, .offset = AT(field), .fallback = fallback_, .choices = choices_, .unit = "", .help = help_}
+#define EVERY_KEY(name_, field, fallback_, help_) {.name = name_, .type = KEY_EVERY, .offset = AT(field), .fallback = fallback_, .unit = "steps", .help = help_}
+#define NEUTRAL .neutral = true
+
+/* clang-format off */
+const struct key keys[] = {
+    {.name = "out", .type = KEY_PATH, .offset = AT(out), .fallback = "", .unit = "", NEUTRAL, .help = "folder of the run, or the file to write (prepare, eval, predict, tokenizer); - is standard output"},
+    INT_KEY("seed", seed, "42", 0, 9e15, "", "names every random decision: weights drawn, order of rows, dropout, folds"),
+    {.name = "resume", .type = KEY_CHOICE, .offset = AT(resume), .fallback = "auto", .choices = "auto|never", .unit = "", NEUTRAL, .help = "auto: go on with the run in out if its configuration is the same; never: refuse a folder that holds a run"},
+    {.name = "overwrite", .type = KEY_BOOL, .offset = AT(overwrite), .fallback = "false", .unit = "", NEUTRAL, .help = "remove the run in out and start anew"},
+
+    PATH_KEY("model.path", model.path, "Hugging Face model folder: config.json, model.safetensors, tokenizer files"),
+    CHOICE_KEY("model.pooling", model.pooling, "auto", "auto|cls|pooler|mean|max", "how a row's token vectors become one; auto: what the model was trained with, else pooler"),
+    REAL_KEY("model.dropout", model.dropout, "-1", -1, 0.9, "", "overrides every dropout of config.json; below 0: as config.json says"),
+    BOOL_KEY("model.from_scratch", model.from_scratch, "false", "draw all weights from seed instead of loading them"),
+
+    PATH_KEY("data.train", data.train, "training rows: text (.tsv .csv .jsonl .arff, folder of .txt, also .gz .zst) or a prepared .h5"),
+    PATH_KEY("data.eval", data.eval, "rows to evaluate on while training, and to choose the best checkpoint"),
+    PATH_KEY("data.test", data.test, "rows that the chosen weights are scored on once, at the end"),
+    PATH_KEY("data.input", data.input, "rows for prepare, eval, predict and tokenizer encode"),
+    TEXT_KEY("data.text", data.text, "", "column of the text"),
+    TEXT_KEY("data.pair", data.pair, "", "column of the second text of a pair"),
+    TEXT_KEY("data.label", data.label, "", "column of the label"),
+    TEXT_KEY("data.group", data.group, "", "column of the group (person, prompt, ...): a group is never split by a fold"),
+    TEXT_KEY("data.id", data.id, "", "column that names a row in oof.tsv and predictions"),
+    TEXT_KEY("data.weight", data.weight, "", "column of the row's weight in the loss"),
+    CHOICE_KEY("data.format", data.format, "auto", "auto|tsv|csv|jsonl|arff|folder", "format of text files; auto: by extension"),
+    BOOL_KEY("data.header", data.header, "true", "the first line of TSV and CSV names the columns; false: columns are 1, 2, ..."),
+    CHOICE_KEY("data.task", data.task, "auto", "auto|classes|multi_label|regression", "what labels are; auto: classes"),
+    TEXT_KEY("data.label_separator", data.label_separator, ",", "splits the label column when data.task is multi_label"),
+    INT_KEY("data.max_length", data.max_length, "0", 0, 1e6, "tokens", "longest row with special tokens, longer ones are cut; 0: the model's maximum"),
+    BOOL_KEY("data.shuffle", data.shuffle, "true", "order each epoch anew from seed; false: file order"),
+    TEXT_KEY("data.where", data.where, "", "keep rows where \"column=value\" or \"column!=value\", several joined by \" and \""),
+    TEXT_KEY("data.rows", data.rows, "", "keep these row numbers of the file, from 0: \"0-127,200\""),
+    INT_KEY("data.limit", data.limit, "0", 0, 9e15, "rows", "keep the first rows after selection; 0: all"),
+    INT_KEY("data.max_words", data.max_words, "0", 0, 1e9, "words", "keep the first words of each text; 0: all"),
+    REAL_KEY("data.holdout", data.holdout, "0", 0, 0.9, "", "share of data.train that evaluates when data.eval is not given, stratified, chosen by seed"),
+    BOOL_KEY("data.keep_text", data.keep_text, "true", "store texts in prepared files, for reports"),
+    {.name = "data.cache", .type = KEY_PATH, .offset = AT(data.cache), .fallback = "", .unit = "", NEUTRAL, .help = "folder for files prepared on the way; empty: data/ in out"},
+
+    REAL_KEY("train.epochs", train.epochs, "3", 0, 1e6, "", "passes over the training rows; parts of one are allowed"),
+    INT_KEY("train.max_steps", train.max_steps, "0", 0, 9e15, "steps", "number of optimizer steps; overrides train.epochs; 0: from epochs"),
+    INT_KEY("train.batch_size", train.batch_size, "32", 1, 1e6, "rows", "rows per optimizer step over all ranks, whatever their number"),
+    INT_KEY("train.micro_tokens", train.micro_tokens, "16384", 16, 1e9, "tokens", "tokens of one forward and backward pass of a rank: a memory knob"),
+    CHOICE_KEY("train.precision", train.precision, "auto", "auto|fp32|tf32|bf16|fp16", "of matrix products and stored activations; auto: bf16 where the hardware has it, else fp32"),
+    {.name = "train.recompute", .type = KEY_CHOICE, .offset = AT(train.recompute), .fallback = "auto", .choices = "auto|false|true", .unit = "", NEUTRAL, .help = "run each layer's forward again in backward to save memory, with equal bits; auto: when memory asks for it"},
+    CHOICE_KEY("train.loss", train.loss, "auto", "auto|cross_entropy|bce|mse", "auto: cross_entropy for classes, bce for multi_label, mse for regression"),
+    TEXT_KEY("train.class_weights", train.class_weights, "", "balanced, or one number for each label in order, joined by commas"),
+    REAL_KEY("train.label_smoothing", train.label_smoothing, "0", 0, 0.99, "", "share of the target spread over all classes"),
+    {.name = "train.memory_limit_gb", .type = KEY_REAL, .offset = AT(train.memory_limit_gb), .fallback = "0", .low = 0, .high = 1e6, .unit = "GB", NEUTRAL, .help = "refuse a run whose ranks on one node would need more; 0: what the node has"},
+
+    TEXT_KEY("optim.name", optim.name, "adamw", "optimizer: adamw"),
+    REAL_KEY("optim.lr", optim.lr, "5e-5", 0, 10, "", "peak learning rate"),
+    REAL_KEY("optim.head_lr", optim.head_lr, "-1", -1, 10, "", "peak learning rate of everything outside the encoder; below 0: optim.lr"),
+    REAL_KEY("optim.weight_decay", optim.weight_decay, "0.01", 0, 10, "", "decoupled decay of weights and embeddings, never of biases and norms"),
+    REAL_KEY("optim.head_weight_decay", optim.head_weight_decay, "-1", -1, 10, "", "the same for the head; below 0: optim.weight_decay"),
+    REAL_KEY("optim.beta1", optim.beta1, "0.9", 0, 0.999999, "", "decay of the first moment"),
+    REAL_KEY("optim.beta2", optim.beta2, "0.999", 0, 0.9999999, "", "decay of the second moment"),
+    REAL_KEY("optim.eps", optim.eps, "1e-8", 1e-20, 1, "", "added to the root of the second moment"),
+    REAL_KEY("optim.max_grad_norm", optim.max_grad_norm, "1", 0, 1e9, "", "clip the global gradient norm to this; 0: no clipping"),
+
+    CHOICE_KEY("schedule.name", schedule.name, "linear", "linear|cosine|constant", "learning rate after warm-up"),
+    REAL_KEY("schedule.warmup_ratio", schedule.warmup_ratio, "0.1", 0, 1, "", "share of all steps that warm up, rounded up"),
+    INT_KEY("schedule.warmup_steps", schedule.warmup_steps, "-1", -1, 9e15, "steps", "warm-up in steps; overrides schedule.warmup_ratio; below 0: not given"),
+    REAL_KEY("schedule.num_cycles", schedule.num_cycles, "0.5", 0, 1000, "", "waves of the cosine; 0.5 ends at zero"),
+
+    EVERY_KEY("eval.every", eval.every, "epoch", "evaluate every so many steps, or every epoch; 0: at the end only"),
+    TEXT_KEY("eval.metric", eval.metric, "", "what chooses the best: accuracy macro_f1 micro_f1 weighted_f1 f1 precision recall mcc roc_auc log_loss loss mse mae pearson spearman r2; empty: accuracy, micro_f1 or pearson by task"),
+    INT_KEY("eval.patience", eval.patience, "0", 0, 1e9, "evaluations", "stop after so many evaluations without gain; 0: never"),
+    {.name = "eval.batch_tokens", .type = KEY_INT, .offset = AT(eval.batch_tokens), .fallback = "4096", .low = 16, .high = 1e9, .unit = "tokens", NEUTRAL, .help = "tokens of one scoring pass of a rank: a memory knob"},
+
+    {.name = "predict.score_column", .type = KEY_TEXT, .offset = AT(predict.score_column), .fallback = "", .unit = "", NEUTRAL, .help = "write only the id and, under this name, the score of the last label: id,generated"},
+
+    CHOICE_KEY("cv.kind", cv.kind, "auto", "auto|stratified|kfold|group|stratified_group|holdout", "how folds are cut; auto: stratified for classes, kfold else; the group kinds where data.group is given"),
+    INT_KEY("cv.folds", cv.folds, "0", 0, 1000, "folds", "number of folds; 0: no cross-validation"),
+    {.name = "cv.run_folds", .type = KEY_INT_LIST, .offset = AT(cv.run_folds), .count_offset = AT(cv.run_folds_count), .fallback = "", .low = 0, .high = 999, .unit = "", NEUTRAL, .help = "run only these folds, from 0: [0,2]; empty: all"},
+    {.name = "cv.group_ranks", .type = KEY_INT, .offset = AT(cv.group_ranks), .fallback = "0", .low = 0, .high = 1e6, .unit = "ranks", .help = "ranks that train one fold together; 0: all ranks, fold after fold"},
+    CHOICE_KEY("cv.select", cv.select, "last", "last|inner|best", "which weights score a fold: the last, the best on an inner split of its training rows, or the best on the fold itself (optimistic)"),
+    REAL_KEY("cv.inner_share", cv.inner_share, "0.1", 0.001, 0.9, "", "share of a fold's training rows that cv.select=inner holds out"),
+    BOOL_KEY("cv.allow_missing_class", cv.allow_missing_class, "false", "accept folds that lack a class; their score can be undefined"),
+
+    {.name = "checkpoint.every", .type = KEY_EVERY, .offset = AT(checkpoint.every), .fallback = "epoch", .unit = "steps", NEUTRAL, .help = "save every so many steps, or every epoch; 0: the last and the best only"},
+    {.name = "checkpoint.keep", .type = KEY_INT, .offset = AT(checkpoint.keep), .fallback = "2", .low = 0, .high = 1e6, .unit = "", NEUTRAL, .help = "checkpoints kept beside the best and the last"},
+
+    {.name = "log.every", .type = KEY_INT, .offset = AT(log.every), .fallback = "10", .low = 0, .high = 1e9, .unit = "steps", NEUTRAL, .help = "steps between lines on the screen and in log.jsonl"},
+    {.name = "log.hash_every", .type = KEY_INT, .offset = AT(log.hash_every), .fallback = "0", .low = 0, .high = 1e9, .unit = "steps", NEUTRAL, .help = "steps between hashes of all weights in log.jsonl; 0: at checkpoints"},
+    {.name = "log.level", .type = KEY_TEXT, .offset = AT(log.level), .fallback = "info", .unit = "", NEUTRAL, .help = "error, warning, info or debug"},
+
+    CHOICE_KEY("parallel.backend", parallel.backend, "auto", "auto|cpu|cuda", "what computes"),
+    CHOICE_KEY("parallel.reproducible", parallel.reproducible, "fixed", "fixed|any|off", "fixed: the same bits on the same number of ranks; any: on any number; off: fastest"),
+    {.name = "parallel.threads", .type = KEY_INT, .offset = AT(parallel.threads), .fallback = "0", .low = 0, .high = 4096, .unit = "threads", NEUTRAL, .help = "threads of each rank; 0: cores this process may use, divided by the ranks on its node"},
+    INT_KEY("parallel.grains", parallel.grains, "8", 1, 4096, "", "pieces a batch is cut in under parallel.reproducible=any: more ranks than that add nothing"),
+    {.name = "parallel.watchdog_s", .type = KEY_REAL, .offset = AT(parallel.watchdog_s), .fallback = "300", .low = 0, .high = 1e9, .unit = "s", NEUTRAL, .help = "end the job when a rank makes no progress for so long; 0: never"},
+};
+/* clang-format on */
+const size_t keys_count = sizeof keys / sizeof keys[0];
+
+const struct key *key_find(const char *name)
+{
+    for (size_t i = 0; i < keys_count; i++) {
+        if (strcmp(keys[i].name, name) == 0)
+            return &keys[i];
+    }
+    return NULL;
+}
+
+const char *key_suggest(const char *name)
+{
+    const char *names[sizeof keys / sizeof keys[0]];
+    for (size_t i = 0; i < keys_count; i++) {
+        const char *dot = strchr(keys[i].name, '.');
+        if (dot != NULL && strcmp(dot + 1, name) == 0)
+            return keys[i].name; /* "lr" for "optim.lr" */
+        names[i] = keys[i].name;
+    }
+    return nearest_name(name, names, keys_count);
+}
+
+/* ---- setting ---- */
+
+static void *field_of(struct run_config *config, size_t offset)
+{
+    return (char *)config + offset;
+}
+
+static const void *const_field_of(const struct run_config *config, size_t offset)
+{
+    return (const char *)config + offset;
+}
+
+static enum status set_int(const struct key *key, const char *text, const char *where, int64_t *out)
+{
+    int64_t value;
+    double real;
+    bool fits = parse_int64(text, &value);
+    if (!fits && parse_double(text, &real) && real == floor(real) && fabs(real) < 9e15) { /* 1e4 */
+        value = (int64_t)real;
+        fits = true;
+    }
+    if (!fits || (double)value < key->low || (double)value > key->high)
+        return status_fail(STATUS_CONFIG, "%s: %s is \"%s\", wanted a whole number from %.15g to %.15g", where,
+                           key->name, text, key->low, key->high);
+    *out = value;
+    return STATUS_OK;
+}
+
+static enum status set_choice(const struct key *key, const char *text, const char *where, int *out)
+{
+    int index = 0;
+    size_t n = strlen(text);
+    for (const char *p = key->choices;; index++) {
+        size_t length = strcspn(p, "|");
+        if (length == n && memcmp(p, text, n) == 0) {
+            *out = index;
+            return STATUS_OK;
+        }
+        if (p[length] == '\0')
+            break;
+        p += length + 1;
+    }
+    return status_fail(STATUS_CONFIG, "%s: %s is \"%s\", wanted one of %s", where, key->name, text, key->choices);
+}
+
+static enum status set_list(struct run_config *config, const struct key *key, const char *text, const char *where)
+{
+    int64_t *list = field_of(config, key->offset), *count = field_of(config, key->count_offset);
+    char word[32];
+    *count = 0;
+    for (const char *p = text + strspn(text, "[( "); *p != '\0';) {
+        size_t n = strcspn(p, ",]) ");
+        if (n > 0) {
+            if (n >= sizeof word || *count == CONFIG_LIST)
+                return status_fail(STATUS_CONFIG, "%s: %s is \"%s\", wanted whole numbers: [0,2]", where, key->name,
+                                   text);
+            memcpy(word, p, n);
+            word[n] = '\0';
+            TRY(set_int(key, word, where, &list[*count]));
+            ++*count;
+        }
+        p += n + strspn(p + n, ",]) ");
+    }
+    return STATUS_OK;
+}
+
+enum status key_set(struct run_config *config, const struct key *key, const char *text, const char *where)
+{
+    void *field = field_of(config, key->offset);
+    switch (key->type) {
+    case KEY_TEXT:
+    case KEY_PATH:
+        if (strlen(text) >= CONFIG_TEXT)
+            return status_fail(STATUS_CONFIG, "%s: %s has %zu bytes, wanted fewer than %d", where, key->name,
+                               strlen(text), CONFIG_TEXT);
+        if (utf8_valid_prefix(text, strlen(text)) != strlen(text) && key->type == KEY_TEXT)
+            return status_fail(STATUS_CONFIG, "%s: %s is not UTF-8", where, key->name);
+        memset(field, 0, CONFIG_TEXT);
+        memcpy(field, text, strlen(text));
+        return STATUS_OK;
+    case KEY_INT:
+        return set_int(key, text, where, field);
+    case KEY_REAL: {
+        double value;
+        if (!parse_double(text, &value) || value < key->low || value > key->high)
+            return status_fail(STATUS_CONFIG, "%s: %s is \"%s\", wanted a number from %.15g to %.15g", where,
+                               key->name, text, key->low, key->high);
+        memcpy(field, &value, sizeof value);
+        return STATUS_OK;
+    }
+    case KEY_BOOL:
+        if (!parse_bool(text, field))
+            return status_fail(STATUS_CONFIG, "%s: %s is \"%s\", wanted true or false", where, key->name, text);
+        return STATUS_OK;
+    case KEY_CHOICE:
+        return set_choice(key, text, where, field);
+    case KEY_EVERY: {
+        struct config_every *every = field;
+        every->epoch = strcmp(text, "epoch") == 0;
+        every->steps = 0;
+        if (!every->epoch && (!parse_int64(text, &every->steps) || every->steps < 0))
+            return status_fail(STATUS_CONFIG, "%s: %s is \"%s\", wanted a number of steps, or epoch", where, key->name,
+                               text);
+        return STATUS_OK;
+    }
+    case KEY_INT_LIST:
+        return set_list(config, key, text, where);
+    }
+    return status_fail(STATUS_INTERNAL, "%s has no type", key->name);
+}
+
+enum status key_get(const struct run_config *config, const struct key *key, struct str *out)
+{
+    const void *field = const_field_of(config, key->offset);
+    switch (key->type) {
+    case KEY_TEXT:
+    case KEY_PATH:
+        return str_addf(out, "%s", (const char *)field);
+    case KEY_INT:
+        return str_addf(out, "%lld", (long long)*(const int64_t *)field);
+    case KEY_REAL:
+        return str_add_double(out, *(const double *)field);
+    case KEY_BOOL:
+        return str_addf(out, "%s", *(const bool *)field ? "true" : "false");
+    case KEY_CHOICE: {
+        const char *p = key->choices;
+        for (int i = *(const int *)field; i > 0; i--)
+            p += strcspn(p, "|") + 1;
+        return str_add(out, p, strcspn(p, "|"));
+    }
+    case KEY_EVERY: {
+        const struct config_every *every = field;
+        return every->epoch ? str_addf(out, "epoch") : str_addf(out, "%lld", (long long)every->steps);
+    }
+    case KEY_INT_LIST: {
+        const int64_t *list = field, *count = const_field_of(config, key->count_offset);
+        TRY(str_addf(out, "["));
+        for (int64_t i = 0; i < *count; i++)
+            TRY(str_addf(out, "%s%lld", i == 0 ? "" : ",", (long long)list[i]));
+        return str_addf(out, "]");
+    }
+    }
+    return status_fail(STATUS_INTERNAL, "%s has no type", key->name);
+}
+
+enum status config_defaults(struct run_config *config)
+{
+    *config = (struct run_config){0};
+    for (size_t i = 0; i < keys_count; i++)
+        TRY(key_set(config, &keys[i], keys[i].fallback, "default"));
+    return STATUS_OK;
+}
+
+/* ---- documentation ---- */
+
+static enum status add_range(const struct key *key, struct str *out)
+{
+    static const char *const types[] = {"text", "path", "whole number", "number", "true or false", "", "steps or epoch",
+                                        "whole numbers"};
+    if (key->type == KEY_CHOICE) {
+        for (const char *p = key->choices; *p != '\0'; p++)
+            TRY(*p == '|' ? str_addf(out, ", ") : str_add(out, p, 1));
+        return STATUS_OK;
+    }
+    TRY(str_addf(out, "%s", types[key->type]));
+    if (key->type == KEY_INT || key->type == KEY_REAL)
+        TRY(str_addf(out, " %.6g to %.6g", key->low, key->high));
+    return key->unit[0] == '\0' || key->type == KEY_EVERY ? STATUS_OK : str_addf(out, " (%s)", key->unit);
+}
+
+enum status keys_document(bool markdown, struct str *out)
+{
+    char group[32] = "?";
+    if (markdown)
+        TRY(str_addf(out, "# Configuration keys\n\nMade by `cohort help keys=markdown`; do not edit. A key is given in "
+                          "a libconfig file (`optim: { lr = 3e-5; };` or `optim.lr = 3e-5;` as `key=value` on the "
+                          "command line, which wins). Keys marked * cannot change a result and may differ when a run "
+                          "is resumed.\n"));
+    for (size_t i = 0; i < keys_count; i++) {
+        const struct key *key = &keys[i];
+        size_t n = strchr(key->name, '.') == NULL ? 0 : strcspn(key->name, ".");
+        if (strncmp(group, key->name, n) != 0 || group[n] != '\0') {
+            memcpy(group, key->name, n);
+            group[n] = '\0';
+            if (markdown)
+                TRY(str_addf(out, "\n## %s\n\n| key | default | values | meaning |\n|---|---|---|---|\n",
+                             n == 0 ? "top level" : group));
+            else
+                TRY(str_addf(out, "%s%s\n", i == 0 ? "" : "\n", n == 0 ? "top level" : group));
+        }
+        const char *fallback = key->fallback[0] == '\0' ? "-" : key->fallback;
+        if (markdown) {
+            TRY(str_addf(out, "| `%s`%s | %s | ", key->name, key->neutral ? " *" : "", fallback));
+            TRY(add_range(key, out));
+            TRY(str_addf(out, " | %s |\n", key->help));
+        } else {
+            TRY(str_addf(out, "  %-26s %s\n  %-26s   ", key->name, key->help, ""));
+            TRY(add_range(key, out));
+            TRY(str_addf(out, "; default %s\n", fallback));
+        }
+    }
+    return STATUS_OK;
+}

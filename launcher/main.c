@@ -1,0 +1,147 @@
+/*
+ * main.c - cohort: find the command, read the configuration, run, and turn a status into an exit code (sysexits.h).
+ *
+ * Every rank does all of this; rank 0 speaks. A status that only one rank has is agreed on at the end, so that all
+ * leave with the same code and one sentence is printed.
+ */
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "base/threads.h"
+#include "launcher/command.h"
+#include "launcher/config.h"
+#include "launcher/keys.h"
+#include "worker/trial.h"
+
+#define COHORT_VERSION "0.1.0"
+
+static enum status usage(struct str *out)
+{
+    TRY(str_addf(out, "usage: cohort <command> [config.cfg] [key=value ...]\n\n"));
+    for (int i = 0; i < command_count; i++)
+        TRY(str_addf(out, "  %-10s %s\n", commands[i].name, commands[i].summary));
+    return str_addf(out, "\ncohort <command> --help explains one; cohort help keys lists all keys.\n"
+                         "Run alone, or on several ranks: mpirun -n 8 cohort train ...\n");
+}
+
+static enum status print(struct comm *world, const struct str *text)
+{
+    return comm_rank(world) == 0 ? session_write("-", text->p, text->n) : STATUS_OK;
+}
+
+static const struct command *find_command(const char *name)
+{
+    for (int i = 0; i < command_count; i++) {
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    }
+    return NULL;
+}
+
+static enum status unknown_command(const char *name)
+{
+    const char *names[16];
+    for (int i = 0; i < command_count && i < 16; i++)
+        names[i] = commands[i].name;
+    const char *near = nearest_name(name, names, (size_t)command_count);
+    return status_fail(STATUS_USAGE, "there is no command \"%s\"%s%s%s", name, near == NULL ? "; cohort help lists them"
+                       : ", did you mean ", near == NULL ? "" : near, near == NULL ? "" : "?");
+}
+
+static enum log_level level_of(const char *text)
+{
+    return strcmp(text, "error") == 0     ? LOG_ERROR
+           : strcmp(text, "warning") == 0 ? LOG_WARNING
+           : strcmp(text, "debug") == 0   ? LOG_DEBUG
+                                          : LOG_INFO;
+}
+
+/* Arguments: key=value, one configuration file (*.cfg), and words. */
+static enum status read_arguments(int argc, char **argv, struct session *session, const char **words)
+{
+    char **overrides = calloc((size_t)argc + 1, sizeof *overrides);
+    const char *file = NULL;
+    int count = 0;
+    enum status st = overrides == NULL ? status_fail(STATUS_NOMEM, "no memory for the arguments") : STATUS_OK;
+    for (int i = 0; i < argc && st == STATUS_OK; i++) {
+        size_t n = strlen(argv[i]);
+        if (argv[i][0] == '-' && n > 1)
+            st = status_fail(STATUS_USAGE, "there is no option \"%s\"; settings are key=value", argv[i]);
+        else if (strchr(argv[i], '=') != NULL && strncmp(argv[i], "keys=", 5) != 0)
+            overrides[count++] = argv[i];
+        else if (n > 4 && strcmp(argv[i] + n - 4, ".cfg") == 0 && file == NULL)
+            file = argv[i];
+        else if (session->verb == NULL)
+            session->verb = argv[i];
+        else
+            words[session->word_count++] = argv[i];
+    }
+    if (st == STATUS_OK)
+        st = config_load(file, overrides, count, &session->config);
+    free(overrides);
+    session->words = words;
+    return st;
+}
+
+static enum status run(int argc, char **argv, struct session *session, const char **words)
+{
+    struct str text = {0};
+    enum status st = STATUS_OK;
+    const char *name = argc > 1 ? argv[1] : "--help";
+    bool help = strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0;
+    if (help || strcmp(name, "--version") == 0) {
+        st = help ? usage(&text) : str_addf(&text, "cohort " COHORT_VERSION "\n");
+        if (st == STATUS_OK)
+            st = print(session->world, &text);
+        str_release(&text);
+        return st != STATUS_OK || argc > 1 ? st : status_fail(STATUS_USAGE, "no command given");
+    }
+    const struct command *command = find_command(name);
+    if (command == NULL)
+        return unknown_command(name);
+    if (argc > 2 && (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0)) {
+        st = str_addf(&text, "cohort %s - %s\n\n%s", command->name, command->summary, command->usage);
+        if (st == STATUS_OK)
+            st = print(session->world, &text);
+        str_release(&text);
+        return st;
+    }
+    TRY(comm_agree(session->world, read_arguments(argc - 2, argv + 2, session, words)));
+    log_setup(level_of(session->config.log.level), comm_rank(session->world), comm_size(session->world));
+    return command->run(session);
+}
+
+int main(int argc, char **argv)
+{
+    static struct session session; /* holds the configuration: too large for a stack with many ranks' limits */
+    enum status st;
+    (void)setlocale(LC_ALL, "C");
+    log_setup(LOG_INFO, 0, 1);
+    st = comm_start(&session.world);
+    if (st != STATUS_OK) {
+        log_line(LOG_ERROR, "%s", status_message());
+        return status_exit_code(st);
+    }
+    log_setup(LOG_INFO, comm_rank(session.world), comm_size(session.world));
+    trial_catch_signals();
+    const char **words = calloc((size_t)argc + 1, sizeof *words);
+    st = words == NULL ? status_fail(STATUS_NOMEM, "no memory for the arguments") : fault_setup(comm_rank(session.world));
+    if (st == STATUS_OK)
+        st = run(argc, argv, &session, words);
+    st = comm_agree(session.world, st);
+    if (st == STATUS_REQUEUE && comm_rank(session.world) == 0)
+        log_info("%s", status_message());
+    else if (st != STATUS_OK && comm_rank(session.world) == 0)
+        log_line(LOG_ERROR, "%s", status_message());
+    comm_watchdog_stop();
+    device_close(session.device);
+    free(words);
+    comm_end(session.world);
+    return status_exit_code(st);
+}

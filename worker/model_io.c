@@ -1,0 +1,305 @@
+/* model_io.c - see model_io.h. */
+#include "worker/model_io.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "ckpt/hf.h"
+#include "ckpt/safetensors.h"
+
+enum { STAGING = 1 << 20 }; /* floats moved between a file and the device at a time */
+
+/* A model with one logit for two classes keeps their names under "cohort": transformers would ask for two logits. */
+static enum status stored_labels(struct model_source *source, const char *where)
+{
+    const json_t *labels = json_object_get(source->cohort, "labels");
+    size_t n = json_array_size(labels);
+    int64_t outputs;
+    TRY(json_int_or(source->cohort, "outputs", where, 1, 1000000, source->label_count, &outputs));
+    source->head_outputs = (int)outputs;
+    if (n == 0)
+        return STATUS_OK;
+    hf_labels_free(source->labels, source->label_count);
+    source->label_count = 0;
+    TRY(mem_alloc(n, sizeof *source->labels, "the labels", &source->labels));
+    for (size_t i = 0; i < n; i++) {
+        const char *name = json_string_value(json_array_get(labels, i));
+        if (name == NULL)
+            return status_fail(STATUS_FORMAT, "%s: \"cohort\" has a label that is no string", where);
+        TRY(mem_strdup(name, &source->labels[i]));
+        source->label_count = (int)i + 1;
+    }
+    return STATUS_OK;
+}
+
+enum status model_source_open(const char *path, struct model_source *out)
+{
+    enum status st = STATUS_OK;
+    bool generic = false;
+    struct str where = {0};
+    *out = (struct model_source){0};
+    if (path[0] == '\0')
+        return status_fail(STATUS_CONFIG, "model.path is not given; wanted a Hugging Face model folder");
+    if (!file_is_folder(path))
+        return status_fail(STATUS_NOINPUT, "model.path=%s is no folder; wanted one with config.json and "
+                           "model.safetensors", path);
+    TRY_GOTO(fail, mem_strdup(path, &out->path));
+    TRY_GOTO(fail, hf_read_config(path, &out->config));
+    TRY_GOTO(fail, str_addf(&where, "%s/config.json", path));
+    TRY_GOTO(fail, encoder_config_read(out->config, where.p, &out->encoder));
+    TRY_GOTO(fail, hf_labels(out->config, &out->labels, &out->label_count, &generic));
+    TRY_GOTO(fail, tokenizer_open(path, &out->tokenizer));
+    tokenizer_get_info(out->tokenizer, &out->tokenizer_info);
+    if (out->tokenizer_info.vocab_size > out->encoder.vocab_size) {
+        st = status_fail(STATUS_FORMAT, "%s: the tokenizer has %d ids, the model's vocabulary only %d", path,
+                         out->tokenizer_info.vocab_size, out->encoder.vocab_size);
+        goto fail;
+    }
+    out->cohort = json_object_get(out->config, "cohort");
+    TRY_GOTO(fail, stored_labels(out, where.p));
+    str_release(&where);
+    return STATUS_OK;
+fail:
+    str_release(&where);
+    model_source_close(out);
+    return st;
+}
+
+void model_source_close(struct model_source *source)
+{
+    hf_labels_free(source->labels, source->label_count);
+    tokenizer_close(source->tokenizer);
+    json_decref(source->config);
+    mem_free(source->path);
+    *source = (struct model_source){0};
+}
+
+enum status model_max_length(const struct model_source *source, int64_t wanted, int *out)
+{
+    int limit = source->encoder.max_positions;
+    *out = limit;
+    if (wanted > limit)
+        return status_fail(STATUS_CONFIG, "data.max_length=%lld is more than the %d positions of %s",
+                           (long long)wanted, limit, source->path);
+    if (wanted > 0) {
+        *out = (int)wanted;
+    } else if (source->cohort != NULL) {
+        int64_t stored;
+        TRY(json_int_or(source->cohort, "max_length", source->path, 4, limit, limit, &stored));
+        *out = (int)stored;
+    }
+    return STATUS_OK;
+}
+
+enum pooling model_pooling(const struct model_source *source, enum config_pooling wanted)
+{
+    static const char *const names[] = {"cls", "pooler", "mean", "max"};
+    const char *stored = source->cohort == NULL ? NULL : json_string_value(json_object_get(source->cohort, "pooling"));
+    switch (wanted) {
+    case CONFIG_POOLING_CLS:
+        return POOL_CLS;
+    case CONFIG_POOLING_POOLER:
+        return POOL_POOLER;
+    case CONFIG_POOLING_MEAN:
+        return POOL_MEAN;
+    case CONFIG_POOLING_MAX:
+        return POOL_MAX;
+    case CONFIG_POOLING_AUTO:
+        break;
+    }
+    for (int i = 0; stored != NULL && i < 4; i++) {
+        if (strcmp(stored, names[i]) == 0)
+            return (enum pooling)i;
+    }
+    return POOL_POOLER; /* BertForSequenceClassification */
+}
+
+/* ---- loading ---- */
+
+static enum status load_tensor(struct model *model, const struct safetensors *file, const struct tensor_info *tensor,
+                               const struct param_file_name *name, struct device *device, float *staging)
+{
+    const struct param_table *table = model_params(model);
+    float *to = model_weights(model) + table->params[name->param].offset + name->first;
+    bool same = tensor->rank == name->rank;
+    for (int i = 0; same && i < name->rank; i++)
+        same = tensor->shape[i] == name->shape[i];
+    if (!same)
+        return status_fail(STATUS_FORMAT, "%s has the shape [%lld%s%lld], the configuration wants [%lld%s%lld]",
+                           tensor->name, (long long)(tensor->rank > 0 ? tensor->shape[0] : 0),
+                           tensor->rank > 1 ? ", " : "", (long long)(tensor->rank > 1 ? tensor->shape[1] : 0),
+                           (long long)name->shape[0], name->rank > 1 ? ", " : "",
+                           (long long)(name->rank > 1 ? name->shape[1] : 0));
+    for (int64_t first = 0; first < tensor->elements; first += STAGING) {
+        int64_t n = tensor->elements - first < STAGING ? tensor->elements - first : STAGING;
+        TRY(safetensors_read(file, tensor, first, n, staging));
+        TRY(device_put(device, to + first, staging, (size_t)n * sizeof *staging));
+    }
+    return STATUS_OK;
+}
+
+/* Every parameter is there, or may be drawn: the head, and the pooler of a file that has none. */
+static enum status settle_missing(struct model *model, const char *folder, const bool *have, uint64_t seed,
+                                  struct load_report *report)
+{
+    const struct param_table *table = model_params(model);
+    for (int i = 0; i < table->names; i++) {
+        const struct param *param = &table->params[table->file[i].param];
+        if (have[i])
+            continue;
+        if (param->part != PART_HEAD && param->part != PART_POOLER)
+            return status_fail(STATUS_FORMAT, "%s: the weights lack %s", folder, table->file[i].name);
+        TRY(model_init(model, table->file[i].param, 1, seed));
+        report->drawn++;
+        report->head_drawn = report->head_drawn || param->part == PART_HEAD;
+    }
+    return STATUS_OK;
+}
+
+enum status model_load(struct model *model, const char *folder, bool load_head, uint64_t seed,
+                       struct load_report *report)
+{
+    const struct param_table *table = model_params(model);
+    struct safetensors *file = NULL;
+    struct device *device = NULL;
+    bool *have = NULL;
+    float *staging = NULL;
+    enum status st = STATUS_OK;
+    *report = (struct load_report){0};
+    TRY_GOTO(done, safetensors_open_folder(folder, &file));
+    TRY_GOTO(done, mem_alloc((size_t)table->names, sizeof *have, "loaded tensors", &have));
+    TRY_GOTO(done, mem_alloc_raw(STAGING, sizeof *staging, "a staging buffer", &staging));
+    device = model_device(model);
+    for (int64_t i = 0; i < safetensors_count(file); i++) {
+        const struct tensor_info *tensor = safetensors_at(file, i);
+        bool skip;
+        const struct param_file_name *name = params_match(table, tensor->name, &skip);
+        if (name == NULL && !skip) {
+            st = status_fail(STATUS_FORMAT, "%s: the weights hold %s, which this model does not have", folder,
+                             tensor->name);
+            goto done;
+        }
+        if (name == NULL || (!load_head && table->params[name->param].part == PART_HEAD)) {
+            report->skipped++;
+            continue;
+        }
+        TRY_GOTO(done, load_tensor(model, file, tensor, name, device, staging));
+        have[name - table->file] = true;
+        report->loaded++;
+    }
+    TRY_GOTO(done, settle_missing(model, folder, have, seed, report));
+    st = model_weights_changed(model);
+done:
+    if (st != STATUS_OK && file != NULL)
+        st = status_prefix(st, "%s", folder);
+    safetensors_close(file);
+    mem_free(have);
+    mem_free(staging);
+    return st;
+}
+
+/* ---- saving ---- */
+
+struct model_writer {
+    struct safetensors_writer *file;
+    float *staging;
+};
+
+enum status model_save_create(const struct model *model, const char *folder, bool create, struct model_writer **out)
+{
+    const struct param_table *table = model_params(model);
+    struct safetensors_entry *entries = NULL;
+    struct model_writer *writer = NULL;
+    char *path = NULL;
+    enum status st = STATUS_OK;
+    *out = NULL;
+    TRY_GOTO(done, mem_alloc(1, sizeof *writer, "a model writer", &writer));
+    TRY_GOTO(done, mem_alloc_raw(STAGING, sizeof *writer->staging, "a staging buffer", &writer->staging));
+    TRY_GOTO(done, mem_alloc((size_t)table->names, sizeof *entries, "tensor names", &entries));
+    for (int i = 0; i < table->names; i++) {
+        const struct param_file_name *name = &table->file[i];
+        entries[i] = (struct safetensors_entry){.name = name->name, .dtype = TENSOR_F32, .rank = name->rank};
+        for (int d = 0; d < name->rank; d++)
+            entries[i].shape[d] = name->shape[d];
+    }
+    TRY_GOTO(done, path_join(folder, "model.safetensors", &path));
+    TRY_GOTO(done, safetensors_create(path, entries, table->names, NULL, create, &writer->file));
+    *out = writer;
+done:
+    if (st != STATUS_OK && writer != NULL) {
+        mem_free(writer->staging);
+        mem_free(writer);
+    }
+    mem_free(entries);
+    mem_free(path);
+    return st;
+}
+
+enum status model_save_write(struct model_writer *writer, struct model *model, int64_t begin, int64_t end)
+{
+    const struct param_table *table = model_params(model);
+    for (int i = 0; i < table->names; i++) {
+        const struct param_file_name *name = &table->file[i];
+        int64_t low = table->params[name->param].offset + name->first, high = low + name->elements;
+        int64_t from = begin > low ? begin : low, to = end < high ? end : high;
+        for (; from < to; from += STAGING) {
+            int64_t n = to - from < STAGING ? to - from : STAGING;
+            TRY(device_get(model_device(model), writer->staging, model_weights(model) + from,
+                           (size_t)n * sizeof *writer->staging));
+            TRY(safetensors_write(writer->file, i, from - low, n, writer->staging));
+        }
+    }
+    return STATUS_OK;
+}
+
+enum status model_save_finish(struct model_writer *writer)
+{
+    if (writer == NULL)
+        return STATUS_OK;
+    enum status st = safetensors_finish(writer->file);
+    mem_free(writer->staging);
+    mem_free(writer);
+    return st;
+}
+
+enum status model_save_files(const struct model_source *source, const struct task_spec *task, enum pooling pooling,
+                             int max_length, const char *folder)
+{
+    static const char *const poolings[] = {"cls", "pooler", "mean", "max"};
+    static const char *const problems[] = {"single_label_classification", "multi_label_classification", "regression"};
+    json_t *config = NULL, *cohort = NULL;
+    char *path = NULL;
+    enum status st = STATUS_OK;
+    bool one_logit = task->task == TASK_CLASSES && task->outputs == 1;
+    TRY_GOTO(done, hf_make_config(source->config, one_logit ? NULL : (const char *const *)task->labels,
+                                  one_logit ? 0 : task->classes, problems[task->task],
+                                  "BertForSequenceClassification", task->outputs, &config));
+    cohort = json_pack("{s:s, s:i, s:i}", "pooling", poolings[pooling], "max_length", max_length, "outputs",
+                       task->outputs);
+    json_t *labels = one_logit ? json_pack("[s, s]", task->labels[0], task->labels[1]) : NULL;
+    if (cohort == NULL || (one_logit && json_object_set_new(cohort, "labels", labels) != 0) ||
+        json_object_set(config, "cohort", cohort) != 0) {
+        st = status_fail(STATUS_NOMEM, "no memory for config.json");
+        goto done;
+    }
+    TRY_GOTO(done, path_join(folder, "config.json", &path));
+    TRY_GOTO(done, json_write_file(path, config));
+    TRY_GOTO(done, tokenizer_save(source->tokenizer, folder));
+    struct hf_card card = {.problem_type = problems[task->task],
+                           .architecture = "BertForSequenceClassification",
+                           .labels = (const char *const *)task->labels,
+                           .count = task->classes,
+                           .pooling = poolings[pooling],
+                           .native = pooling == POOL_POOLER && !one_logit,
+                           .classifier = "classifier",
+                           .score = NAN};
+    st = hf_write_readme(folder, &card);
+done:
+    json_decref(cohort);
+    json_decref(config);
+    mem_free(path);
+    return st;
+}

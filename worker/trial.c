@@ -1,0 +1,619 @@
+/*
+ * trial.c - the training loop; see trial.h, and docs/architecture.md for the path of one batch.
+ *
+ * Each step: rows from the sampler, dealt to leaves; this rank's passes (read ahead, forward, loss, backward into
+ * gradient buffers along the tree); agree; ordered reduction; norm and clip from per-block sums in block order; AdamW on
+ * owned elements; weights gathered. A rank without rows takes part with nothing. What a step computes depends on seed
+ * and step alone, so a resumed trial goes on as if it had never stopped.
+ */
+#include "worker/trial.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "ckpt/checkpoint.h"
+#include "worker/scoring.h"
+#include "worker/trial_internal.h"
+
+/* ---- signals: a handler only sets a bit; the bits are agreed on once a step ---- */
+
+enum { FLAG_STOP = 1, FLAG_SAVE = 2 };
+static volatile sig_atomic_t caught;
+
+static void on_signal(int number)
+{
+    caught |= number == SIGUSR2 ? FLAG_SAVE : FLAG_STOP;
+}
+
+void trial_catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    (void)sigemptyset(&action.sa_mask);
+    (void)sigaction(SIGUSR1, &action, NULL);
+    (void)sigaction(SIGUSR2, &action, NULL);
+    (void)sigaction(SIGTERM, &action, NULL);
+}
+
+/* ---- opening and closing ---- */
+
+static enum status open_parts(struct trial *t)
+{
+    const struct trial_opts *opts = t->opts;
+    const struct run_config *config = t->config;
+    struct model_opts model;
+    struct sampler_opts sampling = {.rows = opts->train.rows,
+                                    .count = opts->train.count,
+                                    .batch_size = config->train.batch_size,
+                                    .shuffle = config->data.shuffle,
+                                    .seed = opts->seed};
+    size_t rows = (size_t)config->train.batch_size, outputs = (size_t)opts->task->outputs;
+
+    TRY(trial_plan_make(opts, comm_size(t->group), &t->plan));
+    trial_step_opts(t, &t->step_opts);
+    trial_model_opts(opts, &t->plan, &model);
+    TRY(model_create(&model, &t->model));
+    const struct param_table *table = model_params(t->model);
+    shard_range(0, table->total, PARAM_BLOCK, comm_rank(t->group), comm_size(t->group), &t->owned.begin,
+                &t->owned.end);
+    struct optimizer_opts optimizer = {
+        .params = table,
+        .ctx = model_kernel_ctx(t->model),
+        .kernels = opts->kernels,
+        .device = opts->device,
+        .owned = &t->owned,
+        .ranges = t->owned.begin < t->owned.end ? 1 : 0,
+        .lr = config->optim.lr,
+        .head_lr = config->optim.head_lr < 0.0 ? config->optim.lr : config->optim.head_lr,
+        .weight_decay = config->optim.weight_decay,
+        .head_weight_decay =
+            config->optim.head_weight_decay < 0.0 ? config->optim.weight_decay : config->optim.head_weight_decay,
+        .beta1 = config->optim.beta1,
+        .beta2 = config->optim.beta2,
+        .eps = config->optim.eps};
+    TRY(optimizer_open(&optimizer, &t->optimizer));
+    TRY(sampler_open(&sampling, &t->sampler));
+    TRY(prefetch_open(&t->prefetch));
+    TRY(mem_alloc_raw(rows * outputs, sizeof *t->logits, "logits", &t->logits));
+    TRY(mem_alloc_raw(rows * outputs, sizeof *t->dlogits, "gradients of logits", &t->dlogits));
+    TRY(mem_alloc_raw(rows, sizeof *t->row_loss, "losses", &t->row_loss));
+    TRY(mem_alloc_raw(rows, sizeof *t->length, "row lengths", &t->length));
+    for (int i = 0; i < 2; i++)
+        TRY(mem_alloc_raw(rows, sizeof **t->batch_rows, "a batch's rows", &t->batch_rows[i]));
+    return STATUS_OK;
+}
+
+static void close_parts(struct trial *t)
+{
+    prefetch_close(t->prefetch);
+    sampler_close(t->sampler);
+    optimizer_close(t->optimizer);
+    model_destroy(t->model);
+    run_log_close(t->log);
+    for (int i = 0; i < 2; i++) {
+        step_plan_release(&t->step[i]);
+        mem_free(t->batch_rows[i]);
+    }
+    mem_free(t->logits);
+    mem_free(t->dlogits);
+    mem_free(t->row_loss);
+    mem_free(t->length);
+    mem_free(t->at.history);
+}
+
+/* ---- reading ahead ---- */
+
+/* Plan the step after `step` steps into slot step % 2. */
+static enum status plan_step(struct trial *t, int64_t step)
+{
+    const int64_t *rows;
+    int slot = (int)(step % 2);
+    TRY(sampler_next(t->sampler, step / t->plan.steps_per_epoch, step % t->plan.steps_per_epoch, &rows,
+                     &t->batch_count[slot]));
+    for (int i = 0; i < t->batch_count[slot]; i++) {
+        t->batch_rows[slot][i] = rows[i];
+        t->length[i] = dataset_length(t->opts->train.ds, rows[i]);
+    }
+    return step_plan_make(&t->step[slot], &t->step_opts, t->length, t->batch_count[slot]);
+}
+
+static enum status ask_pass(struct trial *t, int slot, int pass)
+{
+    const struct step_pass *p = &t->step[slot].pass[pass];
+    struct row_source source = row_source_dataset(t->opts->train.ds);
+    int64_t *rows;
+    TRY(mem_alloc_raw((size_t)p->rows, sizeof *rows, "a pass's rows", &rows));
+    for (int i = 0; i < p->rows; i++)
+        rows[i] = t->batch_rows[slot][t->step[slot].order[p->first + i]];
+    enum status st = prefetch_ask(t->prefetch, &source, rows, p->rows);
+    mem_free(rows);
+    return st;
+}
+
+/* ---- one step ---- */
+
+static struct loss_target target_of(const struct trial *t, const struct trial_rows *from, const int64_t *rows, int n,
+                                    int32_t *label, float *value, float *weight)
+{
+    const struct task_targets *all = from->targets;
+    size_t outputs = (size_t)t->opts->task->outputs;
+    for (int i = 0; i < n; i++) {
+        if (all->label != NULL)
+            label[i] = all->label[rows[i]];
+        else
+            memcpy(value + (size_t)i * outputs, all->value + (size_t)rows[i] * outputs, outputs * sizeof *value);
+        if (all->weight != NULL)
+            weight[i] = all->weight[rows[i]];
+    }
+    return (struct loss_target){.label = all->label == NULL ? NULL : label,
+                                .value = all->label == NULL ? value : NULL,
+                                .row_weight = all->weight == NULL ? NULL : weight};
+}
+
+/* Buffers for the targets of one pass or one batch. */
+struct target_room {
+    int32_t *label;
+    float *value, *weight;
+};
+
+static enum status target_room_make(struct target_room *room, size_t rows, size_t outputs)
+{
+    *room = (struct target_room){0};
+    TRY(mem_alloc_raw(rows, sizeof *room->label, "targets", &room->label));
+    TRY(mem_alloc_raw(rows * outputs, sizeof *room->value, "targets", &room->value));
+    return mem_alloc_raw(rows, sizeof *room->weight, "targets", &room->weight);
+}
+
+static void target_room_release(struct target_room *room)
+{
+    mem_free(room->label);
+    mem_free(room->value);
+    mem_free(room->weight);
+}
+
+/* Forward and backward of this rank's passes. Local. */
+static enum status compute(struct trial *t, int64_t step, double divisor, struct target_room *room)
+{
+    struct step_plan *plan = &t->step[step % 2];
+    const struct loss_opts *loss = &t->opts->task->loss;
+    float *buffers[64];
+    int slot = (int)(step % 2);
+    for (int i = 0; i < t->plan.gradient_buffers; i++)
+        buffers[i] = model_gradient(t->model, i);
+    for (int p = 0; p < plan->passes; p++) {
+        struct step_pass *pass = &plan->pass[p];
+        const struct batch *batch;
+        if (prefetch_pending(t->prefetch) == 0)
+            TRY(ask_pass(t, slot, p));
+        TRY(prefetch_take(t->prefetch, &batch));
+        if (p + 1 < plan->passes)
+            TRY(ask_pass(t, slot, p + 1));
+        struct model_input input = {.tokens = batch->tokens,
+                                    .rows = batch->rows,
+                                    .max_row = batch->max_row,
+                                    .ids = batch->ids,
+                                    .types = batch->types,
+                                    .begin = batch->begin,
+                                    .row = batch->row,
+                                    .chunk = batch->chunk};
+        comm_mark(step + 1, "forward");
+        TRY(model_forward(t->model, &input, true, step, t->logits));
+        struct loss_target target =
+            target_of(t, &t->opts->train, batch->row, batch->rows, room->label, room->value, room->weight);
+        TRY(loss_compute(loss, &target, batch->rows, t->logits, divisor, 1.0, t->row_loss + pass->first, t->dlogits));
+        comm_mark(step + 1, "backward");
+        pass->cut.buffer = buffers;
+        TRY(model_backward(t->model, t->dlogits, &pass->cut, NULL, NULL));
+    }
+    return STATUS_OK;
+}
+
+/* The sentence for a gradient that is no number: names the first bad parameter of the shard. Local. */
+static enum status blame(struct trial *t, const float *gradient, int64_t step)
+{
+    const struct param_table *table = model_params(t->model);
+    for (int i = 0; i < table->count; i++) {
+        const struct param *param = &table->params[i];
+        for (int64_t e = param->offset; e < param->offset + param->elements; e++) {
+            if (e >= t->owned.begin && e < t->owned.end && !isfinite(gradient[e]))
+                return status_fail(STATUS_NUMERIC, "step %lld: the gradient of %s is not finite; a lower optim.lr or "
+                                   "train.precision=fp32 may help", (long long)step + 1, param->name);
+        }
+    }
+    return STATUS_OK;
+}
+
+/* What every rank tells the others after the reduction, in one exchange: squared norms of its blocks, losses of its rows. */
+static enum status exchange(struct trial *t, int64_t step, float *gradient, double *norm, double *loss)
+{
+    struct step_plan *plan = &t->step[step % 2];
+    int ranks = comm_size(t->group), batch = t->batch_count[step % 2];
+    int64_t own = t->owned.end - t->owned.begin, blocks = own / PARAM_BLOCK;
+    int64_t total_blocks = model_params(t->model)->total / PARAM_BLOCK;
+    double *mine = NULL, *by_position = NULL;
+    int64_t *begin = NULL;
+    char *all = NULL;
+    enum status st = mem_alloc((size_t)(blocks + 2 * plan->own_rows), sizeof *mine, "norms and losses", &mine);
+    if (st == STATUS_OK)
+        st = mem_alloc((size_t)ranks + 1, sizeof *begin, "norms and losses", &begin);
+    if (st == STATUS_OK)
+        st = mem_alloc((size_t)batch, sizeof *by_position, "losses", &by_position);
+    if (st == STATUS_OK && own > 0)
+        st = t->opts->kernels->square_sums(model_kernel_ctx(t->model), gradient + t->owned.begin, own, PARAM_BLOCK,
+                                           mine);
+    TRY_GOTO(done, comm_agree(t->group, st));
+    for (int i = 0; i < plan->own_rows; i++) {
+        mine[blocks + 2 * i] = (double)plan->order[i];
+        mine[blocks + 2 * i + 1] = t->row_loss[i];
+    }
+    TRY_GOTO(done, comm_allgather(t->group, mine, (blocks + 2 * plan->own_rows) * (int64_t)sizeof *mine, &all, begin));
+    *norm = 0.0;
+    *loss = 0.0;
+    for (int r = 0; r < ranks; r++) { /* shards are in rank order: blocks are added in block order */
+        const double *theirs = (const double *)(const void *)(all + begin[r]);
+        int64_t n = (begin[r + 1] - begin[r]) / (int64_t)sizeof *theirs, low, high;
+        shard_range(0, total_blocks * PARAM_BLOCK, PARAM_BLOCK, r, ranks, &low, &high);
+        int64_t their_blocks = (high - low) / PARAM_BLOCK;
+        for (int64_t i = 0; i < their_blocks; i++)
+            *norm += theirs[i];
+        for (int64_t i = their_blocks; i + 1 < n; i += 2)
+            by_position[(int64_t)theirs[i]] = theirs[i + 1];
+    }
+    *norm = sqrt(*norm);
+    for (int i = 0; i < batch; i++) /* in the order of the global batch */
+        *loss += by_position[i];
+done:
+    mem_free(all);
+    mem_free(begin);
+    mem_free(by_position);
+    mem_free(mine);
+    return st;
+}
+
+struct step_outcome {
+    double loss, norm, factor;
+    int64_t tokens;
+    int rows;
+};
+
+/* Collective. Step `step` counts steps run before it. */
+static enum status run_step(struct trial *t, int64_t step, struct target_room *room, uint32_t *flags,
+                            struct step_outcome *out)
+{
+    const struct run_config *config = t->config;
+    struct step_plan *plan = &t->step[step % 2];
+    int slot = (int)(step % 2), batch = t->batch_count[slot];
+    int64_t total = model_params(t->model)->total;
+    float *gradient = model_gradient(t->model, 0), *top[64];
+    double divisor = 0.0;
+    enum status st;
+
+    struct loss_target target =
+        target_of(t, &t->opts->train, t->batch_rows[slot], batch, room->label, room->value, room->weight);
+    for (int i = 0; i < batch; i++)
+        divisor += loss_weight(&t->opts->task->loss, &target, i);
+    if (!(divisor > 0.0))
+        st = status_fail(STATUS_DATA, "step %lld: all rows of the batch have weight 0", (long long)step + 1);
+    else
+        st = compute(t, step, divisor, room);
+    if (st == STATUS_OK && step + 1 < t->plan.steps) { /* the next step's first batch is read while this one is reduced */
+        st = plan_step(t, step + 1);
+        if (st == STATUS_OK && t->step[(step + 1) % 2].passes > 0)
+            st = ask_pass(t, (int)((step + 1) % 2), 0);
+    }
+    *flags = (uint32_t)caught;
+    comm_mark(step + 1, "agree");
+    TRY(comm_agree_flags(t->group, st, flags));
+
+    comm_mark(step + 1, "reduce");
+    for (int i = 0; i < plan->tops; i++)
+        top[i] = model_gradient(t->model, plan->top_buffer[i]);
+    if (config->parallel.reproducible == CONFIG_OFF) {
+        if (plan->tops == 0)
+            memset(gradient, 0, (size_t)total * sizeof *gradient);
+        TRY(comm_reduce_any_order(t->group, gradient, 0, total, PARAM_BLOCK));
+    } else {
+        TRY(comm_reduce_start(t->group, &plan->tree, top, gradient, 0, total, PARAM_BLOCK));
+        TRY(comm_reduce_wait(t->group));
+    }
+    TRY(exchange(t, step, gradient, &out->norm, &out->loss));
+    out->loss /= divisor;
+    if (!isfinite(out->norm))
+        TRY(comm_agree(t->group, blame(t, gradient, step)));
+
+    comm_mark(step + 1, "optimizer");
+    double most = config->optim.max_grad_norm, clip = most > 0.0 ? most / (out->norm + 1e-6) : 1.0;
+    enum schedule_kind kind = config->schedule.name == CONFIG_SCHEDULE_LINEAR   ? SCHEDULE_LINEAR
+                              : config->schedule.name == CONFIG_SCHEDULE_COSINE ? SCHEDULE_COSINE
+                                                                                : SCHEDULE_CONSTANT;
+    out->factor = schedule_factor(kind, step, t->plan.warmup, t->plan.steps, config->schedule.num_cycles);
+    st = optimizer_step(t->optimizer, model_weights(t->model), gradient, out->factor, (float)(clip < 1.0 ? clip : 1.0));
+    TRY(comm_agree(t->group, st));
+    comm_mark(step + 1, "gather");
+    TRY(comm_gather_shards(t->group, model_weights(t->model), 0, total, PARAM_BLOCK));
+    TRY(comm_agree(t->group, model_weights_changed(t->model)));
+    out->rows = batch;
+    out->tokens = 0;
+    for (int leaf = 0; leaf < plan->deal.grains; leaf++)
+        out->tokens += plan->deal.grain_tokens[leaf];
+    return STATUS_OK;
+}
+
+/* ---- what people and programs see ---- */
+
+static double rate(double tokens, double seconds)
+{
+    return seconds > 0.0 ? tokens / seconds : 0.0;
+}
+
+static double factor_after(const struct trial *t)
+{
+    const struct run_config *config = t->config;
+    enum schedule_kind kind = config->schedule.name == CONFIG_SCHEDULE_LINEAR   ? SCHEDULE_LINEAR
+                              : config->schedule.name == CONFIG_SCHEDULE_COSINE ? SCHEDULE_COSINE
+                                                                                : SCHEDULE_CONSTANT;
+    return schedule_factor(kind, t->at.step, t->plan.warmup, t->plan.steps, config->schedule.num_cycles);
+}
+
+/* Called after every step; at.step is the step just run. */
+static enum status report_step(struct trial *t, const struct step_outcome *step, double seconds)
+{
+    const struct run_config *config = t->config;
+    int64_t per_epoch = t->plan.steps_per_epoch, in_epoch = (t->at.step - 1) % per_epoch;
+    int64_t epoch = (t->at.step - 1) / per_epoch;
+    bool last = in_epoch + 1 == per_epoch || t->at.step == t->plan.steps;
+    bool line = config->log.every > 0 && (in_epoch % config->log.every == 0 || last);
+    bool json = config->log.every > 0 && (t->at.step % config->log.every == 0 || t->at.step == 1 || last);
+    bool hashed = config->log.hash_every > 0 && t->at.step % config->log.hash_every == 0;
+    double average = t->at.epoch_loss / (double)t->at.epoch_rows, elapsed = t->at.epoch_seconds;
+    double share = (double)(in_epoch + 1) / (double)per_epoch;
+    uint64_t hash = 0;
+    char took[32], left[32];
+    if (hashed)
+        TRY(trial_hash(t, &hash));
+    if (!t->leader)
+        return STATUS_OK;
+    if (log_is_terminal() && !last) {
+        double all = (double)t->plan.steps - (double)t->at.step;
+        log_progress("epoch %lld  step %lld/%lld  loss %.4f (%.4f)  %.0f tokens/s  %s left", (long long)epoch + 1,
+                     (long long)t->at.step, (long long)t->plan.steps, step->loss, average,
+                     rate((double)t->at.tokens, t->at.seconds),
+                     minutes_seconds(t->at.seconds / (double)t->at.step * all, left));
+    } else if (line) {
+        log_info("Epoch: [%lld][%lld/%lld] Elapsed %s (remain %s) Loss: %.4f(%.4f) LR: %.8f  ", (long long)epoch + 1,
+                 (long long)in_epoch, (long long)per_epoch, minutes_seconds(elapsed, took),
+                 minutes_seconds(elapsed / share - elapsed, left), step->loss, average,
+                 config->optim.lr * factor_after(t));
+    }
+    if (!json && !hashed)
+        return STATUS_OK;
+    double head = config->optim.head_lr < 0.0 ? config->optim.lr : config->optim.head_lr;
+    json_t *object =
+        json_pack("{s:s, s:I, s:I, s:o, s:f, s:f, s:o, s:i, s:I, s:f}", "kind", "train", "step",
+                  (json_int_t)t->at.step, "epoch", (json_int_t)epoch + 1, "loss", json_finite(step->loss), "lr",
+                  config->optim.lr * step->factor, "head_lr", head * step->factor, "grad_norm",
+                  json_finite(step->norm), "rows", step->rows, "tokens", (json_int_t)step->tokens, "tokens_per_s",
+                  rate((double)step->tokens, seconds));
+    if (object != NULL && hashed)
+        (void)json_object_set_new(object, "weights_hash", json_hex64(hash));
+    return run_log_add(t->log, object);
+}
+
+/* ---- evaluation ---- */
+
+/* Collective. Logits (owned by the caller) and metrics of rows with the present weights. */
+static enum status evaluate(struct trial *t, const struct trial_rows *on, float **logits, struct metric_values *values)
+{
+    const struct trial_opts *opts = t->opts;
+    struct row_source source = row_source_dataset(on->ds);
+    struct scored scored = {0};
+    int64_t tokens = t->config->eval.batch_tokens > opts->max_length ? t->config->eval.batch_tokens : opts->max_length;
+    enum status st;
+    *logits = NULL;
+    *values = (struct metric_values){0};
+    comm_mark(t->at.step, "scoring");
+    st = mem_alloc_raw((size_t)on->count * (size_t)opts->task->outputs, sizeof **logits, "logits", logits);
+    TRY(comm_agree(t->group, st));
+    TRY(score_rows(t->group, t->model, &source, on->rows, on->count, opts->task->outputs, tokens, TRIAL_SCORE_ROWS,
+                   *logits));
+    st = task_scored(opts->task, on->targets, on->rows, on->count, *logits, &scored);
+    if (st == STATUS_OK)
+        st = metrics_compute(&scored, values);
+    task_scored_release(&scored);
+    return comm_agree(t->group, st);
+}
+
+/* Collective. Evaluate, compare with the best, log. *improved: these weights are the best so far. */
+static enum status evaluate_and_judge(struct trial *t, bool *improved)
+{
+    const struct trial_opts *opts = t->opts;
+    struct progress *at = &t->at;
+    struct metric_values values = {0};
+    float *logits = NULL;
+    double started = clock_s();
+    enum status st = STATUS_OK;
+    char took[32];
+    *improved = false;
+    TRY_GOTO(done, evaluate(t, &opts->select, &logits, &values));
+    double score = values.value[opts->task->metric], loss = values.value[METRIC_LOSS];
+    *improved = at->best_step < 0 || metric_better(opts->task->metric, score, at->best_score);
+    if (*improved) {
+        at->best_step = at->step;
+        at->best_score = score;
+        at->without_gain = 0;
+    } else {
+        at->without_gain++;
+    }
+    TRY_GOTO(done, mem_grow(&at->history, &at->history_capacity, at->evaluations + 1, sizeof *at->history,
+                            "the history"));
+    at->history[at->evaluations++] = (struct evaluation){at->step, score, loss};
+    if (!t->leader)
+        goto done;
+    double passes = (double)at->step / (double)t->plan.steps_per_epoch;
+    if (log_is_terminal())
+        log_progress("%s", "");
+    log_info("EVAL: %lld rows, elapsed %s, loss %.4f", (long long)opts->select.count,
+             minutes_seconds(clock_s() - started, took), loss);
+    log_info("Epoch %.10g - avg_train_loss: %.4f  avg_val_loss: %.4f  time: %.0fs", passes,
+             at->epoch_rows > 0 ? at->epoch_loss / (double)at->epoch_rows : 0.0, loss,
+             at->epoch_seconds + clock_s() - started);
+    if (isnan(score))
+        log_info("Epoch %.10g - Score: undefined (%s)", passes, metric_name(opts->task->metric));
+    else
+        log_info("Epoch %.10g - Score: %.4f", passes, score);
+    if (*improved && opts->select_best)
+        log_info("Epoch %.10g - Save Best Score: %.4f Model", passes, score);
+    json_t *line = json_pack("{s:s, s:I, s:I, s:s, s:o, s:o, s:o, s:f}", "kind", "eval", "step", (json_int_t)at->step,
+                             "rows", (json_int_t)opts->select.count, "metric", metric_name(opts->task->metric),
+                             "score", json_finite(score), "loss", json_finite(loss), "metrics",
+                             metrics_json(&values), "seconds", clock_s() - started);
+    st = run_log_add(t->log, line);
+done:
+    metrics_release(&values);
+    mem_free(logits);
+    return comm_agree(t->group, st);
+}
+
+static bool due(const struct config_every *every, int64_t step, const struct trial_plan *plan)
+{
+    if (every->epoch)
+        return step % plan->steps_per_epoch == 0;
+    return every->steps > 0 && step % every->steps == 0;
+}
+
+/* Collective. What happens between two steps: evaluation, early stopping, checkpoints. */
+static enum status between_steps(struct trial *t, uint32_t flags, bool *stop)
+{
+    const struct run_config *config = t->config;
+    struct progress *at = &t->at;
+    bool last = at->step == t->plan.steps, improved = false;
+    int64_t old_best = at->best_step;
+    double old_score = at->best_score;
+    if (t->opts->select.count > 0 && (last || due(&config->eval.every, at->step, &t->plan))) {
+        TRY(evaluate_and_judge(t, &improved));
+        if (t->opts->select_best && config->eval.patience > 0 && at->without_gain >= config->eval.patience && !last) {
+            at->stopped = true;
+            if (t->leader)
+                log_info("early stop: no gain in %lld evaluations, best %.4f at step %lld",
+                         (long long)at->without_gain, at->best_score, (long long)at->best_step);
+        }
+    }
+    *stop = last || at->stopped || (flags & FLAG_STOP) != 0;
+    bool publish = t->opts->select_best && t->opts->select.count > 0 ? improved : last || at->stopped;
+    if (at->step % t->plan.steps_per_epoch == 0) { /* after the line, before the state is saved */
+        at->epoch_loss = 0.0;
+        at->epoch_rows = 0;
+        at->epoch_seconds = 0.0;
+    }
+    if (!*stop && !publish && (flags & FLAG_SAVE) == 0 && !due(&config->checkpoint.every, at->step, &t->plan))
+        return STATUS_OK;
+    TRY(trial_save(t, publish));
+    if (publish && t->write_failures > 0 && !*stop) { /* it was not saved, so it cannot be the best */
+        at->best_step = old_best;
+        at->best_score = old_score;
+    }
+    return STATUS_OK;
+}
+
+/* ---- the loop ---- */
+
+static enum status train(struct trial *t)
+{
+    struct target_room room;
+    uint32_t flags = 0;
+    bool stop = t->at.stopped || t->at.step >= t->plan.steps;
+    enum status st = target_room_make(&room, (size_t)t->config->train.batch_size, (size_t)t->opts->task->outputs);
+    if (st == STATUS_OK && !stop) {
+        st = plan_step(t, t->at.step);
+        if (st == STATUS_OK && t->step[t->at.step % 2].passes > 0)
+            st = ask_pass(t, (int)(t->at.step % 2), 0);
+    }
+    TRY_GOTO(done, comm_agree(t->group, st));
+    while (!stop) {
+        struct step_outcome outcome;
+        double started = clock_s();
+        TRY_GOTO(done, run_step(t, t->at.step, &room, &flags, &outcome));
+        double seconds = clock_s() - started;
+        t->at.step++;
+        t->at.tokens += outcome.tokens;
+        t->at.seconds += seconds;
+        t->at.epoch_seconds += seconds;
+        t->at.epoch_loss += outcome.loss * outcome.rows;
+        t->at.epoch_rows += outcome.rows;
+        TRY_GOTO(done, comm_agree(t->group, report_step(t, &outcome, seconds)));
+        TRY_GOTO(done, between_steps(t, flags, &stop));
+        TRY_GOTO(done, comm_agree(t->group, fault_here("step.end")));
+        if ((flags & FLAG_SAVE) != 0)
+            caught &= ~FLAG_SAVE;
+    }
+    if ((flags & FLAG_STOP) != 0 && t->at.step < t->plan.steps && !t->at.stopped)
+        st = status_fail(STATUS_REQUEUE, "stopped by a signal at step %lld of %lld; checkpoint-%lld is saved, the same "
+                         "command goes on from there", (long long)t->at.step, (long long)t->plan.steps,
+                         (long long)t->at.step);
+done:
+    target_room_release(&room);
+    return st;
+}
+
+/* Collective. Scores of the chosen weights: those in memory, or best/ if an earlier step was better. */
+static enum status score_chosen(struct trial *t, struct trial_result *result)
+{
+    const struct trial_opts *opts = t->opts;
+    bool earlier = opts->select_best && opts->select.count > 0 && t->at.best_step != t->at.step;
+    struct metric_values values = {0};
+    struct load_report report;
+    char *best = NULL;
+    enum status st = STATUS_OK;
+    result->steps = t->at.step;
+    result->best_step = opts->select_best && opts->select.count > 0 ? t->at.best_step : t->at.step;
+    result->best_score = opts->select_best ? t->at.best_score : NAN;
+    result->tokens = t->at.tokens;
+    result->seconds = t->at.seconds;
+    if (opts->score.count == 0)
+        return STATUS_OK;
+    if (earlier) {
+        st = path_join(opts->folder, "best", &best);
+        if (st == STATUS_OK)
+            st = model_load(t->model, best, true, opts->seed, &report);
+        mem_free(best);
+        TRY(comm_agree(t->group, st));
+    }
+    st = evaluate(t, &opts->score, &result->logits, &values);
+    metrics_release(&values);
+    return st;
+}
+
+enum status trial_run(const struct trial_opts *opts, struct trial_result *result)
+{
+    struct trial t = {.opts = opts, .config = opts->config, .group = opts->group, .leader = comm_rank(opts->group) == 0};
+    enum status st;
+    *result = (struct trial_result){.best_score = NAN};
+    TRY_GOTO(done, comm_agree(t.group, open_parts(&t)));
+    TRY_GOTO(done, trial_restore(&t));
+    st = run_log_open(opts->folder, t.leader, t.at.step, &t.log);
+    TRY_GOTO(done, comm_agree(t.group, st));
+    if (t.leader)
+        log_info("%lld rows in batches of %lld: %lld steps an epoch, %lld in all, %lld of warm-up; %s, %s, %d rank%s",
+                 (long long)opts->train.count, (long long)opts->config->train.batch_size,
+                 (long long)t.plan.steps_per_epoch, (long long)t.plan.steps, (long long)t.plan.warmup,
+                 opts->precision == PRECISION_BF16 ? "bf16" : "fp32", opts->kernels->name, comm_size(t.group),
+                 comm_size(t.group) == 1 ? "" : "s");
+    TRY_GOTO(done, train(&t));
+    TRY_GOTO(done, score_chosen(&t, result));
+done:
+    if (st != STATUS_OK)
+        trial_result_release(result);
+    close_parts(&t);
+    return st;
+}
+
+void trial_result_release(struct trial_result *result)
+{
+    mem_free(result->logits);
+    result->logits = NULL;
+}

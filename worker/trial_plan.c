@@ -1,0 +1,157 @@
+/*
+ * trial_plan.c - walks through all steps of a trial without computing: how many, how large the passes get, and what
+ * memory that takes. The training loop, `check` and the refusal of runs that do not fit use the same walk.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "worker/trial_internal.h"
+
+static int64_t count_steps(const struct run_config *config, int64_t per_epoch)
+{
+    if (config->train.max_steps > 0)
+        return config->train.max_steps;
+    return (int64_t)ceil(config->train.epochs * (double)per_epoch - 1e-9);
+}
+
+static void step_options(const struct run_config *config, int rank, int ranks, struct step_opts *out)
+{
+    bool any = config->parallel.reproducible == CONFIG_ANY;
+    *out = (struct step_opts){.leaves = any ? (int)config->parallel.grains : ranks,
+                              .split = !any,
+                              .rank = rank,
+                              .ranks = ranks,
+                              .micro_tokens = config->train.micro_tokens};
+}
+
+/*
+ * A bound on the largest pass of any rank over all steps: a rank's run of leaves, cut at micro_tokens, but never below
+ * what cannot be split (a leaf under `any`, a row otherwise). Each step is dealt once, not once per rank.
+ */
+static enum status walk(const struct trial_opts *opts, struct sampler *sampler, int ranks, struct trial_plan *plan)
+{
+    struct batch_plan deal = {0};
+    struct step_opts step;
+    int32_t *length = NULL;
+    enum status st = mem_alloc_raw((size_t)opts->config->train.batch_size, sizeof *length, "row lengths", &length);
+    for (int64_t s = 0; st == STATUS_OK && s < plan->steps; s++) {
+        const int64_t *rows;
+        int count;
+        int64_t longest = 0;
+        st = sampler_next(sampler, s / plan->steps_per_epoch, s % plan->steps_per_epoch, &rows, &count);
+        for (int i = 0; st == STATUS_OK && i < count; i++) {
+            length[i] = dataset_length(opts->train.ds, rows[i]);
+            longest = length[i] > longest ? length[i] : longest;
+            plan->tokens += length[i];
+        }
+        step_options(opts->config, 0, ranks, &step);
+        if (st == STATUS_OK)
+            st = batch_plan(&deal, length, count, step.leaves);
+        for (int rank = 0; st == STATUS_OK && rank < ranks; rank++) {
+            int first, own;
+            int64_t tokens = 0, whole = step.split ? longest : 0;
+            plan_grains_of_rank(step.leaves, rank, ranks, &first, &own);
+            for (int leaf = first; leaf < first + own; leaf++) {
+                tokens += deal.grain_tokens[leaf];
+                whole = !step.split && deal.grain_tokens[leaf] > whole ? deal.grain_tokens[leaf] : whole;
+            }
+            int rows_of_rank = deal.grain_begin[first + own] - deal.grain_begin[first];
+            int64_t pass = tokens < step.micro_tokens ? tokens : step.micro_tokens;
+            pass = whole > pass ? whole : pass;
+            plan->max_pass_tokens = pass > plan->max_pass_tokens ? pass : plan->max_pass_tokens;
+            plan->max_pass_rows = rows_of_rank > plan->max_pass_rows ? rows_of_rank : plan->max_pass_rows;
+        }
+    }
+    mem_free(length);
+    batch_plan_release(&deal);
+    return st;
+}
+
+static enum status plan_memory(const struct trial_opts *opts, int ranks, struct trial_plan *plan)
+{
+    const struct run_config *config = opts->config;
+    double gb = config->train.memory_limit_gb;
+    int64_t limit = gb > 0.0 ? (int64_t)(gb * 1e9) : device_memory_bytes(opts->device);
+    int local = opts->group == NULL ? 1 : comm_local_size(opts->group);
+    struct model_opts model;
+    plan->recompute = config->train.recompute == CONFIG_RECOMPUTE_ON;
+    for (;;) {
+        trial_model_opts(opts, plan, &model);
+        TRY(model_plan_memory(&model, &plan->memory));
+        int64_t state = 2 * plan->memory.weights / ranks; /* the moments of owned parameters */
+        int64_t staging = plan->memory.weights;           /* received parts of sums */
+        plan->memory_bytes = plan->memory.total + state + staging;
+        if (plan->memory_bytes <= limit / local || config->train.recompute != CONFIG_RECOMPUTE_AUTO || plan->recompute)
+            break;
+        plan->recompute = true; /* bits do not change, only time and memory */
+    }
+    if (plan->memory_bytes > limit / local)
+        return status_fail(STATUS_CONFIG, "one rank would need %.1f GB (weights %.2f, gradients %.2f, activations %.2f, "
+                           "optimizer and messages %.2f) and %d rank%s on this node have %.1f GB; lower "
+                           "train.micro_tokens (%lld) or data.max_length%s, or use fewer ranks a node",
+                           (double)plan->memory_bytes / 1e9, (double)plan->memory.weights / 1e9,
+                           (double)plan->memory.gradients / 1e9, (double)plan->memory.activations / 1e9,
+                           (double)(plan->memory_bytes - plan->memory.total) / 1e9, local, local == 1 ? "" : "s",
+                           (double)limit / 1e9, (long long)config->train.micro_tokens,
+                           plan->recompute ? "" : ", set train.recompute=true");
+    return STATUS_OK;
+}
+
+void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *plan, struct model_opts *out)
+{
+    const struct run_config *config = opts->config;
+    int64_t scoring = config->eval.batch_tokens > opts->max_length ? config->eval.batch_tokens : opts->max_length;
+    *out = (struct model_opts){
+        .encoder = opts->source->encoder,
+        .head = {.pooling = opts->pooling, .outputs = opts->task->outputs, .dropout = -1.0f},
+        .precision = opts->precision,
+        .max_tokens = plan->max_pass_tokens > scoring ? plan->max_pass_tokens : scoring,
+        .max_rows = plan->max_pass_rows > TRIAL_SCORE_ROWS ? plan->max_pass_rows : TRIAL_SCORE_ROWS,
+        .training = true,
+        .recompute = plan->recompute,
+        .grad_buffers = plan->gradient_buffers,
+        .dropout = (float)config->model.dropout,
+        .seed = opts->seed,
+        .device = opts->device,
+        .kernels = opts->kernels,
+    };
+}
+
+enum status trial_plan_make(const struct trial_opts *opts, int ranks, struct trial_plan *plan)
+{
+    const struct run_config *config = opts->config;
+    struct sampler_opts sampling = {.rows = opts->train.rows,
+                                    .count = opts->train.count,
+                                    .batch_size = config->train.batch_size,
+                                    .shuffle = config->data.shuffle,
+                                    .seed = opts->seed};
+    struct sampler *sampler;
+    *plan = (struct trial_plan){0};
+    if (opts->train.count == 0)
+        return status_fail(STATUS_DATA, "there are no rows to train on");
+    TRY(sampler_open(&sampling, &sampler));
+    plan->steps_per_epoch = sampler_steps(sampler);
+    plan->steps = count_steps(config, plan->steps_per_epoch);
+    plan->warmup = config->schedule.warmup_steps >= 0
+                       ? config->schedule.warmup_steps
+                       : (int64_t)ceil(config->schedule.warmup_ratio * (double)plan->steps - 1e-9);
+    for (int64_t i = 0; i < opts->train.count; i++)
+        plan->cut_rows += dataset_is_cut(opts->train.ds, opts->train.rows[i]);
+    enum status st = walk(opts, sampler, ranks, plan);
+    sampler_close(sampler);
+    if (st != STATUS_OK)
+        return st;
+    for (int rank = 0; rank < ranks; rank++) {
+        struct step_opts step_opts;
+        step_options(config, rank, ranks, &step_opts);
+        int buffers = step_plan_buffers(&step_opts);
+        plan->gradient_buffers = buffers > plan->gradient_buffers ? buffers : plan->gradient_buffers;
+    }
+    return plan_memory(opts, ranks, plan);
+}
+
+void trial_step_opts(const struct trial *trial, struct step_opts *out)
+{
+    step_options(trial->config, comm_rank(trial->group), comm_size(trial->group), out);
+}
