@@ -10,13 +10,23 @@
 #include "base/file.h"
 #include "base/mem.h"
 
-enum status json_parse(const char *bytes, size_t n, const char *name, json_t **out)
+static enum status parse(const char *bytes, size_t n, const char *name, size_t flags, json_t **out)
 {
     json_error_t error;
-    *out = json_loadb(bytes, n, JSON_REJECT_DUPLICATES, &error);
+    *out = json_loadb(bytes, n, flags, &error);
     if (*out == NULL)
         return status_fail(STATUS_FORMAT, "%s:%d: not valid JSON: %s", name, error.line, error.text);
     return STATUS_OK;
+}
+
+enum status json_parse(const char *bytes, size_t n, const char *name, json_t **out)
+{
+    return parse(bytes, n, name, JSON_REJECT_DUPLICATES, out);
+}
+
+enum status json_parse_reals(const char *bytes, size_t n, const char *name, json_t **out)
+{
+    return parse(bytes, n, name, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, out);
 }
 
 enum status json_read_file(const char *path, size_t limit, json_t **out)

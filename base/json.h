@@ -15,6 +15,8 @@
 
 /* Parse n bytes; name is used in sentences. *out is owned (json_decref). STATUS_FORMAT. */
 NODISCARD enum status json_parse(const char *bytes, size_t n, const char *name, json_t **out);
+/* As json_parse, but every number becomes a real: for files that may hold whole numbers of more than 64 bits. */
+NODISCARD enum status json_parse_reals(const char *bytes, size_t n, const char *name, json_t **out);
 /* Parse a whole file of at most limit bytes. STATUS_NOINPUT, STATUS_IO, STATUS_FORMAT. */
 NODISCARD enum status json_read_file(const char *path, size_t limit, json_t **out);
 /* Write atomically (file_write_atomic), indented by 2, keys in insertion order, reals with 17 digits. */

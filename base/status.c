@@ -27,7 +27,9 @@ enum status status_prefix(enum status code, const char *format, ...)
     if (n < 0)
         return code;
     size_t used = (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
-    (void)snprintf(text + used, sizeof text - used, ": %s", message);
+    size_t room = sizeof text - used;
+    if (room > 3) /* said to the compiler as well, which warns of a truncation that is meant */
+        (void)snprintf(text + used, room, ": %.*s", (int)room - 3, message);
     memcpy(message, text, sizeof message);
     return code;
 }
