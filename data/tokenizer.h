@@ -20,12 +20,12 @@
 struct tokenizer; /* opaque */
 
 struct tokenizer_info {
-    const char *kind;      /* "WordPiece"; borrowed */
-    int vocab_size;        /* ids are below this */
+    const char *kind;                 /* "WordPiece"; borrowed */
+    int vocab_size;                   /* ids are below this */
     int32_t cls, sep, pad, unk, mask; /* ids; -1 where there is none */
-    uint64_t hash;         /* of everything that decides ids */
+    uint64_t hash;                    /* of everything that decides ids */
     bool lowercase;
-    int model_max_length;  /* from tokenizer_config.json; 0: not said */
+    int model_max_length; /* from tokenizer_config.json; 0: not said */
 };
 
 /* Ids that grow; start with {0}. */
@@ -36,8 +36,9 @@ struct id_list {
 
 /*
  * Open the tokenizer of a Hugging Face directory. *out is owned by the caller (tokenizer_close).
- * STATUS_NOINPUT neither tokenizer.json nor vocab.txt is there; STATUS_FORMAT a file is broken, or asks for a
- * normalizer, pre-tokenizer or model that cohort does not know (named).
+ * STATUS_NOINPUT neither tokenizer.json nor vocab.txt is there (if both are, tokenizer.json counts); STATUS_FORMAT a
+ * file is broken, or asks for a normalizer, pre-tokenizer, model, decoder or special tokens that cohort does not know
+ * (named), or gives no unknown, first or last token.
  */
 NODISCARD enum status tokenizer_open(const char *folder, struct tokenizer **out);
 void tokenizer_close(struct tokenizer *tokenizer);
@@ -54,15 +55,18 @@ const char *tokenizer_piece(const struct tokenizer *tokenizer, int32_t id);
 /* The id of a piece, or -1. */
 int32_t tokenizer_id(const struct tokenizer *tokenizer, const char *piece);
 
-/* Copy the tokenizer's files (those of the directory it came from that transformers reads) into folder. */
+/*
+ * Write the files that transformers reads into folder, as they were when they were opened (their folder may be gone);
+ * beside a vocab.txt that came alone, a tokenizer_config.json for BertTokenizer. STATUS_IO.
+ */
 NODISCARD enum status tokenizer_save(const struct tokenizer *tokenizer, const char *folder);
 
 void id_list_release(struct id_list *ids);
 
 /*
  * Put special tokens around content ids and cut to max_length: [CLS] a [SEP] or [CLS] a [SEP] b [SEP], pairs cut
- * longest first (as Hugging Face's longest_first). Returns the length written; out and types hold max_length.
- * nb < 0: a single text. types may be NULL.
+ * longest first (as Hugging Face's longest_first). Returns the length written; out and types hold max_length. nb < 0: a
+ * single text. types may be NULL. A max_length below what the special tokens need cuts these, too.
  */
 int tokenizer_join(const struct tokenizer_info *info, const int32_t *a, int64_t na, const int32_t *b, int64_t nb,
                    int max_length, int32_t *out, int32_t *types);
