@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/philox.h"
+#include "base/threads.h"
 #include "model/loss.h"
 #include "model/model.h"
 #include "model/model_impl.h"
@@ -585,6 +586,35 @@ static void test_first_tokens_equal_full(void **state)
     free(full.gradient);
 }
 
+/* Threads divide independent outputs: their number changes no bit. */
+static void test_threads_same_bits_cpu(void **state)
+{
+    (void)state;
+    if (kernels_cpu() == NULL)
+        skip();
+    const int before = threads_count();
+    for (int i = 0; i < 4; i++) {
+        const json_t *entry = case_named(i < 2 ? "odd" : "mean");
+        struct model_opts opts = base_opts(kernels_cpu());
+        struct rows_of b;
+        read_case(entry, &opts);
+        opts.dropout = 0.1f;
+        opts.precision = i % 2 == 0 ? PRECISION_FP32 : PRECISION_BF16;
+        if (kernels_cpu()->supports(opts.precision) != STATUS_OK)
+            continue;
+        batch_all(&b, json_object_get(entry, "rows"));
+        threads_set(1);
+        struct outcome one = outcome_of(&opts, &b);
+        threads_set(3);
+        struct outcome three = outcome_of(&opts, &b);
+        threads_set(before);
+        assert_same_floats(one.logits, three.logits, (int64_t)b.in.rows * opts.head.outputs, "logits");
+        assert_same_floats(one.gradient, three.gradient, one.total, "gradient");
+        free(one.gradient);
+        free(three.gradient);
+    }
+}
+
 /* A row's logits and pooled vector do not depend on the other rows, on evaluation buffers, or on its place. */
 static void check_row_alone(const struct kernels *kernels, const char *name)
 {
@@ -1023,6 +1053,7 @@ int main(void)
         cmocka_unit_test(test_training_cpu),
         cmocka_unit_test(test_recompute_same_bits),
         cmocka_unit_test(test_recompute_same_bits_cpu),
+        cmocka_unit_test(test_threads_same_bits_cpu),
         cmocka_unit_test(test_first_tokens_of_last_layer),
         cmocka_unit_test(test_first_tokens_equal_full),
         cmocka_unit_test(test_exact_room),
