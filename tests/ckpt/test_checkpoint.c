@@ -396,8 +396,11 @@ static void test_retain_sweeps_left_overs(void **state)
     assert_ok(folder_make(at("checkpoint-10.old/x")));
     assert_ok(folder_make(at("checkpoint-30.tmp/x"))); /* may be in the making */
     assert_ok(folder_make(at("notes.tmp")));
+    assert_ok(folder_make(at("checkpoint-010"))); /* not a name of ours, so not step 10 */
     assert_ok(checkpoint_retain(run, 5, NULL, 0));
-    expect_names("checkpoint-10 checkpoint-20 checkpoint-30.tmp notes.tmp");
+    expect_names("checkpoint-010 checkpoint-10 checkpoint-20 checkpoint-30.tmp notes.tmp");
+    assert_ok(checkpoint_retain(run, 0, NULL, 0));
+    expect_names("checkpoint-010 checkpoint-20 checkpoint-30.tmp notes.tmp");
 }
 
 /* ---- publication ---- */

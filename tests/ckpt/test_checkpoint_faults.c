@@ -258,7 +258,7 @@ static void test_death_at_any_time(void **state)
     (void)state;
     assert_ok(save("checkpoint-2", 1));
     assert_ok(publish());
-    for (unsigned i = 0; i < 40; i++) {
+    for (unsigned i = 0; i < 25; i++) {
         int how;
         fflush(NULL);
         pid_t pid = fork();
