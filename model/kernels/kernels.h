@@ -126,7 +126,9 @@ struct kernels {
                          const struct dropout *dropout, act *sum, float *mean, float *rstd, act *out);
     /* Gradient da + db (db may be NULL) of out. Offsets of the five parameters in the flat buffers; type_offset < 0: none.
      * A piece's word, position and type gradients are complete tables: rows not met are zero (written by this call when
-     * the piece is written with =). Rows of a table: V, P, types. */
+     * the piece is written with =). A buffer's tables hold nothing useful after it was merged into another (merge_from),
+     * until a piece is written to it with = again: what would be zero there need not be written. Rows of a table: V, P,
+     * types. */
     enum status (*embed_backward)(struct kernel_ctx *ctx, const struct rows *rows, int channels, const int32_t *ids,
                                   const int32_t *types, const act *da, const act *db, const act *sum,
                                   const float *mean, const float *rstd, const float *gamma,

@@ -42,7 +42,9 @@ struct cpu_scratch {
     size_t bytes;
 };
 
-struct products; /* products.h */
+struct products;       /* products.h */
+struct products_table;
+struct cpu_rows;       /* rows.h */
 
 struct kernel_ctx {
     struct device *device;
@@ -55,6 +57,7 @@ struct kernel_ctx {
     struct cpu_scratch scratch[CPU_MAX_THREADS]; /* by thread number */
     struct cpu_scratch shared;                   /* one block that all threads of a call see */
     struct products *products;
+    const struct products_table *product_table;
     const struct cpu_rows *rows; /* rows.h: kernels over lines of activations */
 };
 
@@ -74,6 +77,9 @@ static inline void *cpu_scratch(struct kernel_ctx *ctx)
 }
 /* At least bytes that the whole call shares; contents are not kept. 64-byte aligned. STATUS_NOMEM. */
 NODISCARD enum status cpu_shared_reserve(struct kernel_ctx *ctx, size_t bytes, void *out);
+
+/* Put the n sums of piece i, at `at` of the flat buffers, where the cut says, and do the piece's merges on them. */
+void cpu_cut_put(const struct grad_cut *cut, int i, const float *sum, int64_t at, int64_t n);
 
 static inline float bf16_to_float(uint16_t x)
 {
