@@ -9,6 +9,9 @@
 
 enum { BLOCK_ALIGN = 256 }; /* bytes, as device_alloc() */
 
+/* With these and the sizes that config.c accepts, no count of bytes leaves int64_t. */
+enum { MAX_TOKENS = 1 << 26, MAX_GRAD_BUFFERS = 1024 };
+
 /* ---- options */
 
 static bool is_dropout(float p)
@@ -27,11 +30,12 @@ static enum status resolve_opts(const struct model_opts *opts, struct model_opts
         return status_fail(STATUS_ARG, "an encoder of vocabulary %d, hidden %d, layers %d, heads %d, intermediate %d, "
                            "positions %d", e->vocab_size, e->hidden, e->layers, e->heads, e->intermediate,
                            e->max_positions);
-    if (opts->head.outputs < 1 || opts->max_tokens < 1 || opts->max_tokens > INT32_MAX || opts->max_rows < 1)
+    if (opts->head.outputs < 1 || opts->max_tokens < 1 || opts->max_tokens > MAX_TOKENS || opts->max_rows < 1)
         return status_fail(STATUS_ARG, "a model of %d outputs for %lld tokens in %d rows", opts->head.outputs,
                            (long long)opts->max_tokens, opts->max_rows);
-    if (opts->training && opts->grad_buffers < 1)
-        return status_fail(STATUS_ARG, "training with %d gradient buffers, wanted 1 or more", opts->grad_buffers);
+    if (opts->training && (opts->grad_buffers < 1 || opts->grad_buffers > MAX_GRAD_BUFFERS))
+        return status_fail(STATUS_ARG, "training with %d gradient buffers, wanted 1 to %d", opts->grad_buffers,
+                           MAX_GRAD_BUFFERS);
     if (!opts->training)
         out->grad_buffers = 0;
     if (opts->max_rows > opts->max_tokens) /* every row has a token at least */
