@@ -42,12 +42,12 @@ struct fold_opts {
  *   FOLD_STRATIFIED_GROUP  (4, 0) over the groups before they are dealt
  *   FOLD_HOLDOUT           (5, class) over the class's rows (one class where label is NULL); (6, 0) over the groups
  *
- * FOLD_HOLDOUT without groups: v = ceil(holdout * rows) rows validate, the last ones (in permuted order). Where label is
- * given, rows - v are shared out for training as scikit-learn's stratified train_test_split does: class c gets
+ * FOLD_HOLDOUT without groups: v = ceil(holdout * rows) rows validate, the last ones (in permuted order). Where label
+ * is given, rows - v are shared out for training as scikit-learn's stratified train_test_split does: class c gets
  * floor((rows - v) * n_c / rows), what is left goes to the largest remainders (ties to the lower class number, where
- * scikit-learn draws lots), and the rest of each class validates. With groups: whole groups, widest spread of class
- * counts first, each into validation if that brings the classes' counts nearer to the v_c of that rule (least sum of
- * squares of (taken - v_c) / n_c); one group at least on either side.
+ * scikit-learn draws lots), and the rest of each class, v_c, validates. With groups: whole groups, widest spread of
+ * class counts first, each into validation if that brings the classes' counts nearer to v_c (a smaller sum of squares
+ * of (taken - v_c) / n_c); one group at least on either side.
  *
  * STATUS_DATA: a class that has rows would be missing from a fold (or, held out, from either side): the message holds
  * the table of counts, unless allow_missing_class. Only where label is given, for every kind.
