@@ -11,6 +11,7 @@
 #define SUM_STEP 1
 #define ATTENTION_BEGIN NULL
 #define ATTENTION_END NULL
+#define KEEP_AWAKE() ((void)0)
 
 static inline __attribute__((always_inline)) void block(int n, int words, const uint32_t *a, int64_t a_panel,
                                                         const uint32_t *b, int64_t b_panel, float *c, int64_t c_panel,

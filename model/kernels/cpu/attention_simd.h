@@ -2,7 +2,8 @@
  * attention_simd.h - attention for AVX-512 machines, included once by each of attention_{f32_avx512,bf16,amx}.c.
  *
  * The including file defines ATTENTION_BF16 (1: activations are bfloat16, products multiply bf16 and add in float;
- * 0: float), ATTENTION_PATH (name of the exported path) and multiply(), the product of blocks.
+ * 0: float), ATTENTION_PATH (name of the exported path), multiply(), the product of blocks, and KEEP_AWAKE(), for AMX (see
+ * attention_amx.c); in forward's softmax and in draw() it was tried and cost 5 % of rows of 512.
  *
  * Everything in scratch memory is a matrix of 32-bit words (a float, or two neighbouring bf16) in panels: 16 columns
  * wide, one row = one cache line = one register = one row of an AMX tile, rows back to back. Element (r, c) of a
@@ -60,7 +61,9 @@ static inline int sum_words(int n)
 
 INLINE __mmask16 lanes(int n)
 {
-    return n >= 16 ? (__mmask16)0xFFFF : n <= 0 ? (__mmask16)0 : (__mmask16)((1u << n) - 1);
+    if (n >= 16)
+        return 0xFFFF;
+    return (__mmask16)(n <= 0 ? 0 : (1u << n) - 1);
 }
 
 /* 2^y, relative error 1.5e-7 and below; 0 far below. Coefficients: least largest relative error on [0, 1], 2^0 = 1. */
@@ -138,6 +141,7 @@ INLINE void transpose16(uint32_t *to, const uint32_t *from)
 static void pack(uint32_t *to, int rows, const element *from, int64_t stride, int n, int d)
 {
     for (int c = 0; c < d; c += GROUP, to += (ptrdiff_t)rows * 16) {
+        KEEP_AWAKE();
 #if ATTENTION_BF16
         __mmask32 keep = d - c >= 32 ? 0xFFFFFFFFu : (1u << (d - c)) - 1;
         for (int r = 0; r < n; r++) {
@@ -158,6 +162,7 @@ static void pack(uint32_t *to, int rows, const element *from, int64_t stride, in
 /* to (columns, rows) = transpose of from (rows, columns) by words; both multiples of 16. */
 static void transpose(uint32_t *to, const uint32_t *from, int rows, int columns)
 {
+    KEEP_AWAKE();
     for (int r = 0; r < rows; r += 16)
         for (int c = 0; c < columns; c += 16)
             transpose16(to + (ptrdiff_t)r * columns + c * 16, from + (ptrdiff_t)c * rows + r * 16);
@@ -227,10 +232,9 @@ static void draw(uint8_t *to, const struct attention_random *r, uint32_t first, 
         }
         __m512i low = _mm512_mask_shuffle_epi32(c0, 0xAAAA, c1, 0xA0); /* decisions 0..3 of each counter */
         __m512i high = _mm512_mask_shuffle_epi32(c2, 0xAAAA, c3, 0xA0);
-        __mmask32 a = _mm512_cmpge_epu16_mask(_mm512_unpacklo_epi64(low, high), threshold);
-        __mmask32 b = _mm512_cmpge_epu16_mask(_mm512_unpackhi_epi64(low, high), threshold);
-        _store_mask32((__mmask32 *)(void *)(to + i), a);
-        _store_mask32((__mmask32 *)(void *)(to + i + 4), b);
+        const uint32_t keep[2] = {_mm512_cmpge_epu16_mask(_mm512_unpacklo_epi64(low, high), threshold),
+                                  _mm512_cmpge_epu16_mask(_mm512_unpackhi_epi64(low, high), threshold)};
+        memcpy(to + i, keep, sizeof keep);
         counter = _mm512_add_epi32(counter, _mm512_set1_epi64(8));
     }
 }
@@ -349,14 +353,12 @@ INLINE void softmax(const struct forward_scratch *f, int r, int t, int n, int nk
     _mm512_store_ps(top, _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(now, c)));
     _mm512_store_ps(high, now);
 
-    if (drop)
-        for (int i = 0; i < n; i++)
-            _mm512_store_ps(f->part + 16 * i, exponentials(scores + 16 * i, panel, nk, c, _mm512_set1_ps(top[i]),
-                                                           bits + i * bytes, true));
-    else
-        for (int i = 0; i < n; i++)
-            _mm512_store_ps(f->part + 16 * i,
-                            exponentials(scores + 16 * i, panel, nk, c, _mm512_set1_ps(top[i]), NULL, false));
+    for (int i = 0; i < n; i++) {
+        const __m512 x = _mm512_set1_ps(top[i]);
+        _mm512_store_ps(f->part + 16 * i,
+                        drop ? exponentials(scores + 16 * i, panel, nk, c, x, bits + i * bytes, true)
+                             : exponentials(scores + 16 * i, panel, nk, c, x, NULL, false));
+    }
 
     __m512 total = reduce16(f->part, false);
     if (!first) { /* what was summed under the old maximum shrinks to the new one */
@@ -515,8 +517,13 @@ INLINE void probabilities(const struct backward_scratch *f, int r0, int n, int n
 {
     const ptrdiff_t score = STRIP * 16;
 #if ATTENTION_BF16
+    int busy = 0;
     const ptrdiff_t panel = (ptrdiff_t)block * 8, wide = (ptrdiff_t)block * 16;
     for (int i = 0; i < n; i += 2) { /* a missing second query has log_sum -1e30: P = dS = 0 */
+        if ((busy += nk) >= 256) {
+            KEEP_AWAKE();
+            busy = 0;
+        }
         const __m512 l0 = _mm512_set1_ps(f->log_sum[q0 + i]), l1 = _mm512_set1_ps(f->log_sum[q0 + i + 1]);
         const __m512 d0 = _mm512_set1_ps(f->delta[q0 + i]), d1 = _mm512_set1_ps(f->delta[q0 + i + 1]);
         const float *s = f->s + 16 * i, *dp = f->dp + 16 * i;
@@ -589,6 +596,8 @@ static void put_keys(element *to, int64_t stride, const float *x, int channels, 
     uint32_t t[PER_WORD][256] __attribute__((aligned(64)));
     for (int panel = 0; key_of(panel, 0) < nk; panel++)
         for (int c = 0; c < channels; c += GROUP) {
+            if (c == 0)
+                KEEP_AWAKE();
             for (int i = 0; i < PER_WORD; i++)
                 transpose16(t[i], (const uint32_t *)x + ((ptrdiff_t)panel * channels + c + 16 * i) * 16);
             for (int lane = 0; lane < 16; lane++) {
@@ -648,13 +657,14 @@ static void backward(const struct attention_call *a, int row, int head, unsigned
     pack(f.g, qrows, (const element *)a->dout + line * width + at, width, queries, d);
     transpose(f.qt, pairs(f.rows, f.q, qrows, words), qrows / PER_WORD, channels);
     transpose(f.gt, pairs(f.rows, f.g, qrows, words), qrows / PER_WORD, channels);
+    const __m512i every = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                             _mm512_set1_epi32(a->heads));
     for (int i = 0; i < queries; i += 16) {
         const int n = least(16, queries - i);
         const __mmask16 m = lanes(n);
-        float logs[16] __attribute__((aligned(64)));
-        for (int j = 0; j < n; j++)
-            logs[j] = a->lse[(line + i + j) * a->heads + head];
-        __m512 x = _mm512_mul_ps(_mm512_maskz_load_ps(m, logs), _mm512_set1_ps(-LOG2E));
+        KEEP_AWAKE();
+        __m512 x = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), m, every, a->lse + (line + i) * a->heads + head, 4);
+        x = _mm512_mul_ps(x, _mm512_set1_ps(-LOG2E));
         _mm512_store_ps(f.log_sum + i, _mm512_mask_mov_ps(_mm512_set1_ps(-1e30f), m, x));
         x = minus_delta(&f, f.g + 16 * i, qrows, out + i * width, width, n, d);
         _mm512_store_ps(f.delta + i, _mm512_maskz_mov_ps(m, x));
