@@ -26,6 +26,7 @@ static json_t *golden;
 static int open_all(void **state)
 {
     (void)state;
+    threads_set(1); /* the models are tiny: threads would only wait for each other, long on a busy machine */
     return device_open(DEVICE_CPU, 0, &device) != STATUS_OK ||
            json_read_file(TEST_DIR "/golden/bert.json", (size_t)1 << 24, &golden) != STATUS_OK;
 }
@@ -592,7 +593,6 @@ static void test_threads_same_bits_cpu(void **state)
     (void)state;
     if (kernels_cpu() == NULL)
         skip();
-    const int before = threads_count();
     for (int i = 0; i < 4; i++) {
         const json_t *entry = case_named(i < 2 ? "odd" : "mean");
         struct model_opts opts = base_opts(kernels_cpu());
@@ -603,11 +603,10 @@ static void test_threads_same_bits_cpu(void **state)
         if (kernels_cpu()->supports(opts.precision) != STATUS_OK)
             continue;
         batch_all(&b, json_object_get(entry, "rows"));
-        threads_set(1);
         struct outcome one = outcome_of(&opts, &b);
         threads_set(3);
         struct outcome three = outcome_of(&opts, &b);
-        threads_set(before);
+        threads_set(1);
         assert_same_floats(one.logits, three.logits, (int64_t)b.in.rows * opts.head.outputs, "logits");
         assert_same_floats(one.gradient, three.gradient, one.total, "gradient");
         free(one.gradient);
@@ -1081,6 +1080,29 @@ static void test_memory_plan(void **state)
     assert_true(activations[0] < activations[1] && activations[1] < activations[2]);
 }
 
+/* The largest configuration that encoder_config_read() lets through: `check` must say "too much", not overflow. */
+static void test_largest_plan(void **state)
+{
+    (void)state;
+    struct model_opts opts = base_opts(kernels_ref());
+    struct model_memory plan;
+    json_t *config = json_pack("{s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i}", "model_type", "bert", "vocab_size", 1 << 24,
+                               "hidden_size", 1 << 16, "num_hidden_layers", 1024, "num_attention_heads", 1 << 16,
+                               "intermediate_size", 1 << 20, "max_position_embeddings", 1 << 22, "type_vocab_size",
+                               1 << 16);
+    assert_ok(encoder_config_read(config, "config.json", &opts.encoder));
+    json_decref(config);
+    opts.head = (struct head_config){.pooling = POOL_POOLER, .outputs = 1 << 20, .dropout = -1};
+    opts.max_tokens = 1 << 26;
+    opts.max_rows = 1 << 26;
+    opts.grad_buffers = 1024;
+    assert_ok(model_plan_memory(&opts, &plan));
+    assert_true(plan.weights > (int64_t)1 << 47 && plan.gradients == 1024 * plan.weights);
+    assert_true(plan.activations > (int64_t)1 << 58 && plan.total > plan.gradients + plan.activations);
+    opts.max_tokens++;
+    assert_fails(model_plan_memory(&opts, &plan), STATUS_ARG, "67108865 tokens");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1106,6 +1128,7 @@ int main(void)
         cmocka_unit_test(test_init),
         cmocka_unit_test(test_hostile_rows),
         cmocka_unit_test(test_lacking_kernels),
+        cmocka_unit_test(test_largest_plan),
         cmocka_unit_test(test_memory_plan),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
