@@ -419,8 +419,9 @@ static void forward(const struct attention_call *a, int row, int head, int q0, i
             for (int i = 0; i < n; i += 16) {
                 const __m512 total = _mm512_load_ps(sum + i);
                 _mm512_store_ps(factor + i, _mm512_div_ps(_mm512_set1_ps(a->dropout.scale), total));
-                _mm512_store_ps(logs + i, _mm512_fmadd_ps(_mm512_load_ps(high + i), _mm512_set1_ps(a->scale),
-                                                          logarithm(total)));
+                /* The maximum as softmax() subtracted it, rounded with c: the rounding then cancels. */
+                _mm512_store_ps(logs + i, _mm512_fmadd_ps(_mm512_mul_ps(_mm512_load_ps(high + i), c),
+                                                          _mm512_set1_ps(LN2), logarithm(total)));
             }
             for (int i = 0; i < n; i++) {
                 __m512 x = _mm512_set1_ps(factor[i]);
