@@ -1,5 +1,6 @@
 /*
- * h5.h - HDF5 files of one-dimensional columns and root attributes. Private to data/.
+ * h5.h - HDF5 files of columns and root attributes. Private to data/. Columns that are read have one dimension; columns
+ * that are written may also be tables of numbers or lists of texts.
  *
  * Reading does without the HDF5 library. It says itself that it is not made for hostile files, and 1.10.8 did crash on
  * forged headers of a prepared file (tests/data/test_dataset_hostile.c, test_forged_headers_never_crash). What
@@ -105,6 +106,8 @@ struct h5_output {
     const void *values;
     enum status (*emit)(struct h5_sink *sink, const void *context);
     const void *context;
+    int64_t width; /* 0: one dimension; else the values are (count / width, width) */
+    bool text;     /* H5_BYTES with a width: count / width texts, UTF-8, each NUL-padded to width bytes */
 };
 
 /*

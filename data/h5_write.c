@@ -141,13 +141,29 @@ done:
     return good;
 }
 
+/* The type of a column's values, to be closed; the caller's next call fails if it could not be made. */
+static hid_t value_type(const struct h5_output *c)
+{
+    hid_t type = H5Tcopy(c->text ? H5T_C_S1 : stored_type(c->type));
+    if (c->text && (H5Tset_size(type, (size_t)c->width) < 0 || H5Tset_strpad(type, H5T_STR_NULLPAD) < 0 ||
+                    H5Tset_cset(type, H5T_CSET_UTF8) < 0)) {
+        (void)H5Tclose(type);
+        return H5I_INVALID_HID;
+    }
+    return type;
+}
+
 /* Lay a column out: space in the file but no values, so that it stays a hole. Its group is made if it is not there. */
 static bool lay_out_column(hid_t file, const struct h5_output *c, hid_t set_creation, hid_t group_creation,
                            int64_t *offset)
 {
     char group_name[32];
     const char *slash = strchr(c->name, '/');
-    hsize_t n = (hsize_t)c->count;
+    hsize_t n[2] = {(hsize_t)c->count, 0};
+    if (c->width > 0) {
+        n[0] = (hsize_t)(c->count / c->width);
+        n[1] = (hsize_t)c->width;
+    }
     if (slash != NULL) {
         (void)snprintf(group_name, sizeof group_name, "%.*s", (int)(slash - c->name), c->name);
         if (H5Lexists(file, group_name, H5P_DEFAULT) == 0) {
@@ -156,8 +172,10 @@ static bool lay_out_column(hid_t file, const struct h5_output *c, hid_t set_crea
                 return false;
         }
     }
-    hid_t space = H5Screate_simple(1, &n, NULL);
-    hid_t set = H5Dcreate2(file, c->name, stored_type(c->type), space, H5P_DEFAULT, set_creation, H5P_DEFAULT);
+    hid_t space = H5Screate_simple(c->width > 0 && !c->text ? 2 : 1, n, NULL);
+    hid_t type = value_type(c);
+    hid_t set = H5Dcreate2(file, c->name, type, space, H5P_DEFAULT, set_creation, H5P_DEFAULT);
+    (void)H5Tclose(type);
     (void)H5Sclose(space);
     if (set < 0)
         return false;

@@ -2,8 +2,8 @@
  * scores.h - scores of rows as an HDF5 file: out-of-fold predictions, for people who go on in Python or R.
  *
  * Layout (docs/formats.md): /row int64, /fold int32 (-1: none), /logits and /scores float32 (rows, outputs), /label int32
- * or /value float32 (rows, outputs) where known, /names the labels, /id strings where the data has them. Same bytes for
- * the same table.
+ * or /value float32 (rows, outputs) where known, /names the labels, /id strings where the data has them: UTF-8 texts of
+ * the longest's length, NUL-padded, so one very long id makes every row long. Same bytes for the same table.
  *
  * Local.
  */
@@ -23,11 +23,14 @@ struct scores_table {
     const float *scores;     /* (rows, outputs) probabilities, or values */
     const int32_t *label;    /* (rows) or NULL */
     const float *value;      /* (rows, outputs) or NULL */
-    const char *const *names; /* (classes) */
+    const char *const *names; /* (classes), or NULL */
     const char *const *id;   /* (rows) NUL-terminated, or NULL */
 };
 
-/* Write path under a temporary name and rename it. STATUS_IO; a file that was there stays. */
+/*
+ * Write path under a temporary name and rename it; no rows are fine. STATUS_IO, a file that was there stays; STATUS_ARG
+ * a size out of range.
+ */
 NODISCARD enum status scores_write(const char *path, const struct scores_table *table);
 
 #endif
