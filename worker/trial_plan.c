@@ -113,6 +113,7 @@ void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *pl
         .grad_buffers = plan->gradient_buffers,
         .dropout = (float)config->model.dropout,
         .seed = opts->seed,
+        .fastest = config->parallel.reproducible == CONFIG_OFF,
         .device = opts->device,
         .kernels = opts->kernels,
     };
