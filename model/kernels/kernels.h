@@ -51,7 +51,8 @@ struct kernel_opts {
  * [token[i], token[i+1]) and rows [row[i], row[i+1]) from zero, in an order that depends on the piece alone. Its sum is
  * written to buffer[to[i]] (=), or added (+=) where add[i]. Then, for j in [merge_begin[i], merge_begin[i+1]):
  * buffer[merge_to[j]] += buffer[merge_from[j]], element by element, in order of j. Buffers are flat like the master weights; a kernel
- * touches its parameters' elements only. pieces 0: nothing is written.
+ * touches its parameters' elements only. pieces 0: nothing is written. A buffer that was merged into another and not
+ * written with = since holds nothing useful afterwards: a kernel may keep such sums in its cache only.
  */
 struct grad_cut {
     int pieces;
@@ -126,9 +127,7 @@ struct kernels {
                          const struct dropout *dropout, act *sum, float *mean, float *rstd, act *out);
     /* Gradient da + db (db may be NULL) of out. Offsets of the five parameters in the flat buffers; type_offset < 0: none.
      * A piece's word, position and type gradients are complete tables: rows not met are zero (written by this call when
-     * the piece is written with =). A buffer's tables hold nothing useful after it was merged into another (merge_from),
-     * until a piece is written to it with = again: what would be zero there need not be written. Rows of a table: V, P,
-     * types. */
+     * the piece is written with =). Rows of a table: V, P, types. */
     enum status (*embed_backward)(struct kernel_ctx *ctx, const struct rows *rows, int channels, const int32_t *ids,
                                   const int32_t *types, const act *da, const act *db, const act *sum,
                                   const float *mean, const float *rstd, const float *gamma,

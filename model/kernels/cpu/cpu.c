@@ -377,6 +377,19 @@ void cpu_cut_put(const struct grad_cut *cut, int i, const float *sum, int64_t at
     }
 }
 
+int cpu_cut_buffers(const struct grad_cut *cut)
+{
+    int most = 0;
+    for (int i = 0; i < cut->pieces; i++) {
+        most = cut->to[i] > most ? cut->to[i] : most;
+        for (int32_t j = cut->merge_begin[i]; j < cut->merge_begin[i + 1]; j++) {
+            most = cut->merge_to[j] > most ? cut->merge_to[j] : most;
+            most = cut->merge_from[j] > most ? cut->merge_from[j] : most;
+        }
+    }
+    return most + 1;
+}
+
 /* Lines cut into blocks that do not cross pieces; partial sums (2 n: gamma, beta) of the blocks that belong to one. */
 struct blocks {
     int count;
@@ -566,14 +579,47 @@ static void sum_tokens(const struct cpu_rows *kernels, const int32_t *p, const i
         kernels->add(some, line + *p * n, to);
 }
 
-/* Follow the cut for columns [c0, c0 + some) of a run. A run that no piece has tokens for costs no arithmetic, unless
- * buffers of earlier calls are merged; zeros are written once, at the end, and only where they are not merged away. */
-static void table_run(const struct cpu_rows *kernels, const struct table *t, const struct run *run,
+/* Rows [run->key, + keys) that no piece has tokens for: nothing is added, zeros are written once, at the end, and only
+ * where they are not merged away; what earlier calls left is merged. */
+static void table_gap(const struct cpu_rows *kernels, const struct table *t, const struct run *run,
+                      const struct grad_cut *cut, int64_t n, int64_t c0, int64_t some, uint8_t *content, int buffers)
+{
+    int64_t at = t->offset + run->key * n + c0;
+    memset(content, CONTENT_OLD, (size_t)buffers);
+    for (int i = 0; i < cut->pieces; i++) {
+        if (!cut->add[i])
+            content[cut->to[i]] = CONTENT_ZERO;
+        for (int32_t j = cut->merge_begin[i]; j < cut->merge_begin[i + 1]; j++) {
+            int into = cut->merge_to[j], from = cut->merge_from[j];
+            for (int64_t k = 0; k < run->keys && content[from] != CONTENT_ZERO; k++) {
+                float *sum = cut->buffer[into] + at + k * n;
+                if (content[into] == CONTENT_ZERO)
+                    memcpy(sum, cut->buffer[from] + at + k * n, (size_t)some * sizeof *sum);
+                else
+                    kernels->add(some, cut->buffer[from] + at + k * n, sum);
+            }
+            if (content[from] != CONTENT_ZERO && content[into] == CONTENT_ZERO)
+                content[into] = CONTENT_SUM;
+            content[from] = CONTENT_MERGED;
+        }
+    }
+    for (int b = 0; b < buffers; b++) {
+        if (content[b] == CONTENT_ZERO && some == n)
+            kernels->zero(run->keys * n, cut->buffer[b] + at);
+        for (int64_t k = 0; k < run->keys && content[b] == CONTENT_ZERO && some < n; k++)
+            kernels->zero(some, cut->buffer[b] + at + k * n);
+    }
+}
+
+/* One row that tokens read: sums of all buffers stay in the thread's lines (buffers + 1 of n), and each buffer that holds
+ * something at the end is written once. */
+static void table_row(const struct cpu_rows *kernels, const struct table *t, const struct run *run,
                       const struct grad_cut *cut, const float *line, int64_t n, int64_t c0, int64_t some,
-                      uint8_t *content, int buffers, float *scratch)
+                      uint8_t *content, int buffers, float *sums)
 {
     const int32_t *p = t->sorted + run->first, *end = t->sorted + run->last;
     int64_t at = t->offset + run->key * n + c0;
+    size_t bytes = (size_t)some * sizeof(float);
     memset(content, CONTENT_OLD, (size_t)buffers);
     while (p < end && *p < cut->token[0])
         p++;
@@ -582,50 +628,29 @@ static void table_run(const struct cpu_rows *kernels, const struct table *t, con
         const int32_t *begin = p;
         while (p < end && *p < cut->token[i + 1])
             p++;
-        bool any = p > begin, fresh = !cut->add[i] || content[to] == CONTENT_ZERO;
-        if (any && fresh) {
-            sum_tokens(kernels, begin, p, line + c0, n, some, cut->buffer[to] + at);
+        if (!cut->add[i]) {
+            sum_tokens(kernels, begin, p, line + c0, n, some, sums + to * n);
             content[to] = CONTENT_SUM;
-        } else if (any) {
-            sum_tokens(kernels, begin, p, line + c0, n, some, scratch);
-            kernels->add(some, scratch, cut->buffer[to] + at);
+        } else if (p > begin) {
+            if (content[to] == CONTENT_OLD)
+                memcpy(sums + to * n, cut->buffer[to] + at, bytes);
+            sum_tokens(kernels, begin, p, line + c0, n, some, sums + buffers * n);
+            kernels->add(some, sums + buffers * n, sums + to * n);
             content[to] = CONTENT_SUM;
-        } else if (!cut->add[i]) {
-            content[to] = CONTENT_ZERO;
         }
         for (int32_t j = cut->merge_begin[i]; j < cut->merge_begin[i + 1]; j++) {
             int into = cut->merge_to[j], from = cut->merge_from[j];
-            if (content[from] != CONTENT_ZERO) {
-                for (int64_t k = 0; k < run->keys; k++) {
-                    float *sum = cut->buffer[into] + at + k * n;
-                    if (content[into] == CONTENT_ZERO)
-                        memcpy(sum, cut->buffer[from] + at + k * n, (size_t)some * sizeof *sum);
-                    else
-                        kernels->add(some, cut->buffer[from] + at + k * n, sum);
-                }
-                if (content[into] == CONTENT_ZERO)
-                    content[into] = CONTENT_SUM;
-            }
+            if (content[into] == CONTENT_OLD)
+                memcpy(sums + into * n, cut->buffer[into] + at, bytes);
+            kernels->add(some, content[from] == CONTENT_OLD ? cut->buffer[from] + at : sums + from * n, sums + into * n);
+            content[into] = CONTENT_SUM;
             content[from] = CONTENT_MERGED;
         }
     }
     for (int b = 0; b < buffers; b++) {
-        for (int64_t k = 0; k < run->keys && content[b] == CONTENT_ZERO; k++)
-            memset(cut->buffer[b] + at + k * n, 0, (size_t)some * sizeof(float));
+        if (content[b] == CONTENT_SUM)
+            memcpy(cut->buffer[b] + at, sums + b * n, bytes);
     }
-}
-
-static int buffers_of(const struct grad_cut *cut)
-{
-    int most = 0;
-    for (int i = 0; i < cut->pieces; i++) {
-        most = cut->to[i] > most ? cut->to[i] : most;
-        for (int32_t j = cut->merge_begin[i]; j < cut->merge_begin[i + 1]; j++) {
-            most = cut->merge_to[j] > most ? cut->merge_to[j] : most;
-            most = cut->merge_from[j] > most ? cut->merge_from[j] : most;
-        }
-    }
-    return most + 1;
 }
 
 static enum status cpu_embed_backward(struct kernel_ctx *ctx, const struct rows *rows, int channels,
@@ -643,7 +668,7 @@ static enum status cpu_embed_backward(struct kernel_ctx *ctx, const struct rows 
                              {.offset = position_offset, .rows = position_rows},
                              {.offset = type_offset, .rows = type_offset >= 0 ? type_rows : 0}};
     const int tables = type_offset >= 0 ? 3 : 2;
-    const int buffers = buffers_of(cut);
+    const int buffers = cpu_cut_buffers(cut);
     if (cut->pieces == 0)
         return STATUS_OK;
     cpu_dropout_init(dropout, &drop);
@@ -670,11 +695,13 @@ static enum status cpu_embed_backward(struct kernel_ctx *ctx, const struct rows 
         if (i == 2 && types == NULL)
             memset(key, 0, (size_t)tokens * sizeof *key);
     }
-    TRY(cpu_scratch_reserve(ctx, lines_bytes(n) + (size_t)buffers));
+    size_t lines = (size_t)round_up((int64_t)lines_bytes(n), 64);
+    TRY(cpu_scratch_reserve(ctx, lines + (size_t)((buffers + 1) * n) * sizeof(float) + (size_t)buffers));
 #pragma omp parallel num_threads(cpu_threads())
     {
         struct lines l = lines_of(ctx, n);
-        uint8_t *content = (uint8_t *)cpu_scratch(ctx) + lines_bytes(n);
+        float *sums = (float *)(void *)((unsigned char *)cpu_scratch(ctx) + lines);
+        uint8_t *content = (uint8_t *)(sums + (buffers + 1) * n);
 #pragma omp for schedule(dynamic) nowait
         for (int i = 0; i < tables; i++)
             table_sort(&table[i], tokens);
@@ -699,8 +726,11 @@ static enum status cpu_embed_backward(struct kernel_ctx *ctx, const struct rows 
             for (int64_t task = 0; task < table[i].runs * parts; task++) {
                 int64_t c0 = task % parts * some;
                 const struct run *run = &table[i].run[task / parts];
-                table_run(ctx->rows, &table[i], run, cut, line, n, c0, n - c0 < some ? n - c0 : some, content, buffers,
-                          l.s);
+                int64_t width = n - c0 < some ? n - c0 : some;
+                if (run->first == run->last)
+                    table_gap(ctx->rows, &table[i], run, cut, n, c0, width, content, buffers);
+                else
+                    table_row(ctx->rows, &table[i], run, cut, line, n, c0, width, content, buffers, sums);
             }
         }
         blocks_put(&blocks, cut, n, gamma_offset, beta_offset);

@@ -81,6 +81,9 @@ NODISCARD enum status cpu_shared_reserve(struct kernel_ctx *ctx, size_t bytes, v
 /* Put the n sums of piece i, at `at` of the flat buffers, where the cut says, and do the piece's merges on them. */
 void cpu_cut_put(const struct grad_cut *cut, int i, const float *sum, int64_t at, int64_t n);
 
+/* One more than the largest buffer that the cut names; 1 without pieces. */
+int cpu_cut_buffers(const struct grad_cut *cut);
+
 static inline float bf16_to_float(uint16_t x)
 {
     uint32_t bits = (uint32_t)x << 16;

@@ -340,7 +340,14 @@ struct gradient {
     int n, k;
     int64_t offset, bias_offset;
     int tile_n, tile_k; /* panels of a task */
+    int buffers;        /* of the cut */
+    bool by_block;
 };
+
+static size_t content_bytes(const struct gradient *g)
+{
+    return (size_t)round_up((int64_t)g->tile_n * g->tile_k * g->buffers, 64);
+}
 
 /* Pack lines [t0, t1) (at most 32) as step s: dy with outputs as lines, x with pairs of lines side by side. */
 static void pack_tokens(const struct gradient *g, int s, int64_t t0, int64_t t1)
@@ -371,59 +378,128 @@ static void pack_tokens(const struct gradient *g, int s, int64_t t0, int64_t t1)
     }
 }
 
-/* Put a block of piece i where the cut says and merge it: rows lines of 32 floats, c_line apart; `at` in the buffers. */
-static void put_block(const struct grad_cut *cut, int i, const float *c, int rows, int columns, int64_t at,
-                      int64_t line)
+/* Where a block lies in the flat buffers, and its shape. */
+struct place {
+    int64_t at, line; /* element of its corner, elements between lines */
+    int rows, columns;
+};
+
+static struct place place_of(const struct gradient *g, int n, int k)
 {
-    __mmask16 mask[2] = {lanes16(columns), lanes16(columns - 16)};
-    float *to = cut->buffer[cut->to[i]] + at;
-    bool add = cut->add[i];
-    for (int r = 0; r < rows; r++) {
-        for (int h = 0; h < 2; h++) {
-            float *out = to + r * line + 16 * h;
-            __m512 v = _mm512_loadu_ps(c + 32 * r + 16 * h);
-            if (add)
-                v = _mm512_add_ps(_mm512_maskz_loadu_ps(mask[h], out), v);
-            _mm512_mask_storeu_ps(out, mask[h], v);
-        }
-    }
-    for (int32_t j = cut->merge_begin[i]; j < cut->merge_begin[i + 1]; j++) {
-        float *into = cut->buffer[cut->merge_to[j]] + at;
-        const float *from = cut->buffer[cut->merge_from[j]] + at;
-        for (int r = 0; r < rows; r++) {
-            for (int h = 0; h < 2; h++) {
-                int64_t e = r * line + 16 * h;
-                __m512 v = _mm512_add_ps(_mm512_maskz_loadu_ps(mask[h], into + e), _mm512_maskz_loadu_ps(mask[h], from + e));
-                _mm512_mask_storeu_ps(into + e, mask[h], v);
-            }
-        }
+    return (struct place){.at = g->offset + (int64_t)n * STEP * g->k + k * STEP, .line = g->k,
+                          .rows = g->n - n * STEP < STEP ? g->n - n * STEP : STEP, .columns = g->k - k * STEP};
+}
+
+static void load_block(const float *buffer, const struct place *p, float *c)
+{
+    __mmask16 lo = lanes16(p->columns), hi = lanes16(p->columns - 16);
+    const float *from = buffer + p->at;
+    for (int r = 0; r < p->rows; r++, from += p->line, c += 32) {
+        _mm512_storeu_ps(c, _mm512_maskz_loadu_ps(lo, from));
+        _mm512_storeu_ps(c + 16, _mm512_maskz_loadu_ps(hi, from + 16));
     }
 }
 
-/* All pieces of one task: panels [n0, n1) of outputs by [k0, k1) of inputs. c has a block for each. */
-static void gradient_tile(const struct gradient *g, int n0, int n1, int k0, int k1, float *c)
+static void store_block(float *buffer, const struct place *p, const float *c)
 {
-    int64_t steps = g->step[g->cut->pieces];
-    for (int i = 0; i < g->cut->pieces; i++) {
-        int first = g->step[i], all = g->step[i + 1] - first;
-        int chunk = all > LONG_STEPS ? CHUNK_STEPS : all;
-        int done = 0;
-        do {
-            int some = all - done < chunk ? all - done : chunk;
-            bool whole = chunk == all, last = done + some == all;
-            for (int k = k0; k < k1; k++) {
-                const uint16_t *b = g->packed_x + (k * steps + first + done) * TILE;
-                for (int n = n0; n < n1; n++) {
-                    float *sum = whole ? c : c + ((int64_t)(k - k0) * (n1 - n0) + (n - n0)) * TILE;
-                    g->p->block(STEP, some, g->packed_dy + (n * steps + first + done) * TILE, STEP * 2, TILE * 2, b,
-                                done > 0, sum);
-                    if (last)
-                        put_block(g->cut, i, sum, g->n - n * STEP < STEP ? g->n - n * STEP : STEP, g->k - k * STEP,
-                                  g->offset + (int64_t)n * STEP * g->k + k * STEP, g->k);
+    __mmask16 lo = lanes16(p->columns), hi = lanes16(p->columns - 16);
+    float *to = buffer + p->at;
+    for (int r = 0; r < p->rows; r++, to += p->line, c += 32) {
+        _mm512_mask_storeu_ps(to, lo, _mm512_loadu_ps(c));
+        _mm512_mask_storeu_ps(to + 16, hi, _mm512_loadu_ps(c + 16));
+    }
+}
+
+static void add_block(const float *from, float *to, int rows)
+{
+    for (int e = 0; e < rows * 32; e += 16)
+        _mm512_storeu_ps(to + e, _mm512_add_ps(_mm512_loadu_ps(to + e), _mm512_loadu_ps(from + e)));
+}
+
+/* The sums of one block in the thread's scratch: a slot for each buffer and one more for a sum that will be added. A slot is
+ * filled from its buffer when first needed, and written back, once, when all pieces are done. */
+struct slots {
+    float *c;         /* (buffers + 1, TILE) */
+    uint8_t *content; /* (buffers) */
+};
+enum { SLOT_EMPTY, SLOT_SUM, SLOT_MERGED };
+
+static void slot_load(const struct gradient *g, const struct place *p, const struct slots *s, int b)
+{
+    if (s->content[b] == SLOT_EMPTY)
+        load_block(g->cut->buffer[b], p, s->c + (int64_t)b * TILE);
+    s->content[b] = SLOT_SUM;
+}
+
+/* Where the sum of piece i is to be computed. */
+static float *slot_begin(const struct gradient *g, int i, const struct slots *s)
+{
+    return s->c + (int64_t)(g->cut->add[i] ? g->buffers : g->cut->to[i]) * TILE;
+}
+
+/* The sum of piece i is there: add it if it has to be, then do the piece's merges. */
+static void slot_end(const struct gradient *g, int i, const struct place *p, const struct slots *s)
+{
+    const struct grad_cut *cut = g->cut;
+    int to = cut->to[i];
+    if (cut->add[i]) {
+        slot_load(g, p, s, to);
+        add_block(s->c + (int64_t)g->buffers * TILE, s->c + (int64_t)to * TILE, p->rows);
+    }
+    s->content[to] = SLOT_SUM;
+    for (int32_t j = cut->merge_begin[i]; j < cut->merge_begin[i + 1]; j++) {
+        int into = cut->merge_to[j], from = cut->merge_from[j];
+        slot_load(g, p, s, into);
+        slot_load(g, p, s, from);
+        add_block(s->c + (int64_t)from * TILE, s->c + (int64_t)into * TILE, p->rows);
+        s->content[from] = SLOT_MERGED;
+    }
+}
+
+static void slots_store(const struct gradient *g, const struct place *p, const struct slots *s)
+{
+    for (int b = 0; b < g->buffers; b++) {
+        if (s->content[b] == SLOT_SUM)
+            store_block(g->cut->buffer[b], p, s->c + (int64_t)b * TILE);
+    }
+}
+
+/* All steps of piece i, `some` from step `done` of it, of block (n, k). */
+static void gradient_steps(const struct gradient *g, int i, int done, int some, int n, int k, float *sum)
+{
+    int64_t at = g->step[i] + done, steps = g->step[g->cut->pieces];
+    g->p->block(STEP, some, g->packed_dy + (n * steps + at) * TILE, STEP * 2, TILE * 2,
+                g->packed_x + (k * steps + at) * TILE, done > 0, sum);
+}
+
+/* One task: panels [n0, n1) of outputs by [k0, k1) of inputs. Few tokens: block by block, all pieces of one in the first
+ * cache, where the merges are cheap. Many: piece by piece, in chunks of steps, so that dy and x come from the second cache. */
+static void gradient_tile(const struct gradient *g, int n0, int n1, int k0, int k1, void *scratch)
+{
+    int pieces = g->cut->pieces, wide = n1 - n0, blocks = wide * (k1 - k0);
+    uint8_t *content = scratch;
+    float *c = (float *)(void *)((unsigned char *)scratch + content_bytes(g));
+    memset(content, SLOT_EMPTY, (size_t)(blocks * g->buffers));
+    for (int pass = 0; pass < (g->by_block ? blocks : 1); pass++) {
+        int first = g->by_block ? pass : 0, last = g->by_block ? pass + 1 : blocks;
+        for (int i = 0; i < pieces; i++) {
+            int all = g->step[i + 1] - g->step[i], done = 0;
+            do {
+                int some = !g->by_block && all - done > LONG_STEPS ? CHUNK_STEPS : all - done;
+                for (int b = first; b < last; b++) {
+                    int n = n0 + b % wide, k = k0 + b / wide;
+                    struct slots s = {c + (int64_t)(g->by_block ? 0 : b) * (g->buffers + 1) * TILE,
+                                      content + (int64_t)b * g->buffers};
+                    struct place p = place_of(g, n, k);
+                    gradient_steps(g, i, done, some, n, k, slot_begin(g, i, &s));
+                    if (done + some == all)
+                        slot_end(g, i, &p, &s);
+                    if (done + some == all && i == pieces - 1)
+                        slots_store(g, &p, &s);
                 }
-            }
-            done += some;
-        } while (done < all);
+                done += some;
+            } while (done < all);
+        }
     }
 }
 
@@ -446,7 +522,7 @@ static void gradient_bias(const struct gradient *g, int n)
             for (int r = 0; r < 16; r++)
                 column[half * 16 + r] = _mm512_reduce_add_ps(sum[r]);
         }
-        put_block(g->cut, i, column, 1, g->n - n * STEP, g->bias_offset + (int64_t)n * STEP, 0);
+        cpu_cut_put(g->cut, i, column, g->bias_offset + (int64_t)n * STEP, g->n - n * STEP < STEP ? g->n - n * STEP : STEP);
     }
 }
 
@@ -477,6 +553,9 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
     g.packed_dy = (uint16_t *)(void *)(memory + header);
     g.packed_x = g.packed_dy + (int64_t)panels_n * steps * TILE;
     /* Tiles as large as the second cache likes, but enough of them for all threads. */
+    g.buffers = cpu_cut_buffers(cut);
+    if (g.buffers > 2)
+        g.tile_k = 6;
     while ((g.tile_n > 1 || g.tile_k > 1) &&
            ((panels_n + g.tile_n - 1) / g.tile_n) * ((panels_k + g.tile_k - 1) / g.tile_k) < 3 * threads) {
         if (g.tile_k > 2 * g.tile_n || g.tile_n == 1)
@@ -485,10 +564,12 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
             g.tile_n = (g.tile_n + 1) / 2;
     }
     int tiles_n = (panels_n + g.tile_n - 1) / g.tile_n, tiles_k = (panels_k + g.tile_k - 1) / g.tile_k;
-    TRY(cpu_scratch_reserve(ctx, (size_t)(g.tile_n * g.tile_k) * TILE * sizeof(float)));
+    g.by_block = (g.tile_n + g.tile_k) * steps * TILE * (int64_t)sizeof(uint16_t) <= 1 << 20;
+    size_t slots = (size_t)(g.by_block ? 1 : g.tile_n * g.tile_k) * (size_t)(g.buffers + 1);
+    TRY(cpu_scratch_reserve(ctx, content_bytes(&g) + slots * TILE * sizeof(float)));
 #pragma omp parallel num_threads(threads)
     {
-        float *c = cpu_scratch(ctx);
+        void *scratch = cpu_scratch(ctx);
         if (p->amx)
             block_amx_begin();
 #pragma omp for schedule(static)
@@ -503,7 +584,7 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
         for (int task = 0; task < tiles_n * tiles_k; task++) {
             int n0 = task / tiles_k * g.tile_n, k0 = task % tiles_k * g.tile_k;
             gradient_tile(&g, n0, n0 + g.tile_n < panels_n ? n0 + g.tile_n : panels_n, k0,
-                          k0 + g.tile_k < panels_k ? k0 + g.tile_k : panels_k, c);
+                          k0 + g.tile_k < panels_k ? k0 + g.tile_k : panels_k, scratch);
         }
         if (bias_offset >= 0) {
 #pragma omp for schedule(dynamic)

@@ -37,6 +37,8 @@ struct cpu_rows {
                           float *dgamma, float *dbeta);
     /* to[e] += x[e]. */
     void (*add)(int64_t n, const float *x, float *to);
+    /* Zeros past the caches: tables are large and read much later. */
+    void (*zero)(int64_t n, float *to);
     void (*activate)(enum activation kind, int64_t n, const act *x, act *y);
     void (*activate_backward)(enum activation kind, int64_t n, const act *x, const act *dy, act *dx);
     void (*adamw)(const struct adamw_step *step, int64_t n, const float *gradient, float *w, float *m, float *v);

@@ -147,6 +147,11 @@ static void add(int64_t n, const float *x, float *to)
         to[e] += x[e];
 }
 
+static void zero(int64_t n, float *to)
+{
+    memset(to, 0, (size_t)n * sizeof *to);
+}
+
 static inline float polynomial(const float *c, int terms, float t)
 {
     float r = c[0];
@@ -270,6 +275,7 @@ const struct cpu_rows ROWS_TABLE = {
     .norm = norm,
     .norm_backward = norm_backward,
     .add = add,
+    .zero = zero,
     .activate = activate,
     .activate_backward = activate_backward,
     .adamw = adamw,

@@ -220,6 +220,18 @@ static void add(int64_t n, const float *x, float *to)
     FOR_LANES(n, { put_float(to + e, m, _mm512_add_ps(get_float(to + e, m), get_float(x + e, m))); });
 }
 
+static void zero(int64_t n, float *to)
+{
+    int64_t e = 0, first = (int64_t)((64 - ((uintptr_t)to & 63)) & 63) / (int64_t)sizeof *to;
+    for (; e < n && e < first; e++)
+        to[e] = 0.0f;
+    for (; e + 16 <= n; e += 16)
+        _mm512_stream_ps(to + e, _mm512_setzero_ps());
+    for (; e < n; e++)
+        to[e] = 0.0f;
+    _mm_sfence(); /* before other threads may read them */
+}
+
 INLINE __m512 polynomial(const float *c, int terms, __m512 t)
 {
     __m512 r = _mm512_set1_ps(c[0]);
@@ -356,6 +368,7 @@ const struct cpu_rows ROWS_TABLE = {
     .norm = norm,
     .norm_backward = norm_backward,
     .add = add,
+    .zero = zero,
     .activate = activate,
     .activate_backward = activate_backward,
     .adamw = adamw,

@@ -13,16 +13,14 @@
 static inline void philox16_avx512(uint64_t key, __m512i c0, __m512i c1, __m512i c2, __m512i c3, __m512i v[4])
 {
     const __m512i m0 = _mm512_set1_epi32((int)0xD2511F53u), m1 = _mm512_set1_epi32((int)0xCD9E8D57u);
-    const __mmask16 odd = 0xAAAA;
+    const __mmask16 odd = 0xAAAA, even = 0x5555;
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
     for (int round = 0; round < 10; round++) {
-        /* 32 x 32 -> 64 exists for even lanes only: once as they are, once shifted down. */
-        __m512i p0e = _mm512_mul_epu32(c0, m0), p0o = _mm512_mul_epu32(_mm512_srli_epi64(c0, 32), m0);
-        __m512i p1e = _mm512_mul_epu32(c2, m1), p1o = _mm512_mul_epu32(_mm512_srli_epi64(c2, 32), m1);
-        __m512i hi0 = _mm512_mask_mov_epi32(_mm512_srli_epi64(p0e, 32), odd, p0o);
-        __m512i hi1 = _mm512_mask_mov_epi32(_mm512_srli_epi64(p1e, 32), odd, p1o);
-        __m512i lo0 = _mm512_mask_mov_epi32(p0e, odd, _mm512_slli_epi64(p0o, 32));
-        __m512i lo1 = _mm512_mask_mov_epi32(p1e, odd, _mm512_slli_epi64(p1o, 32));
+        /* 32 x 32 -> 64 exists for even lanes only: once as they are, once moved down; then the halves are put together. */
+        __m512i p0e = _mm512_mul_epu32(c0, m0), p0o = _mm512_mul_epu32(_mm512_shuffle_epi32(c0, 0xF5), m0);
+        __m512i p1e = _mm512_mul_epu32(c2, m1), p1o = _mm512_mul_epu32(_mm512_shuffle_epi32(c2, 0xF5), m1);
+        __m512i hi0 = _mm512_mask_shuffle_epi32(p0o, even, p0e, 0xF5), lo0 = _mm512_mask_shuffle_epi32(p0e, odd, p0o, 0xA0);
+        __m512i hi1 = _mm512_mask_shuffle_epi32(p1o, even, p1e, 0xF5), lo1 = _mm512_mask_shuffle_epi32(p1e, odd, p1o, 0xA0);
         c0 = _mm512_ternarylogic_epi32(hi1, c1, _mm512_set1_epi32((int)k0), 0x96); /* xor of three */
         c1 = lo1;
         c2 = _mm512_ternarylogic_epi32(hi0, c3, _mm512_set1_epi32((int)k1), 0x96);
