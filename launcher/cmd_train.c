@@ -471,7 +471,7 @@ enum status command_train(struct session *session)
     struct run run;
     bool finished = false;
     int64_t done_before = 0;
-    char token[64], *cache = NULL;
+    char *cache = NULL;
     enum status st = STATUS_OK;
     TRY(session_need("out", config->out, "the folder of the run"));
     TRY(session_compute(session));
@@ -495,9 +495,10 @@ enum status command_train(struct session *session)
     if (comm_rank(world) == 0) {
         st = write_start(&run);
         if (st == STATUS_OK)
-            st = checkpoint_fence(config->out, token);
+            st = checkpoint_fence(config->out, run.fence);
     }
     TRY_GOTO(done, comm_agree(world, st));
+    TRY_GOTO(done, comm_broadcast(world, run.fence, sizeof run.fence, 0)); /* leaders of other groups commit, too */
     st = run.folds > 0 ? train_folds(&run) : train_once(&run);
 done:
     run_close(&run);

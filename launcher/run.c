@@ -263,6 +263,7 @@ void run_trial_opts(struct run *run, const struct run_rows *rows, int fold, stru
         .select = {eval->ds, &eval->targets, rows->select, rows->select_count},
         .score = {eval->ds, &eval->targets, rows->score, rows->score_count},
         .select_best = fold < 0 || config->cv.select != CONFIG_SELECT_LAST,
+        .fence = run->fence[0] == '\0' ? NULL : run->fence,
         .folder = folder,
         .fold = fold,
         .seed = fold < 0 ? seed : random_key(seed, RANDOM_FOLD, (uint64_t)fold + 1, 0),

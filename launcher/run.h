@@ -28,6 +28,7 @@ struct run {
     char *fold_table;            /* classes x folds, for people; owned */
     uint64_t identity;           /* hash of all that can change the result */
     int group_ranks;             /* ranks of one trial */
+    char fence[64];              /* token of run.lock: who writes in out; "" before the run has started */
 };
 
 /* Open everything data.train, data.eval and the model name. cache: folder for prepared text. Collective. */

@@ -513,7 +513,10 @@ static enum status between_steps(struct trial *t, uint32_t flags, bool *stop)
     if (!*stop && !publish && (flags & FLAG_SAVE) == 0 && !due(&config->checkpoint.every, at->step, &t->plan))
         return STATUS_OK;
     TRY(trial_save(t, publish));
-    if (publish && t->write_failures > 0 && !*stop) { /* it was not saved, so it cannot be the best */
+    if (*stop && t->write_failures > 0)
+        return status_fail(STATUS_IO, "stopped at step %lld, whose checkpoint could not be saved; the one before stays",
+                           (long long)at->step);
+    if (publish && t->write_failures > 0) { /* it was not saved, so it cannot be the best */
         at->best_step = old_best;
         at->best_score = old_score;
     }

@@ -41,6 +41,7 @@ struct trial_opts {
     struct trial_rows select; /* rows that are evaluated while training and choose the best; count 0: none */
     struct trial_rows score;  /* rows that the chosen weights are scored on at the end; count 0: none */
     bool select_best;         /* publish the best of the evaluations; false: the last */
+    const char *fence;        /* token of run.lock in config->out, checked before each commit; NULL: none */
     const char *folder;       /* where checkpoint-<step>, best and log.jsonl go */
     int fold;                 /* for the log; -1: no cross-validation */
     uint64_t seed;            /* of this trial: weights, order, dropout */

@@ -279,6 +279,12 @@ done:
     return st;
 }
 
+/* Another start may own the folder by now: it is asked before its files are touched, and once more before a rename. */
+static enum status check_fence(const struct trial_opts *opts)
+{
+    return opts->fence == NULL ? STATUS_OK : checkpoint_check_fence(opts->config->out, opts->fence);
+}
+
 static enum status commit(struct trial *t, const char *name, bool publish, uint64_t hash)
 {
     const struct trial_opts *opts = t->opts;
@@ -287,6 +293,8 @@ static enum status commit(struct trial *t, const char *name, bool publish, uint6
                               json_hex64(hash), "config_hash", json_hex64(opts->config_hash), "backend",
                               opts->kernels->name, "ranks", comm_size(t->group));
     enum status st = extra == NULL ? status_fail(STATUS_NOMEM, "no memory for the manifest") : run_log_sync(t->log);
+    if (st == STATUS_OK)
+        st = check_fence(opts);
     if (st == STATUS_OK)
         st = checkpoint_commit(opts->folder, name, extra);
     if (st == STATUS_OK && publish)
@@ -311,6 +319,8 @@ enum status trial_save(struct trial *t, bool publish)
     comm_mark(t->at.step, "checkpoint");
     TRY_GOTO(done, trial_hash(t, &hash));
     st = str_addf(&name, "checkpoint-%lld", (long long)t->at.step);
+    if (st == STATUS_OK && t->leader)
+        st = check_fence(opts);
     if (st == STATUS_OK && t->leader)
         st = folder_make(opts->folder);
     if (st == STATUS_OK && t->leader)
@@ -353,6 +363,43 @@ done:
 }
 
 /* ---- restoring ---- */
+
+/* The step whose weights best/ should hold by now; -1: none yet. */
+static int64_t published_step(const struct trial *t)
+{
+    if (t->opts->select_best && t->opts->select.count > 0)
+        return t->at.best_step;
+    return t->at.step == t->plan.steps || t->at.stopped ? t->at.step : -1;
+}
+
+/*
+ * Leader: finish what a crash cut short after a commit. best/ is made of a committed checkpoint, and may be missing or
+ * older than the state says; removed checkpoints may lie about. Where the best checkpoint is gone as well, the next
+ * evaluation takes its place: that happens when a damaged checkpoint was passed over, and then repeats what it chose.
+ */
+static enum status repair(struct trial *t)
+{
+    const struct trial_opts *opts = t->opts;
+    int64_t protect[2] = {t->at.best_step, t->at.step}, wanted = published_step(t), found = -1;
+    json_t *manifest = NULL;
+    if (wanted >= 0) {
+        if (checkpoint_manifest(opts->folder, "best", &manifest) == STATUS_OK)
+            found = json_integer_value(json_object_get(manifest, "step"));
+        json_decref(manifest);
+    }
+    enum status st = found == wanted ? STATUS_OK : checkpoint_publish(opts->folder, wanted, "best");
+    if (st != STATUS_OK && t->at.step < t->plan.steps && !t->at.stopped) {
+        log_warning("the best weights so far, of step %lld, are lost: %s; the next evaluation takes their place",
+                    (long long)wanted, status_message());
+        t->at.best_step = -1;
+        t->at.best_score = NAN;
+        t->at.without_gain = 0;
+        st = STATUS_OK;
+    }
+    if (st == STATUS_OK && checkpoint_retain(opts->folder, (int)t->config->checkpoint.keep, protect, 2) != STATUS_OK)
+        log_warning("%s", status_message());
+    return st;
+}
 
 enum status trial_restore(struct trial *t)
 {
@@ -402,6 +449,10 @@ enum status trial_restore(struct trial *t)
     if (st == STATUS_OK)
         st = read_state(t, folder);
     TRY_GOTO(done, comm_agree(t->group, st));
+    TRY_GOTO(done, comm_agree(t->group, t->leader ? repair(t) : STATUS_OK));
+    TRY_GOTO(done, comm_broadcast(t->group, &t->at.best_step, sizeof t->at.best_step, 0));
+    TRY_GOTO(done, comm_broadcast(t->group, &t->at.best_score, sizeof t->at.best_score, 0));
+    TRY_GOTO(done, comm_broadcast(t->group, &t->at.without_gain, sizeof t->at.without_gain, 0));
     if (t->leader)
         log_info("resuming %s at step %lld of %lld", opts->folder, (long long)t->at.step, (long long)t->plan.steps);
 done:
