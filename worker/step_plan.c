@@ -113,9 +113,9 @@ static enum status plan_ranks(struct step_plan *plan, const struct step_opts *op
 
 static enum status plan_memory(struct step_plan *plan, int pieces, int leaves)
 {
-    if (pieces + 1 > plan->piece_capacity_) {
+    int need = 2 * (pieces + 1); /* token, row and merge_begin have one entry more per pass than pieces */
+    if (need > plan->piece_capacity_) {
         int32_t **const arrays[] = {&plan->token_, &plan->row_, &plan->to_, &plan->merge_begin_};
-        int need = 2 * (pieces + 1); /* token, row and merge_begin have one entry more per pass than pieces */
         for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) {
             int capacity = plan->piece_capacity_;
             TRY(make_room(arrays[i], &capacity, need, sizeof **arrays[i]));
