@@ -289,7 +289,7 @@ static enum status read_header(struct safetensors *file, int index)
         }
         file->count++;
     }
-    st = check_tiling(file->tensors + first, file->count - first, data_start, data_bytes);
+    st = check_tiling(first < file->count ? file->tensors + first : NULL, file->count - first, data_start, data_bytes);
 done:
     mem_free(bytes);
     return st;

@@ -383,6 +383,8 @@ static enum status add_steps(const struct check *check, struct str *out)
     TRY(str_addf(out, "training      %lld rows in batches of %lld: %lld steps an epoch, %lld steps, %lld of them warm-up\n",
                  (long long)planned->rows, (long long)config->train.batch_size, (long long)plan->steps_per_epoch,
                  (long long)plan->steps, (long long)plan->warmup));
+    TRY(str_addf(out, "passes        of at most %lld tokens and %d rows\n", (long long)plan->max_pass_tokens,
+                 plan->max_pass_rows));
     return str_addf(out, "tokens        %lld an epoch, %lld in all; padded batches would waste %.1f %% of their slots\n",
                     (long long)check->per_epoch, (long long)plan->tokens, 100.0 * check->padding);
 }
@@ -394,11 +396,11 @@ static enum status add_memory(const struct check *check, struct str *out)
     double gb = check->run.config->train.memory_limit_gb;
     double limit = gb > 0.0 ? gb * 1e9 : (double)device_memory_bytes(check->session->device);
     int local = comm_local_size(check->session->world);
-    TRY(str_addf(out, "memory        %.2f GB a rank: weights %.2f, gradients %.2f (%d buffer%s), activations %.2f (%lld "
-                      "tokens a pass%s), workspace %.2f, optimizer and messages %.2f\n",
+    TRY(str_addf(out, "memory        %.2f GB a rank: weights %.2f, gradients %.2f (%d buffer%s), activations %.2f%s, "
+                      "workspace %.2f, optimizer and messages %.2f\n",
                  (double)plan->memory_bytes / 1e9, (double)m->weights / 1e9, (double)m->gradients / 1e9,
                  plan->gradient_buffers, plan->gradient_buffers == 1 ? "" : "s", (double)m->activations / 1e9,
-                 (long long)plan->max_pass_tokens, plan->recompute ? ", recomputed" : "", (double)m->workspace / 1e9,
+                 plan->recompute ? " (recomputed)" : "", (double)m->workspace / 1e9,
                  (double)(plan->memory_bytes - m->total) / 1e9));
     return str_addf(out, "              %.2f GB for %d rank%s on this node, which has %.2f GB%s\n",
                     (double)plan->memory_bytes * local / 1e9, local, local == 1 ? "" : "s", limit / 1e9,

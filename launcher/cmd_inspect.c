@@ -5,7 +5,6 @@
  * the command's status, so that scripts see it. Names and texts come from files nobody has checked: they are printed
  * without control characters, which could drive a terminal.
  */
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +24,7 @@
 #include "launcher/keys.h"
 #include "worker/source.h"
 
-enum { LABEL_LINES = 50, TEXT_LINES = 3, TEXT_WIDTH = 60, JSON_LIMIT = 64 << 20 };
+enum { LABEL_LINES = 50, TEXT_LINES = 3, TEXT_WIDTH = 60, JSON_LIMIT = 64 << 20, UNCUT = 1 << 22 };
 
 /* One path: what is said about it, and the first damage that was found. */
 struct report {
@@ -202,7 +201,7 @@ static enum status describe_dataset(struct report *report, struct dataset *ds)
 
 static enum status inspect_dataset(struct report *report, const char *path)
 {
-    struct dataset_opts opts = {.path = path, .max_length = INT_MAX};
+    struct dataset_opts opts = {.path = path, .max_length = UNCUT}; /* more than any text has */
     struct dataset *ds;
     TRY(dataset_open(&opts, &ds));
     enum status st = describe_dataset(report, ds);
@@ -373,7 +372,7 @@ static enum status add_state(struct report *report, const char *folder)
         return add_unread(report, st, "state");
     const char *metric = json_string_value(json_object_get(state, "metric"));
     metric = metric == NULL ? "score" : metric;
-    TRY_GOTO(done, str_addf(out, "  step         %lld of %lld, epoch %lld and %lld steps of the next; %lld tokens, %.1f s\n",
+    TRY_GOTO(done, str_addf(out, "  step         %lld of %lld: %lld epochs and %lld steps; %lld tokens, %.1f s\n",
                             whole(state, "step"), whole(state, "steps"), whole(state, "epoch"),
                             whole(state, "step_in_epoch"), whole(state, "tokens"),
                             json_number_value(json_object_get(state, "seconds"))));

@@ -48,9 +48,10 @@ static enum status copy_number(const char *p, size_t n, const char *name, int li
 {
     char word[32];
     TRY(str_add(out, p, n));
-    size_t digits = n - (p[0] == '-' || p[0] == '+');
-    if (strspn(p + (n - digits), "0123456789") < digits)
-        return STATUS_OK; /* a float, hexadecimal, or has its L */
+    for (size_t i = p[0] == '-' || p[0] == '+'; i < n; i++) {
+        if (!isdigit((unsigned char)p[i]))
+            return STATUS_OK; /* a float, hexadecimal, or has its L */
+    }
     if (n < sizeof word) {
         memcpy(word, p, n);
         word[n] = '\0';

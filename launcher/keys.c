@@ -304,9 +304,8 @@ enum status keys_document(bool markdown, struct str *out)
     char group[32] = "?";
     if (markdown)
         TRY(str_addf(out, "# Configuration keys\n\nMade by `cohort help keys=markdown`; do not edit. A key is given in "
-                          "a libconfig file (`optim: { lr = 3e-5; };` or `optim.lr = 3e-5;` as `key=value` on the "
-                          "command line, which wins). Keys marked * cannot change a result and may differ when a run "
-                          "is resumed.\n"));
+                          "a libconfig file (`optim: { lr = 3e-5; };`) or on the command line (`optim.lr=3e-5`), "
+                          "which wins. Keys marked * cannot change a result and may differ when a run is resumed.\n"));
     for (size_t i = 0; i < keys_count; i++) {
         const struct key *key = &keys[i];
         size_t n = strchr(key->name, '.') == NULL ? 0 : strcspn(key->name, ".");
