@@ -64,23 +64,20 @@ static enum status decide_loss(const struct run_config *config, struct task_spec
 
 static enum status decide_metric(const struct run_config *config, struct task_spec *task)
 {
+    static const char *const kinds[] = {"classes", "multi-label data", "regression"};
     task->metric = metric_default(task->task);
     if (config->eval.metric[0] == '\0')
         return STATUS_OK;
     if (!metric_find(config->eval.metric, &task->metric))
         return status_fail(STATUS_CONFIG, "eval.metric=%s is not a metric; cohort help keys lists them",
                            config->eval.metric);
-    bool regression = task->metric == METRIC_MSE || task->metric == METRIC_MAE || task->metric == METRIC_PEARSON ||
-                      task->metric == METRIC_SPEARMAN || task->metric == METRIC_R2;
-    bool binary = task->metric == METRIC_F1 || task->metric == METRIC_PRECISION || task->metric == METRIC_RECALL;
-    if (task->metric != METRIC_LOSS && regression != (task->task == TASK_REGRESSION))
-        return status_fail(STATUS_CONFIG, "eval.metric=%s does not fit %s", config->eval.metric,
-                           task->task == TASK_REGRESSION ? "regression" : "classes");
-    if (binary && (task->task != TASK_CLASSES || task->classes != 2))
+    if (metric_is_of(task->metric, task->task, task->classes))
+        return STATUS_OK;
+    if (task->task == TASK_CLASSES && metric_is_of(task->metric, TASK_CLASSES, 2))
         return status_fail(STATUS_CONFIG,
                            "eval.metric=%s is of two classes, this data has %d; macro_f1, micro_f1 or weighted_f1 fit",
                            config->eval.metric, task->classes);
-    return STATUS_OK;
+    return status_fail(STATUS_CONFIG, "eval.metric=%s does not fit %s", config->eval.metric, kinds[task->task]);
 }
 
 enum status task_decide(const struct run_config *config, const struct dataset_info *train, char *const *model_labels,
