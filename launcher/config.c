@@ -44,21 +44,26 @@ static size_t skip_quoted(const char *p, const char *end)
     return (size_t)(q - p);
 }
 
+/* A whole number beyond 32 bits gets an L, which makes libconfig read 64; one beyond 64 is refused. */
 static enum status copy_number(const char *p, size_t n, const char *name, int line, struct str *out)
 {
     char word[32];
+    size_t at = p[0] == '-' || p[0] == '+', suffix = 0;
+    bool hex = n > at + 2 && p[at] == '0' && (p[at + 1] == 'x' || p[at + 1] == 'X');
     TRY(str_add(out, p, n));
-    for (size_t i = p[0] == '-' || p[0] == '+'; i < n; i++) {
-        if (!isdigit((unsigned char)p[i]))
-            return STATUS_OK; /* a float, hexadecimal, or has its L */
+    while (suffix < 2 && suffix < n && p[n - 1 - suffix] == 'L')
+        suffix++;
+    for (at += hex ? 2 : 0; at < n - suffix; at++) {
+        if (hex ? !isxdigit((unsigned char)p[at]) : !isdigit((unsigned char)p[at]))
+            return STATUS_OK; /* a float */
     }
-    if (n < sizeof word) {
-        memcpy(word, p, n);
-        word[n] = '\0';
+    if (n - suffix < sizeof word) {
+        memcpy(word, p, n - suffix);
+        word[n - suffix] = '\0';
         errno = 0;
-        long long value = strtoll(word, NULL, 10);
+        long long value = strtoll(word, NULL, hex ? 16 : 10);
         if (errno == 0)
-            return value > INT32_MAX || value < INT32_MIN ? str_add(out, "L", 1) : STATUS_OK;
+            return suffix == 0 && (value > INT32_MAX || value < INT32_MIN) ? str_add(out, "L", 1) : STATUS_OK;
     }
     return status_fail(STATUS_CONFIG, "%s:%d: %.*s is too large for a whole number", name, line, (int)(n < 40 ? n : 40),
                        p);
@@ -68,6 +73,7 @@ static enum status prescan(const char *text, size_t n, const char *name, struct 
 {
     const char *p = text, *end = text + n;
     int line = 1, depth = 0;
+    bool open_line = false;
     if (n > FILE_LIMIT)
         return status_fail(STATUS_CONFIG, "%s has %zu bytes, wanted at most %d", name, n, FILE_LIMIT);
     if (memchr(text, '\0', n) != NULL)
@@ -75,6 +81,9 @@ static enum status prescan(const char *text, size_t n, const char *name, struct 
     while (p < end) {
         size_t length = skip_quoted(p, end);
         if (length > 0) {
+            if (*p == '/' && p[1] == '*' && (length < 4 || memcmp(p + length - 2, "*/", 2) != 0))
+                return status_fail(STATUS_CONFIG, "%s:%d: this comment has no end", name, line);
+            open_line = p + length == end && (*p == '#' || (*p == '/' && p[1] == '/'));
             TRY(str_add(out, p, length));
         } else if (*p == '@') {
             return status_fail(STATUS_CONFIG, "%s:%d: @include is not supported; give the keys on the command line", name,
@@ -95,7 +104,7 @@ static enum status prescan(const char *text, size_t n, const char *name, struct 
             line += p[i] == '\n';
         p += length;
     }
-    return str_add(out, "", 0);
+    return str_add(out, "\n", open_line); /* libconfig takes no comment that ends with the text */
 }
 
 static enum status unknown_key(const char *where, const char *name)

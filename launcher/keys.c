@@ -146,12 +146,12 @@ static enum status set_int(const struct key *key, const char *text, const char *
     int64_t value;
     double real;
     bool fits = parse_int64(text, &value);
-    if (!fits && parse_double(text, &real) && real == floor(real) && fabs(real) < 9e15) { /* 1e4 */
+    if (!fits && parse_double(text, &real) && real == floor(real) && fabs(real) <= 9e15) { /* 1e4 */
         value = (int64_t)real;
         fits = true;
     }
     if (!fits || (double)value < key->low || (double)value > key->high)
-        return status_fail(STATUS_CONFIG, "%s: %s is \"%s\", wanted a whole number from %.15g to %.15g", where,
+        return status_fail(STATUS_CONFIG, "%s: %s is \"%.200s\", wanted a whole number from %.15g to %.15g", where,
                            key->name, text, key->low, key->high);
     *out = value;
     return STATUS_OK;
@@ -171,7 +171,7 @@ static enum status set_choice(const struct key *key, const char *text, const cha
             break;
         p += length + 1;
     }
-    return status_fail(STATUS_CONFIG, "%s: %s is \"%s\", wanted one of %s", where, key->name, text, key->choices);
+    return status_fail(STATUS_CONFIG, "%s: %s is \"%.200s\", wanted one of %s", where, key->name, text, key->choices);
 }
 
 static enum status set_list(struct run_config *config, const struct key *key, const char *text, const char *where)
@@ -183,7 +183,7 @@ static enum status set_list(struct run_config *config, const struct key *key, co
         size_t n = strcspn(p, ",]) ");
         if (n > 0) {
             if (n >= sizeof word || *count == CONFIG_LIST)
-                return status_fail(STATUS_CONFIG, "%s: %s is \"%s\", wanted whole numbers: [0,2]", where, key->name,
+                return status_fail(STATUS_CONFIG, "%s: %s is \"%.200s\", wanted whole numbers: [0,2]", where, key->name,
                                    text);
             memcpy(word, p, n);
             word[n] = '\0';
@@ -214,14 +214,14 @@ enum status key_set(struct run_config *config, const struct key *key, const char
     case KEY_REAL: {
         double value;
         if (!parse_double(text, &value) || value < key->low || value > key->high)
-            return status_fail(STATUS_CONFIG, "%s: %s is \"%s\", wanted a number from %.15g to %.15g", where,
+            return status_fail(STATUS_CONFIG, "%s: %s is \"%.200s\", wanted a number from %.15g to %.15g", where,
                                key->name, text, key->low, key->high);
         memcpy(field, &value, sizeof value);
         return STATUS_OK;
     }
     case KEY_BOOL:
         if (!parse_bool(text, field))
-            return status_fail(STATUS_CONFIG, "%s: %s is \"%s\", wanted true or false", where, key->name, text);
+            return status_fail(STATUS_CONFIG, "%s: %s is \"%.200s\", wanted true or false", where, key->name, text);
         return STATUS_OK;
     case KEY_CHOICE:
         return set_choice(key, text, where, field);
@@ -230,7 +230,7 @@ enum status key_set(struct run_config *config, const struct key *key, const char
         every->epoch = strcmp(text, "epoch") == 0;
         every->steps = 0;
         if (!every->epoch && (!parse_int64(text, &every->steps) || every->steps < 0))
-            return status_fail(STATUS_CONFIG, "%s: %s is \"%s\", wanted a number of steps, or epoch", where, key->name,
+            return status_fail(STATUS_CONFIG, "%s: %s is \"%.200s\", wanted a number of steps, or epoch", where, key->name,
                                text);
         return STATUS_OK;
     }
