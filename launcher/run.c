@@ -89,6 +89,18 @@ static enum status cut_folds(struct run *run)
     return STATUS_OK;
 }
 
+/*
+ * cv.group_ranks=0: as many groups as divide the ranks and have a fold each, because a fold on fewer ranks spends less on
+ * sums. A function of ranks and folds alone, not of the folds that are run now: under `fixed` the bits depend on it.
+ */
+static int chosen_group(int ranks, int folds)
+{
+    int groups = ranks < folds ? ranks : folds;
+    while (ranks % groups != 0)
+        groups--;
+    return ranks / groups;
+}
+
 /* Everything local after the datasets are open. */
 static enum status settle(struct run *run)
 {
@@ -104,7 +116,9 @@ static enum status settle(struct run *run)
     }
     TRY(task_weigh_classes(&run->task, config->train.class_weights, &run->train.targets, NULL, run->train.info.rows));
     TRY(cut_folds(run));
-    run->group_ranks = config->cv.group_ranks == 0 || run->folds == 0 ? ranks : (int)config->cv.group_ranks;
+    run->group_ranks = run->folds == 0              ? ranks
+                       : config->cv.group_ranks == 0 ? chosen_group(ranks, run->folds)
+                                                     : (int)config->cv.group_ranks;
     run->group_ranks = run->group_ranks > ranks ? ranks : run->group_ranks;
     TRY(config_identity(config, run->group_ranks, &run->identity));
     run->identity = hash_combine(run->identity, run->train.info.content_hash);
