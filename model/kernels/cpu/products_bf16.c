@@ -110,7 +110,7 @@ fail:
 
 static inline __mmask16 lanes16(int64_t n)
 {
-    return n >= 16 ? 0xFFFF : n <= 0 ? 0 : (__mmask16)((1u << n) - 1u);
+    return (__mmask16)(n >= 16 ? 0xFFFFu : n <= 0 ? 0u : (1u << n) - 1u);
 }
 
 static inline __mmask32 lanes32(int64_t n)
@@ -242,9 +242,12 @@ struct job {
     const float *bias;
     int k, n; /* summed and output dimension */
     int chunk; /* steps of k at a time */
+    int group; /* panels at a time */
 };
 
-/* y = x B for `rows` lines and panels [first, last); c has room for the lines' blocks, pad for the lines. */
+/* y = x B for `rows` lines and panels [first, last). A block's lines stay in the first cache while a group of panels, which
+ * the second holds, goes by in order: 6 % faster than the other way round. c has room for a group's blocks, pad for the
+ * lines. */
 static void multiply(const struct job *j, const uint16_t *x, int rows, int first, int last, float *c, uint16_t *pad,
                      uint16_t *y)
 {
@@ -256,17 +259,20 @@ static void multiply(const struct job *j, const uint16_t *x, int rows, int first
         line = (int64_t)steps * STEP * 2;
     }
     const unsigned char *a = (const unsigned char *)x;
-    for (int p = first; p < last; p++) {
-        const uint16_t *b = j->b + (int64_t)p * steps * TILE;
-        for (int s = 0; s < steps; s += j->chunk) {
-            int n = steps - s < j->chunk ? steps - s : j->chunk;
-            for (int r = 0; r < rows; r += STEP) {
-                int lines = rows - r < STEP ? rows - r : STEP;
-                float *sum = j->chunk < steps ? c + r / STEP * TILE : c;
-                j->block(lines, n, a + r * line + s * STEP * 2, line, STEP * 2, b + (int64_t)s * TILE, s > 0, sum);
-                if (s + n == steps)
-                    store_lines(sum, lines, j->bias != NULL ? j->bias + p * STEP : NULL, j->n - p * STEP,
-                                y + (int64_t)r * j->n + p * STEP, j->n);
+    for (int p0 = first; p0 < last; p0 += j->group) {
+        int p1 = p0 + j->group < last ? p0 + j->group : last;
+        for (int r = 0; r < rows; r += STEP) {
+            int lines = rows - r < STEP ? rows - r : STEP;
+            for (int s = 0; s < steps; s += j->chunk) {
+                int n = steps - s < j->chunk ? steps - s : j->chunk;
+                for (int p = p0; p < p1; p++) {
+                    float *sum = j->chunk < steps ? c + (int64_t)(p - p0) * TILE : c;
+                    j->block(lines, n, a + r * line + s * STEP * 2, line, STEP * 2,
+                             j->b + ((int64_t)p * steps + s) * TILE, s > 0, sum);
+                    if (s + n == steps)
+                        store_lines(sum, lines, j->bias != NULL ? j->bias + p * STEP : NULL, j->n - p * STEP,
+                                    y + (int64_t)r * j->n + p * STEP, j->n);
+                }
             }
         }
     }
@@ -291,7 +297,9 @@ static enum status multiply_all(struct kernel_ctx *ctx, const uint16_t *b, int k
     int64_t bands = (rows + height - 1) / height;
     int wide = bands >= threads ? panels : (int)((panels * bands + threads - 1) / threads);
     int64_t columns = (panels + wide - 1) / wide;
-    size_t c_bytes = (size_t)(height / STEP) * TILE * sizeof(float);
+    job.group = 512 * 1024 / (steps * TILE * 2);
+    job.group = job.group < 1 ? 1 : job.group;
+    size_t c_bytes = (size_t)job.group * TILE * sizeof(float);
     size_t pad_bytes = k % STEP != 0 ? (size_t)(height * steps * STEP) * sizeof(uint16_t) : 0;
     TRY(cpu_scratch_reserve(ctx, c_bytes + pad_bytes));
 #pragma omp parallel num_threads(threads)
@@ -349,7 +357,48 @@ static size_t content_bytes(const struct gradient *g)
     return (size_t)round_up((int64_t)g->tile_n * g->tile_k * g->buffers, 64);
 }
 
-/* Pack lines [t0, t1) (at most 32) as step s: dy with outputs as lines, x with pairs of lines side by side. */
+/* 32 lines of 32 elements, `line` apart, transposed to 32 lines of 32. Four groups of eight lines are put side by side by
+ * the loads (which is free beside shuffles), so that a transposition of 8 x 8 in each quarter of the vectors is all. */
+static void transpose_lines(const uint16_t *from, int64_t line, uint16_t *to)
+{
+    for (int c = 0; c < 4; c++, from += 8) {
+        __m512i r[8], t[8];
+        for (int i = 0; i < 8; i++) {
+            const uint16_t *p = from + i * line;
+            __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)p));
+            v = _mm512_mask_broadcast_i32x4(v, 0x00F0, _mm_loadu_si128((const __m128i *)(const void *)(p + 8 * line)));
+            v = _mm512_mask_broadcast_i32x4(v, 0x0F00, _mm_loadu_si128((const __m128i *)(const void *)(p + 16 * line)));
+            r[i] = _mm512_mask_broadcast_i32x4(v, 0xF000, _mm_loadu_si128((const __m128i *)(const void *)(p + 24 * line)));
+        }
+        for (int i = 0; i < 4; i++) {
+            t[2 * i] = _mm512_unpacklo_epi16(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_epi16(r[2 * i], r[2 * i + 1]);
+        }
+        for (int i = 0; i < 2; i++) {
+            r[4 * i] = _mm512_unpacklo_epi32(t[4 * i], t[4 * i + 2]);
+            r[4 * i + 1] = _mm512_unpackhi_epi32(t[4 * i], t[4 * i + 2]);
+            r[4 * i + 2] = _mm512_unpacklo_epi32(t[4 * i + 1], t[4 * i + 3]);
+            r[4 * i + 3] = _mm512_unpackhi_epi32(t[4 * i + 1], t[4 * i + 3]);
+        }
+        for (int i = 0; i < 4; i++) {
+            _mm512_storeu_si512(to + (8 * c + 2 * i) * STEP, _mm512_unpacklo_epi64(r[i], r[4 + i]));
+            _mm512_storeu_si512(to + (8 * c + 2 * i + 1) * STEP, _mm512_unpackhi_epi64(r[i], r[4 + i]));
+        }
+    }
+}
+
+/* 32 lines of 32 elements as B: pairs of lines side by side. Columns come in the order of the instruction, 0-3, 8-11, 16-19,
+ * 24-27 in the first tile and the others in the second; load_block() and store_block() know. */
+static void pair_lines(const uint16_t *from, int64_t line, uint16_t *to)
+{
+    for (int i = 0; i < 16; i++) {
+        __m512i x = _mm512_loadu_si512(from + 2 * i * line), y = _mm512_loadu_si512(from + (2 * i + 1) * line);
+        _mm512_storeu_si512(to + 32 * i, _mm512_unpacklo_epi16(x, y));
+        _mm512_storeu_si512(to + 512 + 32 * i, _mm512_unpackhi_epi16(x, y));
+    }
+}
+
+/* Pack lines [t0, t1) (at most 32) as step s: dy transposed, x in pairs; zeros where there is nothing. */
 static void pack_tokens(const struct gradient *g, int s, int64_t t0, int64_t t1)
 {
     int64_t steps = g->step[g->cut->pieces];
@@ -359,21 +408,21 @@ static void pack_tokens(const struct gradient *g, int s, int64_t t0, int64_t t1)
         for (int p = 0; p * STEP < width[which]; p++) {
             uint16_t *to = (which == 0 ? g->packed_dy : g->packed_x) + (p * steps + s) * TILE;
             const uint16_t *corner = from[which] + t0 * width[which] + p * STEP;
-            __mmask32 columns = lanes32(width[which] - p * STEP);
-            __m512i word[STEP]; /* pair of lines i: columns 0-15 in i, 16-31 in 16 + i */
-            for (int i = 0; i < 16; i++) {
-                __mmask32 a = t0 + 2 * i < t1 ? columns : 0, b = t0 + 2 * i + 1 < t1 ? columns : 0;
-                const uint16_t *pair = corner + (int64_t)2 * i * width[which];
-                __m512i x = a != 0 ? _mm512_maskz_loadu_epi16(a, pair) : _mm512_setzero_si512();
-                __m512i y = b != 0 ? _mm512_maskz_loadu_epi16(b, pair + width[which]) : _mm512_setzero_si512();
-                interleave(x, y, &word[i], &word[16 + i]);
+            int64_t line = width[which];
+            uint16_t edge[TILE];
+            if (t1 - t0 < STEP || width[which] - p * STEP < STEP) {
+                __mmask32 columns = lanes32(width[which] - p * STEP);
+                for (int64_t i = 0; i < STEP; i++) {
+                    __m512i v = t0 + i < t1 ? _mm512_maskz_loadu_epi16(columns, corner + i * line) : _mm512_setzero_si512();
+                    _mm512_storeu_si512(edge + i * STEP, v);
+                }
+                corner = edge;
+                line = STEP;
             }
-            if (which == 0) {
-                transpose16(word);
-                transpose16(word + 16);
-            }
-            for (int i = 0; i < STEP; i++)
-                _mm512_storeu_si512(to + 32 * i, word[i]);
+            if (which == 0)
+                transpose_lines(corner, line, to);
+            else
+                pair_lines(corner, line, to);
         }
     }
 }
@@ -392,21 +441,27 @@ static struct place place_of(const struct gradient *g, int n, int k)
 
 static void load_block(const float *buffer, const struct place *p, float *c)
 {
+    const __m512i first = _mm512_set_epi32(27, 26, 25, 24, 19, 18, 17, 16, 11, 10, 9, 8, 3, 2, 1, 0);
+    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(4));
     __mmask16 lo = lanes16(p->columns), hi = lanes16(p->columns - 16);
     const float *from = buffer + p->at;
     for (int r = 0; r < p->rows; r++, from += p->line, c += 32) {
-        _mm512_storeu_ps(c, _mm512_maskz_loadu_ps(lo, from));
-        _mm512_storeu_ps(c + 16, _mm512_maskz_loadu_ps(hi, from + 16));
+        __m512 x = _mm512_maskz_loadu_ps(lo, from), y = _mm512_maskz_loadu_ps(hi, from + 16);
+        _mm512_storeu_ps(c, _mm512_permutex2var_ps(x, first, y));
+        _mm512_storeu_ps(c + 16, _mm512_permutex2var_ps(x, second, y));
     }
 }
 
 static void store_block(float *buffer, const struct place *p, const float *c)
 {
+    const __m512i first = _mm512_set_epi32(23, 22, 21, 20, 7, 6, 5, 4, 19, 18, 17, 16, 3, 2, 1, 0);
+    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
     __mmask16 lo = lanes16(p->columns), hi = lanes16(p->columns - 16);
     float *to = buffer + p->at;
     for (int r = 0; r < p->rows; r++, to += p->line, c += 32) {
-        _mm512_mask_storeu_ps(to, lo, _mm512_loadu_ps(c));
-        _mm512_mask_storeu_ps(to + 16, hi, _mm512_loadu_ps(c + 16));
+        __m512 x = _mm512_loadu_ps(c), y = _mm512_loadu_ps(c + 16);
+        _mm512_mask_storeu_ps(to, lo, _mm512_permutex2var_ps(x, first, y));
+        _mm512_mask_storeu_ps(to + 16, hi, _mm512_permutex2var_ps(x, second, y));
     }
 }
 
@@ -485,7 +540,7 @@ static void gradient_tile(const struct gradient *g, int n0, int n1, int k0, int 
         for (int i = 0; i < pieces; i++) {
             int all = g->step[i + 1] - g->step[i], done = 0;
             do {
-                int some = !g->by_block && all - done > LONG_STEPS ? CHUNK_STEPS : all - done;
+                int some = all - done > LONG_STEPS ? CHUNK_STEPS : all - done;
                 for (int b = first; b < last; b++) {
                     int n = n0 + b % wide, k = k0 + b / wide;
                     struct slots s = {c + (int64_t)(g->by_block ? 0 : b) * (g->buffers + 1) * TILE,
@@ -564,7 +619,10 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
             g.tile_n = (g.tile_n + 1) / 2;
     }
     int tiles_n = (panels_n + g.tile_n - 1) / g.tile_n, tiles_k = (panels_k + g.tile_k - 1) / g.tile_k;
-    g.by_block = (g.tile_n + g.tile_k) * steps * TILE * (int64_t)sizeof(uint16_t) <= 1 << 20;
+    int longest = 0;
+    for (int i = 0; i < pieces; i++)
+        longest = step[i + 1] - step[i] > longest ? step[i + 1] - step[i] : longest;
+    g.by_block = longest <= LONG_STEPS && (g.tile_n + g.tile_k) * steps * TILE * (int64_t)sizeof(uint16_t) <= 1 << 20;
     size_t slots = (size_t)(g.by_block ? 1 : g.tile_n * g.tile_k) * (size_t)(g.buffers + 1);
     TRY(cpu_scratch_reserve(ctx, content_bytes(&g) + slots * TILE * sizeof(float)));
 #pragma omp parallel num_threads(threads)

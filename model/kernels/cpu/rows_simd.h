@@ -144,7 +144,7 @@ static void norm(int64_t n, const float *s, const float *gamma, const float *bet
             sum[i] = _mm512_add_ps(sum[i], _mm512_loadu_ps(s + e + 16 * i));
     }
     for (int i = 0; e < n; i++, e += 16) {
-        __mmask16 m = n - e >= 16 ? FULL : (__mmask16)((1u << (n - e)) - 1u);
+        __mmask16 m = (__mmask16)(n - e >= 16 ? 0xFFFFu : (1u << (n - e)) - 1u);
         sum[i] = _mm512_add_ps(sum[i], _mm512_maskz_loadu_ps(m, s + e));
     }
     float average = fold(sum) / (float)n;
@@ -156,7 +156,7 @@ static void norm(int64_t n, const float *s, const float *gamma, const float *bet
         }
     }
     for (int i = 0; e < n; i++, e += 16) {
-        __mmask16 m = n - e >= 16 ? FULL : (__mmask16)((1u << (n - e)) - 1u);
+        __mmask16 m = (__mmask16)(n - e >= 16 ? 0xFFFFu : (1u << (n - e)) - 1u);
         __m512 v = _mm512_maskz_sub_ps(m, _mm512_maskz_loadu_ps(m, s + e), mu);
         square[i] = _mm512_fmadd_ps(v, v, square[i]);
     }
@@ -203,7 +203,7 @@ static void norm_backward(int64_t n, const act *sum, float mean, float rstd, con
         e += 16;
     }
     for (int i = 0; e < n; i++, e += 16) {
-        __mmask16 m = n - e >= 16 ? FULL : (__mmask16)((1u << (n - e)) - 1u);
+        __mmask16 m = (__mmask16)(n - e >= 16 ? 0xFFFFu : (1u << (n - e)) - 1u);
         STEP_BACKWARD(i, m);
     }
 #undef STEP_BACKWARD
@@ -351,7 +351,7 @@ static double square_sum(int64_t n, const float *x)
         }
     }
     for (int i = 0; e < n; i++, e += 8) {
-        __mmask8 m = n - e >= 8 ? 0xFF : (__mmask8)((1u << (n - e)) - 1u);
+        __mmask8 m = (__mmask8)(n - e >= 8 ? 0xFFu : (1u << (n - e)) - 1u);
         __m512d v = _mm512_cvtps_pd(_mm256_maskz_loadu_ps(m, x + e));
         s[i] = _mm512_fmadd_pd(v, v, s[i]);
     }
