@@ -51,6 +51,34 @@ static enum status remove_run(const char *folder)
     return st;
 }
 
+/*
+ * Whether something was trained in folder: a start that was refused (too little memory, a broken model) leaves run.cfg
+ * and may be repeated with another configuration, as its sentence advised.
+ */
+static enum status holds_training(const char *folder, bool *holds)
+{
+    char **names, *path = NULL;
+    size_t count;
+    enum status st = STATUS_OK;
+    *holds = false;
+    TRY(folder_list(folder, &names, &count));
+    for (size_t i = 0; i < count && st == STATUS_OK && !*holds; i++) {
+        int64_t bytes = 0;
+        st = path_join(folder, names[i], &path);
+        if (st == STATUS_OK && strcmp(names[i], "log.jsonl") == 0)
+            st = file_size(path, &bytes);
+        if (st == STATUS_OK && strncmp(names[i], "fold-", 5) == 0 && file_is_folder(path))
+            st = holds_training(path, holds);
+        *holds = *holds || bytes > 0 || strncmp(names[i], "checkpoint-", 11) == 0 ||
+                 strcmp(names[i], "best") == 0 || strcmp(names[i], "result.json") == 0 ||
+                 strcmp(names[i], "results.json") == 0;
+        mem_free(path);
+        path = NULL;
+    }
+    folder_list_free(names, count);
+    return st;
+}
+
 /* Ranks of one trial in the earlier run; 0 where its manifest is gone. */
 static int64_t earlier_ranks(const struct run_config *config)
 {
@@ -77,6 +105,10 @@ static enum status look_at_folder(const struct run *run, bool *finished)
     TRY_GOTO(done, run_path(config, "run.cfg", &cfg));
     TRY_GOTO(done, run_path(config, "results.json", &results));
     if (!file_exists(cfg))
+        goto done;
+    bool trained;
+    TRY_GOTO(done, holds_training(config->out, &trained));
+    if (!trained)
         goto done;
     if (config->overwrite) {
         log_info("overwrite=true: removing the run in %s", config->out);

@@ -7,6 +7,7 @@ set -uo pipefail
 export LC_ALL=C
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
+export OMPI_MCA_odls_base_sigkill_timeout=0 # when a rank has failed mpirun ends the others at once, not after a second or two
 unset COHORT_FAULT
 
 cohort=$(readlink -f "$1")
