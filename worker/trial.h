@@ -74,7 +74,8 @@ struct trial_plan {
 };
 NODISCARD enum status trial_plan_make(const struct trial_opts *opts, int ranks, struct trial_plan *plan);
 
-/* Signals: SIGUSR1 and SIGTERM stop after a checkpoint, SIGUSR2 checkpoints and goes on. Installed once. */
+/* Signals: SIGUSR1 and SIGTERM stop after a checkpoint, SIGUSR2 checkpoints and goes on; SIGXFSZ is left to the write
+ * that caused it. Installed once. */
 void trial_catch_signals(void);
 
 #endif
