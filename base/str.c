@@ -203,9 +203,11 @@ int utf8_encode(uint32_t c, char out[4])
 bool parse_int64(const char *s, int64_t *out)
 {
     char *end;
+    if (s[strspn(s, "0123456789+-")] != '\0') /* no white space in front, which strtoll() skips */
+        return false;
     errno = 0;
     long long value = strtoll(s, &end, 10);
-    if (end == s || *end != '\0' || errno != 0 || *s == ' ')
+    if (end == s || *end != '\0' || errno != 0)
         return false;
     *out = value;
     return true;
@@ -239,7 +241,7 @@ static size_t edit_distance(const char *a, const char *b)
 {
     size_t row[64], na = strlen(a), nb = strlen(b);
     if (na >= 64 || nb >= 64)
-        return 64;
+        return SIZE_MAX;
     for (size_t j = 0; j <= nb; j++)
         row[j] = j;
     for (size_t i = 1; i <= na; i++) {
