@@ -306,7 +306,7 @@ static enum status measure(struct check *check, const struct first_rows *first)
     struct model *model = NULL;
     double pass = 0.0;
     int groups = (comm_size(world) + run->group_ranks - 1) / run->group_ranks;
-    int together = groups < check->count ? groups : check->count; /* trials under way at a time */
+    int rounds = (check->count + groups - 1) / groups; /* groups work side by side */
     int64_t tokens = 0;
     enum status st = load_model(check, first, &model);
     if (st == STATUS_OK)
@@ -318,7 +318,7 @@ static enum status measure(struct check *check, const struct first_rows *first)
     TRY_GOTO(done, comm_max_double(world, &a_token, 1));
     for (int i = 0; i < check->count; i++)
         tokens += check->trials[i].plan.tokens;
-    check->seconds = 3.0 * a_token * (double)tokens / (double)(run->group_ranks * together);
+    check->seconds = 3.0 * a_token * (double)tokens / check->count * rounds / run->group_ranks;
 done:
     model_destroy(model);
     return st;
