@@ -586,6 +586,25 @@ static bool is_among(int64_t step, const int64_t *steps, int count)
     return false;
 }
 
+/* Whether cohort wrote this folder, sound or not: other trainers name theirs alike. */
+static bool is_ours(const char *folder, const char *name)
+{
+    struct paths paths;
+    char *path = NULL;
+    json_t *manifest = NULL;
+    if (paths_init(&paths, folder, name) != STATUS_OK)
+        return false;
+    if (path_join(paths.name, MANIFEST, &path) != STATUS_OK ||
+        json_read_file(path, MANIFEST_MOST, &manifest) != STATUS_OK)
+        manifest = NULL; /* what cannot be read is left alone */
+    const char *format = json_string_value(json_object_get(manifest, "format"));
+    bool ours = format != NULL && strcmp(format, "cohort-checkpoint") == 0;
+    json_decref(manifest);
+    mem_free(path);
+    paths_release(&paths);
+    return ours;
+}
+
 enum status checkpoint_retain(const char *folder, int keep, const int64_t *protect, int protects)
 {
     char **names;
@@ -609,7 +628,8 @@ enum status checkpoint_retain(const char *folder, int keep, const int64_t *prote
             kept++;
             continue;
         }
-        TRY_GOTO(done, remove_whole(folder, name));
+        if (is_ours(folder, name))
+            TRY_GOTO(done, remove_whole(folder, name));
     }
     TRY_GOTO(done, sweep(folder, names, count, ".tmp", newest));
     st = sweep(folder, names, count, ".old", newest);

@@ -48,8 +48,8 @@ NODISCARD enum status checkpoint_manifest(const char *folder, const char *name, 
 NODISCARD enum status checkpoint_find_last(const char *folder, int64_t *step, char **name);
 /*
  * Remove old "checkpoint-<step>" folders: kept are the newest that verifies (not deep), those in protect[] (steps:
- * best, last), the newest `keep` besides, and broken ones newer than the newest good. Also removes what crashes left
- * over (.tmp, .old) of steps before the newest. A folder is renamed to .tmp before it is removed: it goes whole, too.
+ * best, last), the newest `keep` besides, broken ones newer than the newest good, and folders whose manifest does not
+ * say that cohort wrote them. Also removes what crashes left over (.tmp, .old) of steps before the newest. A folder is renamed to .tmp before it is removed: it goes whole, too.
  */
 NODISCARD enum status checkpoint_retain(const char *folder, int keep, const int64_t *protect, int protects);
 /* Make NAME a copy of checkpoint-<step> without optimizer.safetensors and state.json (hard links where possible),

@@ -387,6 +387,20 @@ static void test_retain_does_not_count_broken_ones(void **state)
     expect_names("checkpoint-30 checkpoint-50 checkpoint-60"); /* nothing good: nothing goes */
 }
 
+/* Checkpoints of another trainer, and a manifest of something else, are not ours to remove. */
+static void test_retain_leaves_folders_of_others(void **state)
+{
+    static const char other[] = "{\"format\": \"pt\", \"version\": 1}\n";
+    (void)state;
+    for (int step = 10; step <= 50; step += 10)
+        make_step(step);
+    assert_int_equal(unlink(at("checkpoint-10/manifest.json")), 0);
+    assert_ok(file_write_atomic(at("checkpoint-20/manifest.json"), other, strlen(other)));
+    assert_int_equal(unlink(at("checkpoint-30/state.json")), 0); /* ours, though broken */
+    assert_ok(checkpoint_retain(run, 0, NULL, 0));
+    expect_names("checkpoint-10 checkpoint-20 checkpoint-50");
+}
+
 static void test_retain_sweeps_left_overs(void **state)
 {
     (void)state;
@@ -525,6 +539,7 @@ int main(void)
         T(test_find_last_puts_back_what_was_aside),
         T(test_retain_keeps_newest_protected_and_some),
         T(test_retain_does_not_count_broken_ones),
+        T(test_retain_leaves_folders_of_others),
         T(test_retain_sweeps_left_overs),
         T(test_publish_links_all_but_the_training_state),
         T(test_publish_copies_where_it_cannot_link),
