@@ -9,12 +9,16 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
 
 struct run_log {
-    int fd; /* -1: this rank does not write */
+    int fd;         /* -1: this rank does not write */
     char *path;
+    int64_t length; /* of the whole lines */
+    bool torn;      /* half a line may stand behind them */
+    bool warned;
 };
 
 /* The lines of text with "step" <= keep, complete ones only. */
@@ -71,12 +75,29 @@ enum status run_log_open(const char *folder, bool writes, int64_t keep_step, str
             st = status_fail(STATUS_IO, "cannot write %s: %s", log->path, strerror(errno));
             goto fail;
         }
+        TRY_GOTO(fail, file_size(log->path, &log->length));
     }
     *out = log;
     return STATUS_OK;
 fail:
     run_log_close(log);
     return st;
+}
+
+/* A disk that is full now may not be for the next line: a run is worth more than its log. */
+static void write_line(struct run_log *log, const char *text, size_t n)
+{
+    if (log->torn && ftruncate(log->fd, log->length) != 0)
+        return;
+    log->torn = false;
+    if (fd_write_all(log->fd, text, n, log->path) == STATUS_OK) {
+        log->length += (int64_t)n;
+        return;
+    }
+    if (!log->warned)
+        log_warning("%s; the run goes on, lines are missing there", status_message());
+    log->warned = true;
+    log->torn = ftruncate(log->fd, log->length) != 0;
 }
 
 enum status run_log_add(struct run_log *log, json_t *line)
@@ -90,7 +111,7 @@ enum status run_log_add(struct run_log *log, json_t *line)
         } else {
             size_t n = strlen(text);
             text[n] = '\n';
-            st = fd_write_all(log->fd, text, n + 1, log->path);
+            write_line(log, text, n + 1);
         }
     }
     free(text);

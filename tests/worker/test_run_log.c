@@ -119,11 +119,38 @@ static void test_failures_are_said(void **state)
     (void)signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
     enum status st = run_log_add(log, step_line(1));
+    if (st == STATUS_OK)
+        st = run_log_add(log, step_line(2));
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-    assert_fails(st, STATUS_IO, "log.jsonl");
+    assert_ok(st);
+    check_log(folder, ""); /* the half line that got out is gone */
+    assert_ok(run_log_add(log, step_line(3)));
+    check_log(folder, "{\"kind\":\"train\",\"step\":3}\n");
     run_log_close(log);
-    run_log_close(opened(folder, 5)); /* the half line that got out is dropped */
-    check_log(folder, "");
+}
+
+/* A line that fits is kept when the one after it does not, also in a log that was there before. */
+static void test_a_full_disk_keeps_whole_lines(void **state)
+{
+    const char *folder = folder_named("nearly full");
+    struct rlimit limit, small;
+    struct run_log *log = opened(folder, 0);
+    (void)state;
+    assert_ok(run_log_add(log, step_line(1)));
+    run_log_close(log);
+    log = opened(folder, 1);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    small = limit;
+    small.rlim_cur = 2 * strlen("{\"kind\":\"train\",\"step\":1}\n") + 5;
+    (void)signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    enum status st = run_log_add(log, step_line(2));
+    if (st == STATUS_OK)
+        st = run_log_add(log, step_line(3));
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    assert_ok(st);
+    run_log_close(log);
+    check_log(folder, "{\"kind\":\"train\",\"step\":1}\n{\"kind\":\"train\",\"step\":2}\n");
 }
 
 static void test_minutes_and_seconds(void **state)
@@ -142,6 +169,7 @@ int main(void)
         cmocka_unit_test(test_lines_are_appended),        cmocka_unit_test(test_resuming_drops_later_steps),
         cmocka_unit_test(test_other_ranks_write_nothing), cmocka_unit_test(test_nothing_to_drop_leaves_the_file),
         cmocka_unit_test(test_failures_are_said),         cmocka_unit_test(test_minutes_and_seconds),
+        cmocka_unit_test(test_a_full_disk_keeps_whole_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
