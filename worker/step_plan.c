@@ -17,14 +17,15 @@ struct node {
     int buffer; /* -1: absent */
 };
 
-/* Grow a plain array to count elements, contents not kept. */
+/* Grow a plain array to count elements, contents not kept; on failure it is NULL with capacity 0. */
 static enum status make_room(void *array, int *capacity, int count, size_t size)
 {
-    void *old;
+    void *old, *none = NULL;
     if (count <= *capacity)
         return STATUS_OK;
     memcpy(&old, array, sizeof old);
     mem_free(old);
+    memcpy(array, &none, sizeof none);
     *capacity = 0;
     TRY(mem_alloc_raw((size_t)count, size, "a step's plan", array));
     *capacity = count;
@@ -94,7 +95,8 @@ int step_plan_buffers(const struct step_opts *opts)
 static enum status plan_ranks(struct step_plan *plan, const struct step_opts *opts)
 {
     if (opts->ranks > plan->rank_capacity_) {
-        int capacity = plan->rank_capacity_;
+        int capacity = 0;
+        plan->rank_capacity_ = 0; /* of both arrays: none, should the first fail */
         TRY(make_room(&plan->first, &capacity, opts->ranks, sizeof *plan->first));
         TRY(make_room(&plan->count, &plan->rank_capacity_, opts->ranks, sizeof *plan->count));
     }
@@ -116,14 +118,16 @@ static enum status plan_memory(struct step_plan *plan, int pieces, int leaves)
     int need = 2 * (pieces + 1); /* token, row and merge_begin have one entry more per pass than pieces */
     if (need > plan->piece_capacity_) {
         int32_t **const arrays[] = {&plan->token_, &plan->row_, &plan->to_, &plan->merge_begin_};
+        plan->piece_capacity_ = 0;
         for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) {
-            int capacity = plan->piece_capacity_;
+            int capacity = 0;
             TRY(make_room(arrays[i], &capacity, need, sizeof **arrays[i]));
         }
         TRY(make_room(&plan->add_, &plan->piece_capacity_, need, sizeof *plan->add_));
     }
     if (leaves + 1 > plan->merge_capacity_) {
-        int capacity = plan->merge_capacity_;
+        int capacity = 0;
+        plan->merge_capacity_ = 0;
         TRY(make_room(&plan->merge_to_, &capacity, leaves + 1, sizeof *plan->merge_to_));
         TRY(make_room(&plan->merge_from_, &plan->merge_capacity_, leaves + 1, sizeof *plan->merge_from_));
     }

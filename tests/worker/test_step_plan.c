@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/mem.h"
 #include "base/philox.h"
@@ -290,6 +291,35 @@ static void test_plan_memory_serves_any_next_step(void **state)
     }
 }
 
+/* A plan whose memory could not grow serves the next step: what was freed on the way is not used again. */
+static void test_a_failed_plan_can_be_made_again(void **state)
+{
+    static struct job job;
+    struct step_plan plan = {0};
+    struct rlimit limit, small;
+    (void)state;
+#if defined(__SANITIZE_ADDRESS__) /* it ends the process where malloc would fail */
+    skip();
+#endif
+    job.rows = 4;
+    for (int i = 0; i < 4; i++)
+        job.length[i] = 10;
+    job.opts = (struct step_opts){.leaves = 4, .ranks = 2, .micro_tokens = 40};
+    assert_ok(step_plan_make(&plan, &job.opts, job.length, job.rows));
+    job.opts.ranks = 1 << 30;
+    assert_int_equal(getrlimit(RLIMIT_AS, &limit), 0);
+    small = limit;
+    small.rlim_cur = (rlim_t)1 << 31;
+    assert_int_equal(setrlimit(RLIMIT_AS, &small), 0);
+    enum status st = step_plan_make(&plan, &job.opts, job.length, job.rows);
+    assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);
+    assert_fails(st, STATUS_NOMEM, "plan");
+    job.opts.ranks = 2;
+    assert_ok(step_plan_make(&plan, &job.opts, job.length, job.rows));
+    assert_int_equal(plan.own_rows, 2);
+    step_plan_release(&plan);
+}
+
 static void test_buffers_grow_as_the_logarithm(void **state)
 {
     struct step_opts opts = {.leaves = 1, .ranks = 1};
@@ -311,7 +341,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_any_has_one_tree_for_all_ranks), cmocka_unit_test(test_split_adds_passes_in_order),
         cmocka_unit_test(test_passes_are_filled),              cmocka_unit_test(test_plan_memory_serves_any_next_step),
-        cmocka_unit_test(test_buffers_grow_as_the_logarithm),
+        cmocka_unit_test(test_buffers_grow_as_the_logarithm),  cmocka_unit_test(test_a_failed_plan_can_be_made_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
