@@ -1,9 +1,13 @@
 /* device.c - the CPU device; see device.h. */
 #include "base/device.h"
 
+#include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
+
+#define DEVICE_ALIGNMENT 256
 
 struct device {
     enum device_kind kind;
@@ -38,14 +42,23 @@ const char *device_name(const struct device *device)
 
 enum status device_alloc(struct device *device, size_t bytes, const char *what, void *out)
 {
+    void *p = NULL;
+    size_t padded;
     (void)device;
-    return mem_alloc(bytes, 1, what, out);
+    memcpy(out, &p, sizeof p);
+    if (!size_add(bytes, DEVICE_ALIGNMENT, &padded) || padded > PTRDIFF_MAX) /* 0 bytes give a valid pointer, too */
+        return status_fail(STATUS_NOMEM, "%s: %zu bytes are more than can be addressed", what, bytes);
+    if (posix_memalign(&p, DEVICE_ALIGNMENT, padded / DEVICE_ALIGNMENT * DEVICE_ALIGNMENT) != 0)
+        return status_fail(STATUS_NOMEM, "%s: no memory for %zu bytes", what, bytes);
+    memset(p, 0, bytes);
+    memcpy(out, &p, sizeof p);
+    return STATUS_OK;
 }
 
 void device_free(struct device *device, void *p)
 {
     (void)device;
-    mem_free(p);
+    free(p);
 }
 
 enum status device_put(struct device *device, void *to, const void *from_host, size_t bytes)

@@ -357,6 +357,15 @@ static void test_cpu_device(void **state)
     assert_ok(device_get(device, out, p, sizeof in));
     assert_memory_equal(in, out, sizeof in);
     device_free(device, p);
+    void *several[8];
+    for (size_t i = 0; i < 8; i++) { /* 64 bytes would give some of these by chance, not all */
+        assert_ok(device_alloc(device, i * 100, "numbers", &several[i]));
+        assert_int_equal((uintptr_t)several[i] % 256, 0);
+    }
+    for (size_t i = 0; i < 8; i++)
+        device_free(device, several[i]);
+    assert_fails(device_alloc(device, SIZE_MAX - 10, "numbers", &p), STATUS_NOMEM, "numbers");
+    assert_null(p);
     device_close(device);
     device_close(NULL);
 }
