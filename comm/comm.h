@@ -61,6 +61,9 @@ NODISCARD enum status comm_agree_flags(struct comm *comm, enum status mine, uint
 /* STATUS_INTERNAL on all ranks unless hash is the same on all; what names it ("the configuration"). Collective. */
 NODISCARD enum status comm_check_same(struct comm *comm, uint64_t hash, const char *what);
 NODISCARD enum status comm_barrier(struct comm *comm);
+/* As comm_barrier, but for waits that may take long for a good reason (other groups still train): this rank keeps marking
+ * progress under `phase`, and gives its core away. Collective. */
+NODISCARD enum status comm_wait(struct comm *comm, const char *phase);
 
 /* Bytes from root to all, in place. Collective. More than 2 GiB is fine. */
 NODISCARD enum status comm_broadcast(struct comm *comm, void *bytes, int64_t n, int root);
@@ -149,7 +152,7 @@ NODISCARD enum status comm_watchdog_start(struct comm *world, double timeout_s, 
 /* Stop the thread and note in the page that this rank ended in order. Fine if nothing was started. Local. */
 void comm_watchdog_stop(void);
 /*
- * Progress: phase is a static string ("forward", "reduce", "checkpoint") of at most 39 bytes. From the main thread,
+ * Progress: phase is a static string ("forward", "reduce", "checkpoint") of at most 39 bytes; step -1 keeps the last one. From the main thread,
  * with or without a watchdog; costs about the reading of a clock. Local.
  */
 void comm_mark(int64_t step, const char *phase);

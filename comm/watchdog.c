@@ -89,7 +89,9 @@ static int64_t wall_ns(void)
 
 void comm_mark(int64_t step, const char *phase)
 {
-    atomic_store_explicit(&now.step, step, memory_order_relaxed);
+    if (step >= 0)
+        atomic_store_explicit(&now.step, step, memory_order_relaxed);
+    step = atomic_load_explicit(&now.step, memory_order_relaxed);
     atomic_store_explicit(&now.phase, phase, memory_order_relaxed);
     uint64_t marks = atomic_fetch_add_explicit(&now.marks, 1, memory_order_relaxed) + 1;
     if (page == NULL)

@@ -79,18 +79,58 @@ static enum status holds_training(const char *folder, bool *holds)
     return st;
 }
 
-/* Ranks of one trial in the earlier run; 0 where its manifest is gone. */
-static int64_t earlier_ranks(const struct run_config *config)
+static const char *const precision_names[] = {"fp32", "tf32", "bf16", "fp16"};
+
+static enum status add_difference(struct str *out, const char *what)
 {
+    return str_addf(out, "%s%s", out->n == 0 ? "" : ", ", what);
+}
+
+/* What the earlier run's manifest says was another: data, model, tokenizer, ranks, precision. Nothing if it is gone. */
+static enum status manifest_difference(const struct run *run, struct str *out)
+{
+    const struct {
+        const char *key, *what;
+        uint64_t now;
+    } hashes[] = {
+        {"data", "the content of data.train", run->train.info.content_hash},
+        {"eval_data", "the content of data.eval", run->eval.ds == NULL ? 0 : run->eval.info.content_hash},
+        {"model", "the files in model.path", run->model_hash},
+        {"tokenizer", "the tokenizer", run->source.tokenizer_info.hash},
+    };
     char *path = NULL;
     json_t *manifest = NULL;
-    int64_t ranks = 0;
-    if (run_path(config, "manifest.json", &path) == STATUS_OK && file_exists(path) &&
-        json_read_file(path, 1 << 20, &manifest) == STATUS_OK)
-        ranks = json_integer_value(json_object_get(manifest, "group_ranks"));
+    enum status st = STATUS_OK;
+    TRY_GOTO(done, run_path(run->config, "manifest.json", &path));
+    if (!file_exists(path))
+        goto done;
+    TRY_GOTO(done, json_read_file(path, 1 << 20, &manifest));
+    for (size_t i = 0; i < sizeof hashes / sizeof hashes[0] && st == STATUS_OK; i++) {
+        uint64_t then;
+        if (json_object_get(manifest, hashes[i].key) == NULL)
+            continue;
+        TRY_GOTO(done, json_get_hex64(manifest, hashes[i].key, path, &then));
+        if (then != hashes[i].now)
+            st = add_difference(out, hashes[i].what);
+    }
+    int64_t ranks = json_integer_value(json_object_get(manifest, "group_ranks"));
+    if (st == STATUS_OK && run->config->parallel.reproducible != CONFIG_ANY && ranks > 0 && ranks != run->group_ranks)
+        st = str_addf(out, "%sthe number of ranks of a trial (%lld, now %d; parallel.reproducible=any would allow it)",
+                      out->n == 0 ? "" : ", ", (long long)ranks, run->group_ranks);
+done:
     json_decref(manifest);
     mem_free(path);
-    return ranks;
+    return st;
+}
+
+/* Whether the finished run's results.json has all that is asked now: data.test may be named later. */
+static bool has_test(const char *results)
+{
+    json_t *object = NULL;
+    bool has = json_read_file(results, (size_t)64 << 20, &object) == STATUS_OK &&
+               json_object_get(object, "test") != NULL;
+    json_decref(object);
+    return has;
 }
 
 /* Rank 0: may this run work in out? *finished: it is done already. */
@@ -121,15 +161,13 @@ static enum status look_at_folder(const struct run *run, bool *finished)
         goto done;
     }
     TRY_GOTO(done, config_load(cfg, NULL, 0, &earlier));
-    TRY_GOTO(done, config_difference(&earlier, config, &difference));
-    int64_t ranks = earlier_ranks(config);
-    if (config->parallel.reproducible != CONFIG_ANY && ranks > 0 && ranks != run->group_ranks && difference.n == 0)
-        st = str_addf(&difference, "the number of ranks (%lld, now %d; parallel.reproducible=any would allow it)",
-                      (long long)ranks, run->group_ranks);
+    TRY_GOTO(done, config_difference(&earlier, &run->resolved, &difference));
+    TRY_GOTO(done, manifest_difference(run, &difference));
     if (st == STATUS_OK && difference.n > 0)
         st = status_fail(STATUS_CONFIG, "out=%s holds a run with another configuration: %s; give another out, or "
                          "overwrite=true", config->out, difference.p);
-    *finished = st == STATUS_OK && run->folds == 0 && file_exists(results);
+    *finished = st == STATUS_OK && run->folds == 0 && file_exists(results) &&
+                (run->test.ds == NULL || has_test(results));
 done:
     str_release(&difference);
     mem_free(cfg);
@@ -142,7 +180,6 @@ done:
 static json_t *manifest_of(const struct run *run)
 {
     static const char *const modes[] = {"fixed", "any", "off"};
-    static const char *const precisions[] = {"fp32", "tf32", "bf16", "fp16"};
     const struct run_config *config = run->config;
     const struct session *session = run->session;
     uint64_t binary = 0;
@@ -150,11 +187,13 @@ static json_t *manifest_of(const struct run *run)
     if (hash_file("/proc/self/exe", &binary, &bytes) != STATUS_OK)
         log_warning("%s", status_message());
     json_t *out = json_pack(
-        "{s:s, s:s, s:o, s:o, s:o, s:o, s:i, s:i, s:{s:s, s:s, s:s, s:s, s:i}}", "format", "cohort-run", "version", "0.1.0",
-        "configuration", json_hex64(run->identity), "data", json_hex64(run->train.info.content_hash), "tokenizer",
+        "{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:{s:s, s:s, s:s, s:s, s:i}}", "format", "cohort-run",
+        "version", COHORT_VERSION, "configuration", json_hex64(run->identity), "data",
+        json_hex64(run->train.info.content_hash), "eval_data",
+        json_hex64(run->eval.ds == NULL ? 0 : run->eval.info.content_hash), "model", json_hex64(run->model_hash), "tokenizer",
         json_hex64(run->source.tokenizer_info.hash), "binary", json_hex64(binary), "ranks", comm_size(session->world),
         "group_ranks", run->group_ranks, "domain", "backend", session->kernels->name, "device",
-        device_name(session->device), "precision", precisions[session->precision], "reproducible",
+        device_name(session->device), "precision", precision_names[session->precision], "reproducible",
         modes[config->parallel.reproducible], "grains", (int)config->parallel.grains);
     return out;
 }
@@ -168,7 +207,7 @@ static enum status write_start(const struct run *run)
     TRY_GOTO(done, folder_make(run->config->out));
     TRY_GOTO(done, run_path(run->config, "run.cfg", &cfg));
     TRY_GOTO(done, run_path(run->config, "manifest.json", &path));
-    TRY_GOTO(done, config_text(run->config, &text));
+    TRY_GOTO(done, config_text(&run->resolved, &text));
     TRY_GOTO(done, file_write_atomic(cfg, text.p, text.n));
     manifest = manifest_of(run);
     st = manifest == NULL ? status_fail(STATUS_NOMEM, "no memory for %s", path) : json_write_file(path, manifest);
@@ -184,11 +223,10 @@ done:
 
 static json_t *train_part(const struct run *run, int64_t steps, int64_t tokens, double seconds, int64_t peak)
 {
-    static const char *const precisions[] = {"fp32", "tf32", "bf16", "fp16"};
     return json_pack("{s:I, s:I, s:f, s:f, s:i, s:i, s:s, s:f}", "steps", (json_int_t)steps, "tokens",
                      (json_int_t)tokens, "seconds", seconds, "tokens_per_s",
                      seconds > 0.0 ? (double)tokens / seconds : 0.0, "ranks", comm_size(run->session->world), "threads",
-                     threads_count(), "precision", precisions[run->session->precision], "peak_memory_mb",
+                     threads_count(), "precision", precision_names[run->session->precision], "peak_memory_mb",
                      (double)peak / 1e6);
 }
 
@@ -244,47 +282,43 @@ static enum status describe_scores(const struct run *run, const struct trial_opt
 /* Collective: data.test with the published weights. */
 static enum status score_test(struct run *run, json_t *results)
 {
-    struct model_source best = {0};
-    struct task_spec task = {0};
     struct model *model = NULL;
     struct load_report report;
     char *folder = NULL;
     json_t *outcome = NULL;
     const struct run_config *config = run->config;
     struct session *session = run->session;
-    int64_t tokens = config->eval.batch_tokens > run->max_length ? config->eval.batch_tokens : run->max_length;
-    enum status st = run_path(config, "best", &folder);
-    if (st == STATUS_OK)
-        st = model_source_open(folder, &best);
-    if (st == STATUS_OK)
-        st = predict_task(&best, &task);
     struct model_opts opts = {
-        .encoder = best.encoder,
-        .head = {.pooling = run->pooling, .outputs = task.outputs, .dropout = -1.0f},
+        .encoder = run->source.encoder,
+        .head = {.pooling = run->pooling, .outputs = run->task.outputs, .dropout = -1.0f},
         .precision = session->precision,
-        .max_tokens = tokens,
+        .max_tokens = config->eval.batch_tokens > run->max_length ? config->eval.batch_tokens : run->max_length,
         .max_rows = 512,
         .dropout = 0.0f,
         .device = session->device,
         .kernels = session->kernels,
     };
+    enum status st = run_path(config, "best", &folder);
     if (st == STATUS_OK)
         st = model_create(&opts, &model);
     if (st == STATUS_OK)
         st = model_load(model, folder, true, 0, &report);
     TRY_GOTO(done, comm_agree(session->world, st));
-    task.metric = run->task.metric;
     struct predict_opts predict = {.config = config,
                                    .comm = session->world,
-                                   .source = &best,
-                                   .task = &task,
+                                   .source = &run->source,
+                                   .task = &run->task,
                                    .model = model,
                                    .max_length = run->max_length};
-    TRY_GOTO(done, evaluate_input(&predict, "data.test", config->data.test, &outcome));
+    struct row_source source = row_source_dataset(run->test.ds);
+    TRY_GOTO(done, evaluate_rows(&predict, &source, &run->test.targets, &outcome));
     if (comm_rank(session->world) == 0) {
         const json_t *score = json_object_get(outcome, "score");
-        log_info("data.test: %s %.4f", metric_name(task.metric),
-                 json_is_number(score) ? json_number_value(score) : NAN);
+        if (json_is_number(score))
+            log_info("%s on the %lld rows of data.test: %.4f", metric_name(run->task.metric),
+                     (long long)run->test.info.rows, json_number_value(score));
+        else
+            log_info("%s on data.test: undefined", metric_name(run->task.metric));
         if (json_object_set(results, "test", outcome) != 0)
             st = status_fail(STATUS_NOMEM, "no memory for results.json");
     }
@@ -292,8 +326,6 @@ static enum status score_test(struct run *run, json_t *results)
 done:
     json_decref(outcome);
     model_destroy(model);
-    task_release(&task);
-    model_source_close(&best);
     mem_free(folder);
     return st;
 }
@@ -301,20 +333,23 @@ done:
 static enum status train_once(struct run *run)
 {
     struct comm *world = run->session->world;
-    struct run_rows rows;
+    struct run_rows rows = {0};
     struct trial_opts opts;
     struct trial_result result = {0};
-    json_t *results = json_object();
+    json_t *results = task_json(&run->task);
     int64_t peak = 0;
-    enum status st = STATUS_OK;
-    TRY(comm_agree(world, run_rows_make(run, -1, &rows)));
+    enum status st = run_rows_make(run, -1, &rows);
+    if (st == STATUS_OK) /* a hold-out's rows do not count */
+        st = task_weigh_classes(&run->task, run->config->train.class_weights, &run->train.targets, rows.train,
+                                rows.train_count);
+    TRY_GOTO(done, comm_agree(world, st));
     run_trial_opts(run, &rows, -1, world, run->config->out, &opts);
     TRY_GOTO(done, trial_run(&opts, &result));
     TRY_GOTO(done, peak_memory(world, &peak));
     if (comm_rank(world) == 0 && result.logits != NULL)
         st = describe_scores(run, &opts, &result, results);
     TRY_GOTO(done, comm_agree(world, st));
-    if (run->config->data.test[0] != '\0')
+    if (run->test.ds != NULL)
         TRY_GOTO(done, score_test(run, results));
     if (comm_rank(world) == 0) {
         (void)json_object_set_new(results, "best_step", json_integer(result.best_step));
@@ -474,6 +509,30 @@ static enum status finish_folds(const struct run *run, const int *folds, int cou
     return st;
 }
 
+/* N16: the score of all rows that finished folds have scored so far. Rank 0; says nothing where it cannot. */
+static void say_so_far(const struct run *run, const int *folds, int count)
+{
+    struct fold_outcome *outcomes;
+    double score = NAN;
+    int finished = 0;
+    if (mem_alloc((size_t)count, sizeof *outcomes, "the folds", &outcomes) != STATUS_OK)
+        return;
+    for (int i = 0; i < count; i++) {
+        char *folder = NULL;
+        bool done = false;
+        if (fold_folder(run, folds[i], &folder) == STATUS_OK &&
+            fold_load(run, folds[i], folder, &outcomes[finished], &done) == STATUS_OK && done)
+            finished++;
+        mem_free(folder);
+    }
+    if (finished > 0 && finished < count &&
+        cv_score_so_far(run, outcomes, finished, &score) == STATUS_OK && !isnan(score))
+        log_info("out-of-fold %s so far, %d of %d folds: %.4f", metric_name(run->task.metric), finished, count, score);
+    for (int i = 0; i < count; i++)
+        fold_outcome_release(&outcomes[i]);
+    mem_free(outcomes);
+}
+
 /* Fold after fold in each group; group g takes every groups-th fold. A fold does not know who else runs. */
 static enum status train_folds(struct run *run)
 {
@@ -487,10 +546,15 @@ static enum status train_folds(struct run *run)
     log_info("%d fold%s over %d group%s of %d rank%s", count, count == 1 ? "" : "s", groups, groups == 1 ? "" : "s",
              run->group_ranks, run->group_ranks == 1 ? "" : "s");
     TRY(comm_group(world, run->group_ranks, &group));
-    for (int i = own; i < count && st == STATUS_OK; i += groups)
+    for (int i = own; i < count && st == STATUS_OK; i += groups) {
         st = train_fold(run, group, folds[i]);
+        if (st == STATUS_OK && comm_rank(world) == 0)
+            say_so_far(run, folds, count);
+    }
+    if (st != STATUS_OK && comm_rank(group) == 0 && comm_rank(world) != 0) /* the others may train for hours yet */
+        log_line(LOG_ERROR, "%s", status_message());
     comm_group_free(group);
-    comm_mark(-1, "waiting for other groups");
+    TRY(comm_wait(world, "waiting for other groups"));
     TRY(comm_agree(world, st));
     TRY(peak_memory(world, &peak));
     return comm_agree(world, comm_rank(world) == 0 ? finish_folds(run, folds, count, peak) : STATUS_OK);

@@ -271,6 +271,8 @@ enum status config_text(const struct run_config *config, struct str *out)
                       "the run.\n"));
     for (size_t i = 0; i < keys_count; i++) {
         size_t n = strchr(keys[i].name, '.') == NULL ? 0 : strcspn(keys[i].name, ".");
+        if (strcmp(keys[i].name, "overwrite") == 0 || strcmp(keys[i].name, "resume") == 0)
+            continue; /* what to do with a folder is said anew each time: run.cfg must not wipe the run it is of */
         if (strncmp(group, keys[i].name, n) != 0 || group[n] != '\0') {
             TRY(str_addf(out, "%s\n%.*s: {\n", group[0] == '\0' ? "" : "};\n", (int)n, keys[i].name));
             memcpy(group, keys[i].name, n);
@@ -283,11 +285,11 @@ enum status config_text(const struct run_config *config, struct str *out)
 
 /* ---- comparing ---- */
 
-/* Under `any` the ranks of a group and the size of a pass cannot change a bit. */
+/* Under `any` the size of a pass cannot change a bit. Ranks are compared apart: what counts is how many there were. */
 static bool matters(const struct run_config *config, const struct key *key)
 {
     bool any = config->parallel.reproducible == CONFIG_ANY;
-    if (any && (strcmp(key->name, "cv.group_ranks") == 0 || strcmp(key->name, "train.micro_tokens") == 0))
+    if (any && strcmp(key->name, "train.micro_tokens") == 0)
         return false;
     return !key->neutral;
 }

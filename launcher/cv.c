@@ -221,6 +221,17 @@ done:
     return st;
 }
 
+enum status cv_score_so_far(const struct run *run, const struct fold_outcome *folds, int count, double *score)
+{
+    struct oof oof = {0};
+    enum status st = pool(run, folds, count, &oof);
+    *score = NAN;
+    if (st == STATUS_OK)
+        st = score_of(run, oof.row, oof.rows, oof.logits, score);
+    oof_release(&oof);
+    return st;
+}
+
 static enum status add_target(const struct run *run, int64_t row, struct str *out)
 {
     const struct task_targets *targets = &run->train.targets;
@@ -374,7 +385,7 @@ static void say(const struct run *run, const struct fold_outcome *folds, int cou
     if (isnan(mean))
         log_info("mean of folds: undefined");
     else
-        log_info("mean of folds: %.4f +- %.4f", mean, isnan(std) ? 0.0 : std);
+        log_info(isnan(std) ? "mean of folds: %.4f" : "mean of folds: %.4f +- %.4f", mean, std);
     const json_t *score = json_object_get(oof, "score");
     if (!json_is_number(score))
         log_info("Score: undefined");

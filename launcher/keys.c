@@ -29,7 +29,7 @@ const struct key keys[] = {
 
     PATH_KEY("data.train", data.train, "training rows: text (.tsv .csv .jsonl .arff, folder of .txt, also .gz .zst) or a prepared .h5"),
     PATH_KEY("data.eval", data.eval, "rows to evaluate on while training, and to choose the best checkpoint"),
-    PATH_KEY("data.test", data.test, "rows that the chosen weights are scored on once, at the end"),
+    {.name = "data.test", .type = KEY_PATH, .offset = AT(data.test), .fallback = "", .unit = "", NEUTRAL, .help = "rows that the chosen weights are scored on once, at the end"},
     PATH_KEY("data.input", data.input, "rows for prepare, eval, predict and tokenizer encode"),
     TEXT_KEY("data.text", data.text, "", "column of the text"),
     TEXT_KEY("data.pair", data.pair, "", "column of the second text of a pair"),
@@ -87,7 +87,7 @@ const struct key keys[] = {
     CHOICE_KEY("cv.kind", cv.kind, "auto", "auto|stratified|kfold|group|stratified_group|holdout", "how folds are cut; auto: stratified for classes, kfold else; the group kinds where data.group is given"),
     INT_KEY("cv.folds", cv.folds, "0", 0, 1000, "folds", "number of folds; 0: no cross-validation"),
     {.name = "cv.run_folds", .type = KEY_INT_LIST, .offset = AT(cv.run_folds), .count_offset = AT(cv.run_folds_count), .fallback = "", .low = 0, .high = 999, .unit = "", NEUTRAL, .help = "run only these folds, from 0: [0,2]; empty: all"},
-    {.name = "cv.group_ranks", .type = KEY_INT, .offset = AT(cv.group_ranks), .fallback = "0", .low = 0, .high = 1e6, .unit = "ranks", .help = "ranks that train one fold together; 0: chosen, as many folds side by side as ranks and folds allow"},
+    {.name = "cv.group_ranks", .type = KEY_INT, .offset = AT(cv.group_ranks), .fallback = "0", .low = 0, .high = 1e6, .unit = "ranks", NEUTRAL, .help = "ranks that train one fold together; 0: chosen, as many folds side by side as ranks and folds allow"},
     CHOICE_KEY("cv.select", cv.select, "last", "last|inner|best", "which weights score a fold: the last, the best on an inner split of its training rows, or the best on the fold itself (optimistic)"),
     REAL_KEY("cv.inner_share", cv.inner_share, "0.1", 0.001, 0.9, "", "share of a fold's training rows that cv.select=inner holds out"),
     BOOL_KEY("cv.allow_missing_class", cv.allow_missing_class, "false", "accept folds that lack a class; their score can be undefined"),

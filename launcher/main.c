@@ -19,7 +19,7 @@
 #include "launcher/keys.h"
 #include "worker/trial.h"
 
-#define COHORT_VERSION "0.1.0"
+
 
 static enum status usage(struct str *out)
 {

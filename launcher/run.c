@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -101,6 +102,53 @@ static int chosen_group(int ranks, int folds)
     return ranks / groups;
 }
 
+/* XXH3 of config.json and of every safetensors file of the model's folder. */
+static enum status hash_model(const char *folder, uint64_t *hash)
+{
+    char **names, *path = NULL;
+    size_t count;
+    enum status st = STATUS_OK;
+    *hash = 0;
+    TRY(folder_list(folder, &names, &count));
+    for (size_t i = 0; i < count && st == STATUS_OK; i++) {
+        size_t n = strlen(names[i]);
+        bool weights = n > 12 && strcmp(names[i] + n - 12, ".safetensors") == 0;
+        uint64_t one = 0;
+        int64_t bytes;
+        if (strcmp(names[i], "config.json") != 0 && (!weights || strcmp(names[i], "optimizer.safetensors") == 0))
+            continue;
+        st = path_join(folder, names[i], &path);
+        if (st == STATUS_OK)
+            st = hash_file(path, &one, &bytes);
+        *hash = hash_combine(*hash, one);
+        mem_free(path);
+        path = NULL;
+    }
+    folder_list_free(names, count);
+    return st;
+}
+
+/* What `auto` and 0 came to on this machine, with this model and data: run.cfg repeats the run elsewhere. */
+static void resolve(struct run *run)
+{
+    static const enum config_pooling poolings[] = {CONFIG_POOLING_CLS, CONFIG_POOLING_POOLER, CONFIG_POOLING_MEAN,
+                                                   CONFIG_POOLING_MAX};
+    static const enum config_precision precisions[] = {CONFIG_PRECISION_FP32, CONFIG_PRECISION_TF32,
+                                                       CONFIG_PRECISION_BF16, CONFIG_PRECISION_FP16};
+    static const enum config_cv_kind kinds[] = {CONFIG_CV_KFOLD, CONFIG_CV_STRATIFIED, CONFIG_CV_GROUP,
+                                                CONFIG_CV_STRATIFIED_GROUP, CONFIG_CV_HOLDOUT};
+    struct run_config *out = &run->resolved;
+    const char *metric = metric_name(run->task.metric);
+    *out = *run->config;
+    out->model.pooling = poolings[run->pooling];
+    out->train.precision = precisions[run->session->precision];
+    out->data.max_length = run->max_length;
+    memset(out->eval.metric, 0, sizeof out->eval.metric);
+    memcpy(out->eval.metric, metric, strlen(metric));
+    if (run->folds > 0)
+        out->cv.kind = kinds[fold_kind_of(run)];
+}
+
 /* Everything local after the datasets are open. */
 static enum status settle(struct run *run)
 {
@@ -114,17 +162,23 @@ static enum status settle(struct run *run)
         TRY(task_map(&run->task, run->eval.ds, config->data.eval, &run->eval.targets));
         TRY(take_rows(&run->eval));
     }
+    if (run->test.ds != NULL) {
+        TRY(task_map(&run->task, run->test.ds, config->data.test, &run->test.targets));
+        TRY(take_rows(&run->test));
+    }
     TRY(task_weigh_classes(&run->task, config->train.class_weights, &run->train.targets, NULL, run->train.info.rows));
     TRY(cut_folds(run));
     run->group_ranks = run->folds == 0              ? ranks
                        : config->cv.group_ranks == 0 ? chosen_group(ranks, run->folds)
                                                      : (int)config->cv.group_ranks;
     run->group_ranks = run->group_ranks > ranks ? ranks : run->group_ranks;
-    TRY(config_identity(config, run->group_ranks, &run->identity));
+    resolve(run);
+    TRY(config_identity(&run->resolved, run->group_ranks, &run->identity));
     run->identity = hash_combine(run->identity, run->train.info.content_hash);
     if (run->eval.ds != NULL)
         run->identity = hash_combine(run->identity, run->eval.info.content_hash);
-    run->identity = hash_combine(run->identity, run->session->precision);
+    run->identity = hash_combine(run->identity, run->source.tokenizer_info.hash);
+    run->identity = hash_combine(run->identity, run->model_hash);
     return STATUS_OK;
 }
 
@@ -149,6 +203,17 @@ enum status run_open(struct session *session, const char *cache, struct run *out
     if (config->data.eval[0] != '\0' && config->cv.folds == 0)
         TRY_GOTO(fail, source_open(world, config, &out->source, "data.eval", config->data.eval, cache,
                                    out->max_length, &out->eval.ds));
+    if (config->data.test[0] != '\0' && config->cv.folds == 0) /* now: a wrong path must not be found after training */
+        TRY_GOTO(fail, source_open(world, config, &out->source, "data.test", config->data.test, cache,
+                                   out->max_length, &out->test.ds));
+    if (config->cv.folds > 0 && (config->data.eval[0] != '\0' || config->data.test[0] != '\0'))
+        log_warning("data.eval and data.test are not used under cv.folds: each fold is scored on its own rows");
+    if (config->data.eval[0] != '\0' && config->data.holdout > 0.0)
+        log_warning("data.holdout is not used: data.eval is given");
+    if (comm_rank(world) == 0)
+        st = hash_model(config->model.path, &out->model_hash);
+    TRY_GOTO(fail, comm_agree(world, st));
+    TRY_GOTO(fail, comm_broadcast(world, &out->model_hash, sizeof out->model_hash, 0));
     TRY_GOTO(fail, comm_agree(world, settle(out)));
     return STATUS_OK;
 fail:
@@ -160,6 +225,7 @@ void run_close(struct run *run)
 {
     run_data_close(&run->train);
     run_data_close(&run->eval);
+    run_data_close(&run->test);
     task_release(&run->task);
     model_source_close(&run->source);
     mem_free(run->fold);

@@ -22,10 +22,12 @@ struct run {
     enum pooling pooling;
     int max_length;
     struct task_spec task;
-    struct run_data train, eval; /* eval.ds NULL: none */
+    struct run_config resolved;  /* config with what `auto` and 0 came to: what run.cfg holds */
+    struct run_data train, eval, test; /* ds NULL: none */
     int folds;                   /* 0: no cross-validation */
     int32_t *fold;               /* (train rows) under cross-validation or hold-out; else NULL */
     char *fold_table;            /* classes x folds, for people; owned */
+    uint64_t model_hash;         /* of config.json and the weights' files */
     uint64_t identity;           /* hash of all that can change the result */
     int group_ranks;             /* ranks of one trial */
     char fence[64];              /* token of run.lock: who writes in out; "" before the run has started */
@@ -65,6 +67,9 @@ NODISCARD enum status fold_save(const struct run *run, int fold, const char *fol
 NODISCARD enum status fold_load(const struct run *run, int fold, const char *folder, struct fold_outcome *out,
                                 bool *finished);
 void fold_outcome_release(struct fold_outcome *outcome);
+/* Score of the metric over the folds given, pooled by row. */
+NODISCARD enum status cv_score_so_far(const struct run *run, const struct fold_outcome *folds, int count,
+                                      double *score);
 /* Pool the folds' scores: writes oof.tsv and oof.h5, and describes folds, oof and metrics for results.json. Rank 0. */
 NODISCARD enum status cv_finish(const struct run *run, struct fold_outcome *folds, int count, json_t *results);
 

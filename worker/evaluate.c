@@ -18,15 +18,25 @@ static const char *task_name(enum task task)
     return names[task];
 }
 
-json_t *evaluation_json(const struct task_spec *task, const struct metric_values *values, int64_t rows)
+json_t *task_json(const struct task_spec *task)
 {
-    json_t *labels = json_array(), *confusion = NULL;
+    json_t *labels = json_array();
     for (int i = 0; i < task->classes; i++)
         (void)json_array_append_new(labels, json_string(task->labels[i]));
-    json_t *out = json_pack("{s:s, s:o, s:s, s:o, s:o, s:I}", "task", task_name(task->task), "labels", labels, "metric",
-                            metric_name(task->metric), "score", json_finite(values->value[task->metric]), "metrics",
-                            metrics_json(values), "rows", (json_int_t)rows);
-    if (out == NULL || values->confusion == NULL)
+    return json_pack("{s:s, s:o, s:s}", "task", task_name(task->task), "labels", labels, "metric",
+                     metric_name(task->metric));
+}
+
+json_t *evaluation_json(const struct task_spec *task, const struct metric_values *values, int64_t rows)
+{
+    json_t *confusion = NULL, *out = task_json(task);
+    if (json_object_set_new(out, "score", json_finite(values->value[task->metric])) != 0 ||
+        json_object_set_new(out, "metrics", metrics_json(values)) != 0 ||
+        json_object_set_new(out, "rows", json_integer(rows)) != 0) {
+        json_decref(out);
+        return NULL;
+    }
+    if (values->confusion == NULL)
         return out;
     confusion = json_array();
     for (int i = 0; i < values->classes; i++) {
@@ -147,7 +157,7 @@ static enum status part_targets(const struct run_config *config, const struct ta
 
 /* ---- both kinds of input ---- */
 
-static enum status score_and_describe(const struct predict_opts *opts, const struct row_source *source,
+enum status evaluate_rows(const struct predict_opts *opts, const struct row_source *source,
                                       const struct task_targets *targets, json_t **out)
 {
     const struct task_spec *task = opts->task;
@@ -206,7 +216,7 @@ enum status evaluate_input(const struct predict_opts *opts, const char *key, con
         source = part_source_rows(&in_memory);
     }
     TRY_GOTO(done, comm_agree(opts->comm, st));
-    st = score_and_describe(opts, &source, &targets, out);
+    st = evaluate_rows(opts, &source, &targets, out);
 done:
     task_targets_release(&targets);
     part_source_close(&in_memory);

@@ -13,6 +13,12 @@
  */
 NODISCARD enum status evaluate_input(const struct predict_opts *opts, const char *key, const char *path, json_t **out);
 
+/* As evaluate_input, for rows that are open already: all rows of targets. Collective. */
+NODISCARD enum status evaluate_rows(const struct predict_opts *opts, const struct row_source *source,
+                                    const struct task_targets *targets, json_t **out);
+
+/* task, labels and metric: what every results.json has. New reference, or NULL. */
+json_t *task_json(const struct task_spec *task);
 /* The description of scores: what evaluate_input returns, for scores one already has. New reference, or NULL. */
 json_t *evaluation_json(const struct task_spec *task, const struct metric_values *values, int64_t rows);
 

@@ -150,6 +150,14 @@ enum status prefetch_take(struct prefetch *p, const struct batch **batch)
     return STATUS_OK;
 }
 
+void prefetch_settle(struct prefetch *p)
+{
+    (void)pthread_mutex_lock(&p->mutex);
+    while (p->read < p->asked)
+        (void)pthread_cond_wait(&p->changed, &p->mutex);
+    (void)pthread_mutex_unlock(&p->mutex);
+}
+
 int prefetch_pending(const struct prefetch *p)
 {
     return (int)(p->asked - p->taken); /* both are the caller's */

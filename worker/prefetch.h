@@ -31,6 +31,8 @@ NODISCARD enum status prefetch_ask(struct prefetch *prefetch, const struct row_s
                                    int count);
 /* The oldest batch asked for: waits for it. Valid until the next take. The status is the read's. */
 NODISCARD enum status prefetch_take(struct prefetch *prefetch, const struct batch **batch);
+/* Wait until nothing is being read: then the caller may use the source itself. */
+void prefetch_settle(struct prefetch *prefetch);
 /* Batches asked for and not yet taken. */
 int prefetch_pending(const struct prefetch *prefetch);
 

@@ -77,6 +77,8 @@ static enum status score_mine(struct model *model, const struct row_source *sour
         TRY_GOTO(done, model_forward(model, &input, false, 0, logits + from * outputs));
         comm_mark(-1, "scoring");
         from += n;
+        if (count > 4096)
+            log_progress("scoring: %lld of %lld rows", (long long)from, (long long)count);
     }
 done:
     batch_release(&batch);

@@ -64,8 +64,11 @@ static enum status count_rows(const struct text_opts *opts, int64_t *seen, int64
     bool more = true;
     enum status st = text_open(opts, &reader);
     *seen = *rows = 0;
-    while (st == STATUS_OK && more)
+    for (int64_t i = 0; st == STATUS_OK && more; i++) {
         st = text_next(reader, &row, &more);
+        if (i % 65536 == 0)
+            comm_mark(-1, "counting rows");
+    }
     if (st == STATUS_OK)
         text_counts(reader, seen, rows);
     text_close(reader);

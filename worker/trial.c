@@ -24,11 +24,25 @@
 /* ---- signals: a handler only sets a bit; the bits are agreed on once a step ---- */
 
 enum { FLAG_STOP = 1, FLAG_SAVE = 2 };
-static volatile sig_atomic_t caught;
+static volatile sig_atomic_t stop_asked, save_asked;
 
 static void on_signal(int number)
 {
-    caught |= number == SIGUSR2 ? FLAG_SAVE : FLAG_STOP;
+    if (number == SIGUSR2)
+        save_asked = 1;
+    else
+        stop_asked = 1;
+}
+
+/* What this rank was asked since the last look. A stop stays asked; a save is asked once. */
+static uint32_t take_signals(void)
+{
+    uint32_t flags = stop_asked ? FLAG_STOP : 0;
+    if (save_asked) {
+        save_asked = 0;
+        flags |= FLAG_SAVE;
+    }
+    return flags;
 }
 
 void trial_catch_signals(void)
@@ -299,16 +313,14 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
         target_of(t, &t->opts->train, t->batch_rows[slot], batch, room->label, room->value, room->weight);
     for (int i = 0; i < batch; i++)
         divisor += loss_weight(&t->opts->task->loss, &target, i);
-    if (!(divisor > 0.0))
-        st = status_fail(STATUS_DATA, "step %lld: all rows of the batch have weight 0", (long long)step + 1);
-    else
-        st = compute(t, step, divisor, room);
+    bool weightless = !(divisor > 0.0); /* every row has weight 0: the gradient is zero, the loss undefined */
+    st = compute(t, step, weightless ? 1.0 : divisor, room);
     if (st == STATUS_OK && step + 1 < t->plan.steps) { /* the next step's first batch is read while this one is reduced */
         st = plan_step(t, step + 1);
         if (st == STATUS_OK && t->step[(step + 1) % 2].passes > 0)
             st = ask_pass(t, (int)((step + 1) % 2), 0);
     }
-    *flags = (uint32_t)caught;
+    *flags = take_signals();
     comm_mark(step + 1, "agree");
     TRY(comm_agree_flags(t->group, st, flags));
 
@@ -324,7 +336,7 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
         TRY(comm_reduce_wait(t->group));
     }
     TRY(exchange(t, step, gradient, &out->norm, &out->loss));
-    out->loss /= divisor;
+    out->loss = weightless ? NAN : out->loss / divisor;
     if (!isfinite(out->norm))
         TRY(comm_agree(t->group, blame(t, gradient, step)));
 
@@ -372,7 +384,8 @@ static enum status report_step(struct trial *t, const struct step_outcome *step,
     bool line = config->log.every > 0 && (in_epoch % config->log.every == 0 || last);
     bool json = config->log.every > 0 && (t->at.step % config->log.every == 0 || t->at.step == 1 || last);
     bool hashed = config->log.hash_every > 0 && t->at.step % config->log.hash_every == 0;
-    double average = t->at.epoch_loss / (double)t->at.epoch_rows, elapsed = t->at.epoch_seconds;
+    double average = t->at.epoch_rows > 0 ? t->at.epoch_loss / (double)t->at.epoch_rows : NAN;
+    double elapsed = t->at.epoch_seconds;
     double share = (double)(in_epoch + 1) / (double)per_epoch;
     uint64_t hash = 0;
     char took[32], left[32];
@@ -419,6 +432,7 @@ static enum status evaluate(struct trial *t, const struct trial_rows *on, float 
     *logits = NULL;
     *values = (struct metric_values){0};
     comm_mark(t->at.step, "scoring");
+    prefetch_settle(t->prefetch); /* the next batch is read ahead, from the same dataset under cross-validation */
     st = mem_alloc_raw((size_t)on->count * (size_t)opts->task->outputs, sizeof **logits, "logits", logits);
     TRY(comm_agree(t->group, st));
     TRY(score_rows(t->group, t->model, &source, on->rows, on->count, opts->task->outputs, tokens, TRIAL_SCORE_ROWS,
@@ -457,19 +471,20 @@ static enum status evaluate_and_judge(struct trial *t, bool *improved)
     if (!t->leader)
         goto done;
     double passes = (double)at->step / (double)t->plan.steps_per_epoch;
-    if (log_is_terminal())
-        log_progress("%s", "");
-    log_info("EVAL: %lld rows, elapsed %s, loss %.4f", (long long)opts->select.count,
-             minutes_seconds(clock_s() - started, took), loss);
-    log_info("Epoch %.10g - avg_train_loss: %.4f  avg_val_loss: %.4f  time: %.0fs", passes,
+    int64_t batches = (opts->select.count + t->config->train.batch_size - 1) / t->config->train.batch_size;
+    log_progress("%s", "");
+    log_info("EVAL: [%lld/%lld] Elapsed %s (remain 0m 0s) Loss: %.4f(%.4f) ", (long long)batches - 1,
+             (long long)batches, minutes_seconds(clock_s() - started, took), loss, loss);
+    log_info("Epoch %.4g - avg_train_loss: %.4f  avg_val_loss: %.4f  time: %.0fs", passes,
              at->epoch_rows > 0 ? at->epoch_loss / (double)at->epoch_rows : 0.0, loss,
              at->epoch_seconds + clock_s() - started);
-    if (isnan(score))
-        log_info("Epoch %.10g - Score: undefined (%s)", passes, metric_name(opts->task->metric));
-    else
-        log_info("Epoch %.10g - Score: %.4f", passes, score);
-    if (*improved && opts->select_best)
-        log_info("Epoch %.10g - Save Best Score: %.4f Model", passes, score);
+    if (isnan(score)) {
+        log_info("Epoch %.4g - Score: undefined (%s)", passes, metric_name(opts->task->metric));
+    } else {
+        log_info("Epoch %.4g - Score: %.4f", passes, score);
+        if (*improved && opts->select_best)
+            log_info("Epoch %.4g - Save Best Score: %.4f Model", passes, score);
+    }
     json_t *line = json_pack("{s:s, s:I, s:I, s:s, s:o, s:o, s:o, s:f}", "kind", "eval", "step", (json_int_t)at->step,
                              "rows", (json_int_t)opts->select.count, "metric", metric_name(opts->task->metric),
                              "score", json_finite(score), "loss", json_finite(loss), "metrics",
@@ -494,7 +509,7 @@ static enum status between_steps(struct trial *t, uint32_t flags, bool *stop)
     const struct run_config *config = t->config;
     struct progress *at = &t->at;
     bool last = at->step == t->plan.steps, improved = false;
-    int64_t old_best = at->best_step;
+    int64_t old_best = at->best_step, old_without = at->without_gain;
     double old_score = at->best_score;
     if (t->opts->select.count > 0 && (last || due(&config->eval.every, at->step, &t->plan))) {
         TRY(evaluate_and_judge(t, &improved));
@@ -521,6 +536,7 @@ static enum status between_steps(struct trial *t, uint32_t flags, bool *stop)
     if (publish && t->write_failures > 0) { /* it was not saved, so it cannot be the best */
         at->best_step = old_best;
         at->best_score = old_score;
+        at->without_gain = old_without + 1;
     }
     return STATUS_OK;
 }
@@ -548,13 +564,13 @@ static enum status train(struct trial *t)
         t->at.tokens += outcome.tokens;
         t->at.seconds += seconds;
         t->at.epoch_seconds += seconds;
-        t->at.epoch_loss += outcome.loss * outcome.rows;
-        t->at.epoch_rows += outcome.rows;
+        if (!isnan(outcome.loss)) {
+            t->at.epoch_loss += outcome.loss * outcome.rows;
+            t->at.epoch_rows += outcome.rows;
+        }
         TRY_GOTO(done, comm_agree(t->group, report_step(t, &outcome, seconds)));
         TRY_GOTO(done, between_steps(t, flags, &stop));
         TRY_GOTO(done, comm_agree(t->group, fault_here("step.end")));
-        if ((flags & FLAG_SAVE) != 0)
-            caught &= ~FLAG_SAVE;
     }
     if ((flags & FLAG_STOP) != 0 && t->at.step < t->plan.steps && !t->at.stopped)
         st = status_fail(STATUS_REQUEUE, "stopped by a signal at step %lld of %lld; checkpoint-%lld is saved, the same "

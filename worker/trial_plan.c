@@ -46,6 +46,8 @@ static enum status walk(const struct trial_opts *opts, struct sampler *sampler, 
             plan->tokens += length[i];
         }
         step_options(opts->config, 0, ranks, &step);
+        if (s % 1024 == 0)
+            comm_mark(-1, "planning");
         if (st == STATUS_OK)
             st = batch_plan(&deal, length, count, step.leaves);
         for (int rank = 0; st == STATUS_OK && rank < ranks; rank++) {
@@ -134,6 +136,10 @@ enum status trial_plan_make(const struct trial_opts *opts, int ranks, struct tri
     TRY(sampler_open(&sampling, &sampler));
     plan->steps_per_epoch = sampler_steps(sampler);
     plan->steps = count_steps(config, plan->steps_per_epoch);
+    if (plan->steps == 0) {
+        sampler_close(sampler);
+        return status_fail(STATUS_CONFIG, "train.epochs=%g gives no step, wanted at least one", config->train.epochs);
+    }
     plan->warmup = config->schedule.warmup_steps >= 0
                        ? config->schedule.warmup_steps
                        : (int64_t)ceil(config->schedule.warmup_ratio * (double)plan->steps - 1e-9);
