@@ -15,7 +15,6 @@
 #include "base/mem.h"
 #include "base/threads.h"
 #include "data/sampler.h"
-#include "launcher/config.h"
 #include "launcher/run.h"
 #include "model/optimizer.h"
 #include "worker/source.h"
@@ -73,51 +72,6 @@ static enum status cache_folder(struct session *session, char **folder, bool *te
     }
     TRY(comm_agree(world, st));
     return comm_broadcast_blob(world, folder, &n, 0);
-}
-
-/* ---- refusals beyond run_open() ---- */
-
-/* Rank 0: a folder that holds a run of another configuration. */
-static enum status look_at_out(const struct run_config *config)
-{
-    static struct run_config earlier;
-    struct str difference = {0};
-    char *cfg;
-    enum status st = STATUS_OK;
-    if (config->out[0] == '\0' || config->overwrite)
-        return STATUS_OK;
-    TRY(path_join(config->out, "run.cfg", &cfg));
-    if (file_exists(cfg)) {
-        st = config->resume == CONFIG_RESUME_NEVER
-                 ? status_fail(STATUS_CONFIG, "out=%s already holds a run and resume=never; give another out, or "
-                               "overwrite=true", config->out)
-                 : config_load(cfg, NULL, 0, &earlier);
-        if (st == STATUS_OK)
-            st = config_difference(&earlier, config, &difference);
-        if (st == STATUS_OK && difference.n > 0)
-            st = status_fail(STATUS_CONFIG, "out=%s holds a run with another configuration: %s; give another out, or "
-                             "overwrite=true", config->out, difference.p);
-    }
-    str_release(&difference);
-    mem_free(cfg);
-    return st;
-}
-
-/* data.test is read at the very end of a run: a bad one is worth knowing now. Collective. */
-static enum status look_at_test(struct check *check, const char *cache)
-{
-    const struct run *run = &check->run;
-    const struct run_config *config = run->config;
-    struct comm *world = check->session->world;
-    struct task_targets targets = {0};
-    struct dataset *ds;
-    if (config->data.test[0] == '\0' || run->folds > 0)
-        return STATUS_OK;
-    TRY(source_open(world, config, &run->source, "data.test", config->data.test, cache, run->max_length, &ds));
-    enum status st = comm_agree(world, task_map(&run->task, ds, config->data.test, &targets));
-    task_targets_release(&targets);
-    dataset_close(ds);
-    return st;
 }
 
 /* ---- plans ---- */
@@ -465,14 +419,15 @@ enum status command_check(struct session *session)
     struct check check = {.session = session};
     struct first_rows first = {0};
     char *cache = NULL;
-    bool temporary = false;
+    bool temporary = false, finished = false;
     enum status st = STATUS_OK;
     TRY(session_compute(session));
     TRY(comm_watchdog_start(world, session->config.parallel.watchdog_s, NULL));
-    TRY(comm_agree(world, comm_rank(world) == 0 ? look_at_out(&session->config) : STATUS_OK));
     TRY_GOTO(done, cache_folder(session, &cache, &temporary));
     TRY_GOTO(done, run_open(session, cache, &check.run));
-    TRY_GOTO(done, look_at_test(&check, cache));
+    if (comm_rank(world) == 0 && session->config.out[0] != '\0')
+        st = run_folder_look(&check.run, &finished);
+    TRY_GOTO(done, comm_agree(world, st));
     TRY_GOTO(done, comm_agree(world, plan_all(&check)));
     TRY_GOTO(done, comm_agree(world, walk_epoch(&check, &first)));
     TRY_GOTO(done, measure(&check, &first));

@@ -24,156 +24,7 @@ static enum status run_path(const struct run_config *config, const char *name, c
     return path_join(config->out, name, out);
 }
 
-/* ---- a folder that already holds a run ---- */
-
-static enum status remove_run(const char *folder)
-{
-    static const char *const own[] = {"best",   "log.jsonl",     "results.json", "oof.tsv",
-                                      "oof.h5", "manifest.json", "run.lock"};
-    char **names;
-    size_t count;
-    enum status st = STATUS_OK;
-    TRY(folder_list(folder, &names, &count));
-    for (size_t i = 0; i < count && st == STATUS_OK; i++) {
-        bool ours = strncmp(names[i], "checkpoint-", 11) == 0 || strncmp(names[i], "fold-", 5) == 0 ||
-                    strncmp(names[i], "best.", 5) == 0 || strncmp(names[i], "run.cfg", 7) == 0;
-        char *path = NULL;
-        for (size_t k = 0; k < sizeof own / sizeof own[0]; k++)
-            ours = ours || strcmp(names[i], own[k]) == 0;
-        if (!ours)
-            continue;
-        st = path_join(folder, names[i], &path);
-        if (st == STATUS_OK)
-            st = folder_remove(path);
-        mem_free(path);
-    }
-    folder_list_free(names, count);
-    return st;
-}
-
-/*
- * Whether something was trained in folder: a start that was refused (too little memory, a broken model) leaves run.cfg
- * and may be repeated with another configuration, as its sentence advised.
- */
-static enum status holds_training(const char *folder, bool *holds)
-{
-    char **names, *path = NULL;
-    size_t count;
-    enum status st = STATUS_OK;
-    *holds = false;
-    TRY(folder_list(folder, &names, &count));
-    for (size_t i = 0; i < count && st == STATUS_OK && !*holds; i++) {
-        int64_t bytes = 0;
-        st = path_join(folder, names[i], &path);
-        if (st == STATUS_OK && strcmp(names[i], "log.jsonl") == 0)
-            st = file_size(path, &bytes);
-        if (st == STATUS_OK && strncmp(names[i], "fold-", 5) == 0 && file_is_folder(path))
-            st = holds_training(path, holds);
-        *holds = *holds || bytes > 0 || strncmp(names[i], "checkpoint-", 11) == 0 ||
-                 strcmp(names[i], "best") == 0 || strcmp(names[i], "result.json") == 0 ||
-                 strcmp(names[i], "results.json") == 0;
-        mem_free(path);
-        path = NULL;
-    }
-    folder_list_free(names, count);
-    return st;
-}
-
 static const char *const precision_names[] = {"fp32", "tf32", "bf16", "fp16"};
-
-static enum status add_difference(struct str *out, const char *what)
-{
-    return str_addf(out, "%s%s", out->n == 0 ? "" : ", ", what);
-}
-
-/* What the earlier run's manifest says was another: data, model, tokenizer, ranks, precision. Nothing if it is gone. */
-static enum status manifest_difference(const struct run *run, struct str *out)
-{
-    const struct {
-        const char *key, *what;
-        uint64_t now;
-    } hashes[] = {
-        {"data", "the content of data.train", run->train.info.content_hash},
-        {"eval_data", "the content of data.eval", run->eval.ds == NULL ? 0 : run->eval.info.content_hash},
-        {"model", "the files in model.path", run->model_hash},
-        {"tokenizer", "the tokenizer", run->source.tokenizer_info.hash},
-    };
-    char *path = NULL;
-    json_t *manifest = NULL;
-    enum status st = STATUS_OK;
-    TRY_GOTO(done, run_path(run->config, "manifest.json", &path));
-    if (!file_exists(path))
-        goto done;
-    TRY_GOTO(done, json_read_file(path, 1 << 20, &manifest));
-    for (size_t i = 0; i < sizeof hashes / sizeof hashes[0] && st == STATUS_OK; i++) {
-        uint64_t then;
-        if (json_object_get(manifest, hashes[i].key) == NULL)
-            continue;
-        TRY_GOTO(done, json_get_hex64(manifest, hashes[i].key, path, &then));
-        if (then != hashes[i].now)
-            st = add_difference(out, hashes[i].what);
-    }
-    int64_t ranks = json_integer_value(json_object_get(manifest, "group_ranks"));
-    if (st == STATUS_OK && run->config->parallel.reproducible != CONFIG_ANY && ranks > 0 && ranks != run->group_ranks)
-        st = str_addf(out, "%sthe number of ranks of a trial (%lld, now %d; parallel.reproducible=any would allow it)",
-                      out->n == 0 ? "" : ", ", (long long)ranks, run->group_ranks);
-done:
-    json_decref(manifest);
-    mem_free(path);
-    return st;
-}
-
-/* Whether the finished run's results.json has all that is asked now: data.test may be named later. */
-static bool has_test(const char *results)
-{
-    json_t *object = NULL;
-    bool has = json_read_file(results, (size_t)64 << 20, &object) == STATUS_OK &&
-               json_object_get(object, "test") != NULL;
-    json_decref(object);
-    return has;
-}
-
-/* Rank 0: may this run work in out? *finished: it is done already. */
-static enum status look_at_folder(const struct run *run, bool *finished)
-{
-    const struct run_config *config = run->config;
-    static struct run_config earlier;
-    struct str difference = {0};
-    char *cfg = NULL, *results = NULL;
-    enum status st = STATUS_OK;
-    *finished = false;
-    TRY_GOTO(done, run_path(config, "run.cfg", &cfg));
-    TRY_GOTO(done, run_path(config, "results.json", &results));
-    if (!file_exists(cfg))
-        goto done;
-    bool trained;
-    TRY_GOTO(done, holds_training(config->out, &trained));
-    if (!trained)
-        goto done;
-    if (config->overwrite) {
-        log_info("overwrite=true: removing the run in %s", config->out);
-        st = remove_run(config->out);
-        goto done;
-    }
-    if (config->resume == CONFIG_RESUME_NEVER) {
-        st = status_fail(STATUS_CONFIG, "out=%s already holds a run and resume=never; give another out, or "
-                         "overwrite=true", config->out);
-        goto done;
-    }
-    TRY_GOTO(done, config_load(cfg, NULL, 0, &earlier));
-    TRY_GOTO(done, config_difference(&earlier, &run->resolved, &difference));
-    TRY_GOTO(done, manifest_difference(run, &difference));
-    if (st == STATUS_OK && difference.n > 0)
-        st = status_fail(STATUS_CONFIG, "out=%s holds a run with another configuration: %s; give another out, or "
-                         "overwrite=true", config->out, difference.p);
-    *finished = st == STATUS_OK && run->folds == 0 && file_exists(results) &&
-                (run->test.ds == NULL || has_test(results));
-done:
-    str_release(&difference);
-    mem_free(cfg);
-    mem_free(results);
-    return st;
-}
 
 /* ---- what is written at the start ---- */
 
@@ -578,9 +429,14 @@ enum status command_train(struct session *session)
     TRY_GOTO(out, comm_agree(world, st));
     TRY_GOTO(out, comm_watchdog_start(world, config->parallel.watchdog_s, NULL));
     TRY_GOTO(out, run_open(session, cache, &run));
+    trial_catch_signals(); /* not before: preparing has nothing to save */
     TRY_GOTO(done, comm_check_same(world, run.identity, "the configuration and data"));
     if (comm_rank(world) == 0)
-        st = look_at_folder(&run, &finished);
+        st = run_folder_look(&run, &finished);
+    if (st == STATUS_OK && comm_rank(world) == 0 && config->overwrite) {
+        log_info("overwrite=true: removing what a run left in %s", config->out);
+        st = run_folder_remove(config->out);
+    }
     done_before = finished;
     TRY_GOTO(done, comm_agree(world, st));
     TRY_GOTO(done, comm_broadcast(world, &done_before, sizeof done_before, 0));

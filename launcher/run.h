@@ -37,6 +37,15 @@ struct run {
 NODISCARD enum status run_open(struct session *session, const char *cache, struct run *out);
 void run_close(struct run *run);
 
+/*
+ * May this run work in `out`? STATUS_CONFIG: it holds a run of another configuration (the keys, files or ranks that
+ * differ), or one at all under resume=never. *finished: all that is asked is there already. overwrite=true asks nothing.
+ * Rank 0; writes nothing.
+ */
+NODISCARD enum status run_folder_look(const struct run *run, bool *finished);
+/* Remove the files of a run, and nothing else, from folder; it may be missing. */
+NODISCARD enum status run_folder_remove(const char *folder);
+
 /* Rows of one trial: fold -1 is the run without cross-validation. Owned by the caller (run_rows_free). */
 struct run_rows {
     int64_t *train, *select, *score;
