@@ -348,6 +348,19 @@ static enum status cached_file(struct comm *comm, const struct run_config *confi
     return STATUS_OK;
 }
 
+/* What selects rows of text cannot reach into a prepared file: there the choice was made when it was prepared. */
+static enum status refuse_selection(const struct run_config *config, const char *path)
+{
+    const char *key = config->data.limit != 0           ? "data.limit selects"
+                      : config->data.where[0] != '\0' ? "data.where selects"
+                      : config->data.rows[0] != '\0'  ? "data.rows selects"
+                      : config->data.max_words != 0     ? "data.max_words cuts"
+                                                        : NULL;
+    if (key == NULL)
+        return STATUS_OK;
+    return status_fail(STATUS_CONFIG, "%s rows of text; %s is prepared: select when preparing", key, path);
+}
+
 enum status source_open(struct comm *comm, const struct run_config *config, const struct model_source *model,
                         const char *key, const char *path, const char *cache_folder, int max_length,
                         struct dataset **out)
@@ -358,6 +371,8 @@ enum status source_open(struct comm *comm, const struct run_config *config, cons
     *out = NULL;
     if (!file_exists(path))
         st = status_fail(STATUS_NOINPUT, "%s=%s: there is no such file or folder", key, path);
+    else if (source_is_prepared(path))
+        st = refuse_selection(config, path);
     TRY(comm_agree(comm, st));
     if (source_is_prepared(path))
         st = mem_strdup(path, &file);

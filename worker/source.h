@@ -33,7 +33,8 @@ NODISCARD enum status source_prepare(struct comm *comm, const struct run_config 
                                      struct prepare_report *report);
 /*
  * Open a dataset from a prepared file, or from text through the cache folder. key names the configuration key in
- * sentences. Checks that the tokenizer is the model's. Collective; every rank gets its own handle (dataset_close).
+ * sentences. Checks that the tokenizer is the model's. STATUS_CONFIG where rows of a prepared file are to be selected.
+ * Collective; every rank gets its own handle (dataset_close).
  */
 NODISCARD enum status source_open(struct comm *comm, const struct run_config *config, const struct model_source *model,
                                   const char *key, const char *path, const char *cache_folder, int max_length,

@@ -50,6 +50,11 @@ must 7 prepare "${columns[@]}" data.input=part.tsv data.rows=0-2,100 out=rows.h5
 said '4 rows'
 must 1 prepare "${columns[@]}" data.input=part.tsv data.max_words=1 out=words.h5
 said '400 rows, 400 tokens'
+# What selects rows of text is refused for a prepared file, not ignored.
+for key in data.limit=2 data.where=id=r1 data.rows=0-1 data.max_words=1; do
+    refused 78 "${key%%=*} (selects|cuts) rows of text; words.h5 is prepared: select when preparing" 2 \
+        train model.path=model model.from_scratch=true data.train=words.h5 "$key" out=none
+done
 refused 65 'no rows left after selection' 3 prepare "${columns[@]}" data.input=part.tsv data.where=label=none out=none.h5
 refused 78 'wat' 1 prepare "${columns[@]}" data.input=part.tsv data.where=wat=1 out=none.h5
 refused 78 'data.rows|rows' 1 prepare "${columns[@]}" data.input=part.tsv data.rows=5-x out=none.h5
