@@ -5,6 +5,7 @@
  * leave with the same code and one sentence is printed.
  */
 #include <locale.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,6 @@
 #include "launcher/command.h"
 #include "launcher/config.h"
 #include "launcher/keys.h"
-#include "worker/trial.h"
 
 
 
@@ -129,7 +129,7 @@ int main(int argc, char **argv)
         return status_exit_code(st);
     }
     log_setup(LOG_INFO, comm_rank(session.world), comm_size(session.world));
-    trial_catch_signals();
+    (void)signal(SIGXFSZ, SIG_IGN); /* a write beyond the limit on file sizes fails, as on a full disk */
     const char **words = calloc((size_t)argc + 1, sizeof *words);
     st = words == NULL ? status_fail(STATUS_NOMEM, "no memory for the arguments") : fault_setup(comm_rank(session.world));
     if (st == STATUS_OK)

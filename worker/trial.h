@@ -74,8 +74,8 @@ struct trial_plan {
 };
 NODISCARD enum status trial_plan_make(const struct trial_opts *opts, int ranks, struct trial_plan *plan);
 
-/* Signals: SIGUSR1 and SIGTERM stop after a checkpoint, SIGUSR2 checkpoints and goes on; SIGXFSZ is left to the write
- * that caused it. Installed once. */
+/* From here on SIGUSR1 and SIGTERM stop a trial after a checkpoint, SIGUSR2 checkpoints and goes on. For a process that
+ * is about to train: where nobody looks at them, signals should do what they do everywhere. */
 void trial_catch_signals(void);
 
 #endif
