@@ -15,7 +15,7 @@
 struct session {
     struct comm *world;
     struct run_config config;
-    const char *verb;           /* first word that is no file and no key=value: "encode" of tokenizer; NULL */
+    const char *verb;           /* first word, of a command that takes words: "encode" of tokenizer; NULL */
     const char *const *words;   /* further such words */
     int word_count;
     struct device *device;      /* opened by session_compute() */
@@ -28,6 +28,7 @@ struct command {
     const char *summary;  /* one line */
     const char *usage;    /* the rest of --help */
     enum status (*run)(struct session *session);
+    int words;            /* most arguments it takes that are neither key=value nor a configuration file */
 };
 
 extern const struct command commands[];

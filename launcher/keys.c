@@ -97,7 +97,7 @@ const struct key keys[] = {
 
     {.name = "log.every", .type = KEY_INT, .offset = AT(log.every), .fallback = "10", .low = 0, .high = 1e9, .unit = "steps", NEUTRAL, .help = "steps between lines on the screen and in log.jsonl"},
     {.name = "log.hash_every", .type = KEY_INT, .offset = AT(log.hash_every), .fallback = "0", .low = 0, .high = 1e9, .unit = "steps", NEUTRAL, .help = "steps between hashes of all weights in log.jsonl; 0: at checkpoints"},
-    {.name = "log.level", .type = KEY_TEXT, .offset = AT(log.level), .fallback = "info", .unit = "", NEUTRAL, .help = "error, warning, info or debug"},
+    {.name = "log.level", .type = KEY_CHOICE, .offset = AT(log.level), .fallback = "info", .choices = "error|warning|info|debug", .unit = "", NEUTRAL, .help = "the least important lines that are said on the screen"},
 
     CHOICE_KEY("parallel.backend", parallel.backend, "auto", "auto|cpu|cuda", "what computes"),
     CHOICE_KEY("parallel.reproducible", parallel.reproducible, "fixed", "fixed|any|off", "fixed: the same bits on the same number of ranks; any: on any number; off: fastest"),

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/fault.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "base/threads.h"
@@ -54,36 +55,54 @@ static enum status unknown_command(const char *name)
                        : ", did you mean ", near == NULL ? "" : near, near == NULL ? "" : "?");
 }
 
-static enum log_level level_of(const char *text)
+static bool is_help(const char *argument)
 {
-    return strcmp(text, "error") == 0     ? LOG_ERROR
-           : strcmp(text, "warning") == 0 ? LOG_WARNING
-           : strcmp(text, "debug") == 0   ? LOG_DEBUG
-                                          : LOG_INFO;
+    return strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0;
 }
 
-/* Arguments: key=value, one configuration file (*.cfg), and words. */
-static enum status read_arguments(int argc, char **argv, struct session *session, const char **words)
+static bool ends_in_cfg(const char *argument)
 {
+    size_t n = strlen(argument);
+    return n > 4 && strcmp(argument + n - 4, ".cfg") == 0;
+}
+
+/*
+ * Arguments: key=value, words of a command that takes any, and one configuration file. A file named *.cfg is one before
+ * it is a word, except to a command whose words are paths; a file of any other name is one where no word is taken.
+ */
+static enum status read_arguments(int argc, char **argv, const struct command *command, struct session *session,
+                                  const char **words)
+{
+    static const enum log_level levels[] = {LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG};
     char **overrides = calloc((size_t)argc + 1, sizeof *overrides);
     const char *file = NULL;
     int count = 0;
     enum status st = overrides == NULL ? status_fail(STATUS_NOMEM, "no memory for the arguments") : STATUS_OK;
     for (int i = 0; i < argc && st == STATUS_OK; i++) {
-        size_t n = strlen(argv[i]);
-        if (argv[i][0] == '-' && n > 1)
+        int taken = session->verb == NULL ? 0 : 1 + session->word_count;
+        bool cfg = ends_in_cfg(argv[i]) && command->words <= 1;
+        bool keys = command->run == command_help && strncmp(argv[i], "keys=", 5) == 0;
+        if (argv[i][0] == '-' && argv[i][1] != '\0')
             st = status_fail(STATUS_USAGE, "there is no option \"%s\"; settings are key=value", argv[i]);
-        else if (strchr(argv[i], '=') != NULL && strncmp(argv[i], "keys=", 5) != 0)
+        else if (strchr(argv[i], '=') != NULL && !keys)
             overrides[count++] = argv[i];
-        else if (n > 4 && strcmp(argv[i] + n - 4, ".cfg") == 0 && file == NULL)
-            file = argv[i];
-        else if (session->verb == NULL)
+        else if (!cfg && taken == 0 && command->words > 0)
             session->verb = argv[i];
-        else
+        else if (!cfg && taken < command->words)
             words[session->word_count++] = argv[i];
+        else if (!cfg && (!file_exists(argv[i]) || file_is_folder(argv[i])))
+            st = status_fail(STATUS_USAGE, "\"%s\" is neither key=value nor a configuration file; cohort %s --help "
+                             "says what is wanted", argv[i], command->name);
+        else if (file != NULL)
+            st = status_fail(STATUS_USAGE, "\"%s\" is a second configuration file beside \"%s\", wanted one", argv[i],
+                             file);
+        else
+            file = argv[i];
     }
     if (st == STATUS_OK)
         st = config_load(file, overrides, count, &session->config);
+    if (st == STATUS_OK)
+        log_setup(levels[session->config.log.level], comm_rank(session->world), comm_size(session->world));
     free(overrides);
     session->words = words;
     return st;
@@ -94,7 +113,7 @@ static enum status run(int argc, char **argv, struct session *session, const cha
     struct str text = {0};
     enum status st = STATUS_OK;
     const char *name = argc > 1 ? argv[1] : "--help";
-    bool help = strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0;
+    bool help = is_help(name);
     if (help || strcmp(name, "--version") == 0) {
         st = help ? usage(&text) : str_addf(&text, "cohort " COHORT_VERSION "\n");
         if (st == STATUS_OK)
@@ -105,15 +124,16 @@ static enum status run(int argc, char **argv, struct session *session, const cha
     const struct command *command = find_command(name);
     if (command == NULL)
         return unknown_command(name);
-    if (argc > 2 && (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0)) {
+    for (int i = 2; i < argc; i++) {
+        if (!is_help(argv[i]))
+            continue;
         st = str_addf(&text, "cohort %s - %s\n\n%s", command->name, command->summary, command->usage);
         if (st == STATUS_OK)
             st = print(session->world, &text);
         str_release(&text);
         return st;
     }
-    TRY(comm_agree(session->world, read_arguments(argc - 2, argv + 2, session, words)));
-    log_setup(level_of(session->config.log.level), comm_rank(session->world), comm_size(session->world));
+    TRY(comm_agree(session->world, read_arguments(argc - 2, argv + 2, command, session, words)));
     return command->run(session);
 }
 

@@ -27,6 +27,7 @@ enum config_cv_kind { CONFIG_CV_AUTO, CONFIG_CV_STRATIFIED, CONFIG_CV_KFOLD, CON
 enum config_cv_select { CONFIG_SELECT_LAST, CONFIG_SELECT_INNER, CONFIG_SELECT_BEST };
 enum config_backend { CONFIG_BACKEND_AUTO, CONFIG_BACKEND_CPU, CONFIG_BACKEND_CUDA };
 enum config_reproducible { CONFIG_FIXED, CONFIG_ANY, CONFIG_OFF };
+enum config_level { CONFIG_LEVEL_ERROR, CONFIG_LEVEL_WARNING, CONFIG_LEVEL_INFO, CONFIG_LEVEL_DEBUG };
 enum config_resume { CONFIG_RESUME_AUTO, CONFIG_RESUME_NEVER };
 
 /* "every n steps" or "every epoch". */
@@ -122,7 +123,7 @@ struct run_config {
     struct {
         int64_t every;      /* steps between lines for people and in log.jsonl */
         int64_t hash_every; /* steps between weight hashes in log.jsonl; 0: checkpoints only */
-        char level[CONFIG_TEXT]; /* error warning info debug */
+        enum config_level level;
     } log;
 
     struct {

@@ -35,6 +35,18 @@ bad 78 'bad.cfg:[12]: ' 1 train bad.cfg
 printf '@include "/etc/passwd"\n' >bad.cfg
 bad 78 'bad.cfg:1: ' 1 train bad.cfg
 bad 66 'none.cfg' 1 train none.cfg
+bad 64 '"resume" is neither key=value nor a configuration file' 3 train "${scratch[@]}" data.train=train.h5 out=no resume
+bad 64 '"model" is neither' 1 predict model # a folder
+bad 64 '"twice" is neither' 1 tokenizer encode twice model.path=model
+printf 'train: { batch_size = 0; };\n' | tee one.cfg >my.conf
+bad 78 'my.conf:1: train.batch_size' 1 train my.conf
+bad 78 'one.cfg:1: train.batch_size' 1 tokenizer one.cfg encode
+bad 64 '"my.conf" is a second configuration file beside "one.cfg"' 1 check one.cfg my.conf
+bad 64 '"one.cfg" is a second' 2 train one.cfg one.cfg
+bad 78 'there is no key "keys"' 1 train keys=markdown
+bad 78 'log.level is "loud", wanted one of error' 1 check log.level=loud
+ranks 2 train one.cfg out=no --help data.train=none
+equal "$code $(head -1 said)" "0 $("$cohort" help train | head -1)" "train ... --help"
 bad 78 'data.train' 1 train "${scratch[@]}" out=no
 bad 66 'none.tsv' 3 train "${scratch[@]}" "${columns[@]}" data.train=none.tsv out=no
 bad 78 'would need' 2 train "${scratch[@]}" data.train=train.h5 train.memory_limit_gb=0.001 out=no

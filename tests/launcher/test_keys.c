@@ -170,6 +170,9 @@ static void test_choices_follow_their_enums(void **state)
     assert_int_equal(config.parallel.reproducible, CONFIG_OFF);
     assert_ok(set("resume", "never"));
     assert_int_equal(config.resume, CONFIG_RESUME_NEVER);
+    assert_ok(set("log.level", "debug"));
+    assert_int_equal(config.log.level, CONFIG_LEVEL_DEBUG);
+    assert_fails(set("log.level", "loud"), STATUS_CONFIG, "wanted one of error|warning|info|debug");
 }
 
 static void test_steps_or_epoch(void **state)
