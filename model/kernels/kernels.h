@@ -1,18 +1,21 @@
 /*
  * kernels.h - the operations a model is made of, as one table of functions per backend.
  *
- * `ref` (plain loops, sums in double) is the meaning of each operation and stays slow; `cpu` (oneDNN and our own SIMD)
- * is CPU speed; `cuda` comes behind the same table. The backend is chosen once at start and logged. An entry is right
- * or NULL; nothing falls back silently inside a step.
+ * `ref` (plain loops, sums in double) is the meaning of each operation and stays slow; `cpu`
+ * (oneDNN and our own SIMD) is CPU speed; `cuda` comes behind the same table. The backend is chosen
+ * once at start and logged. An entry is right or NULL; nothing falls back silently inside a step.
  *
- * Shapes: T packed tokens of B rows (row b's tokens are [begin[b], begin[b+1])), C channels, H heads of d = C/H, F
- * intermediate, V vocabulary. Activations (`act *`) are float or bfloat16, one kind for a context (act_type); statistics,
- * master weights, gradients of parameters, logits are float. All pointers are device memory of the context's device
- * unless said "host". Parameter gradients go where `cut` says; other outputs are overwritten (=). Inputs and outputs
- * do not overlap unless said. T = 0 and B = 0 are legal and do nothing (token sums then write zeros as cut says).
+ * Shapes: T packed tokens of B rows (row b's tokens are [begin[b], begin[b+1])), C channels, H
+ * heads of d = C/H, F intermediate, V vocabulary. Activations (`act *`) are float or bfloat16, one
+ * kind for a context (act_type); statistics, master weights, gradients of parameters, logits are
+ * float. All pointers are device memory of the context's device unless said "host". Parameter
+ * gradients go where `cut` says; other outputs are overwritten (=). Inputs and outputs do not
+ * overlap unless said. T = 0 and B = 0 are legal and do nothing (token sums then write zeros as cut
+ * says).
  *
- * Bits: an output row depends on its own inputs alone, never on T, on the other rows or on the number of threads. Token sums depend on
- * the pieces of the cut alone. So results are equal for any sharding of the rows (docs/numerics.md).
+ * Bits: an output row depends on its own inputs alone, never on T, on the other rows or on the
+ * number of threads. Token sums depend on the pieces of the cut alone. So results are equal for any
+ * sharding of the rows (docs/numerics.md).
  */
 #ifndef COHORT_MODEL_KERNELS_H
 #define COHORT_MODEL_KERNELS_H
@@ -24,11 +27,16 @@
 #include "base/status.h"
 
 enum precision { PRECISION_FP32, PRECISION_TF32, PRECISION_BF16, PRECISION_FP16 };
-enum activation { ACTIVATION_GELU, ACTIVATION_GELU_TANH, ACTIVATION_RELU }; /* GELU: x/2 (1 + erf(x / sqrt 2)) */
+enum activation {
+    ACTIVATION_GELU,
+    ACTIVATION_GELU_TANH,
+    ACTIVATION_RELU
+}; /* GELU: x/2 (1 + erf(x / sqrt 2)) */
 
 typedef void act; /* float or bfloat16 (uint16_t, the upper half of a float): the context knows */
 
-/* A weight matrix that products use: (N outputs, K inputs), row-major at `offset` of the flat master weights. */
+/* A weight matrix that products use: (N outputs, K inputs), row-major at `offset` of the flat
+ * master weights. */
 struct matrix {
     int64_t offset;
     int n, k;
@@ -43,16 +51,18 @@ struct kernel_opts {
     int max_rows;       /* largest B */
     int max_channels;   /* largest C or F of any call */
     bool training;
-    bool fastest;       /* parallel.reproducible=off: bits may depend on threads */
+    bool fastest; /* parallel.reproducible=off: bits may depend on threads */
 };
 
 /*
- * How sums over tokens (or rows) are cut into pieces and where the pieces' sums go. Piece i sums tokens
- * [token[i], token[i+1]) and rows [row[i], row[i+1]) from zero, in an order that depends on the piece alone. Its sum is
- * written to buffer[to[i]] (=), or added (+=) where add[i]. Then, for j in [merge_begin[i], merge_begin[i+1]):
- * buffer[merge_to[j]] += buffer[merge_from[j]], element by element, in order of j. Buffers are flat like the master weights; a kernel
- * touches its parameters' elements only. pieces 0: nothing is written. A buffer that was merged into another and not
- * written with = since holds nothing useful afterwards: a kernel may keep such sums in its cache only.
+ * How sums over tokens (or rows) are cut into pieces and where the pieces' sums go. Piece i sums
+ * tokens [token[i], token[i+1]) and rows [row[i], row[i+1]) from zero, in an order that depends on
+ * the piece alone. Its sum is written to buffer[to[i]] (=), or added (+=) where add[i]. Then, for j
+ * in [merge_begin[i], merge_begin[i+1]): buffer[merge_to[j]] += buffer[merge_from[j]], element by
+ * element, in order of j. Buffers are flat like the master weights; a kernel touches its
+ * parameters' elements only. pieces 0: nothing is written. A buffer that was merged into another
+ * and not written with = since holds nothing useful afterwards: a kernel may keep such sums in its
+ * cache only.
  */
 struct grad_cut {
     int pieces;
@@ -64,35 +74,36 @@ struct grad_cut {
     float *const *buffer;
 };
 
-/* Names the dropout decisions of one call. Element e (from 0) of packed token t: row r = row[b] of t's row, position p
- * in it: index i = p * channels + e; decision = 16-bit lane (i % 8) of Philox(key = random_key(seed, RANDOM_DROPOUT,
- * step, layer * 16 + site), counter = (i / 8, chunk, row low 32, row high 32)): lanes v[0] low half, v[0] high half,
- * v[1] low, ... Kept where lane >= threshold, threshold = rint(p * 65536), scaled by 65536 / (65536 - threshold).
- * Attention (head h, query i, key j; Lk keys): index ((h * nq + i) * round_up(Lk, 8) + j) the same way, nq = the
- * row's number of TOKENS (keys), so that a forward of fewer queries draws the same decisions. */
+/* Names the dropout decisions of one call. Element e (from 0) of packed token t: row r = row[b] of
+ * t's row, position p in it: index i = p * channels + e; decision = 16-bit lane (i % 8) of
+ * Philox(key = random_key(seed, RANDOM_DROPOUT, step, layer * 16 + site), counter = (i / 8, chunk,
+ * row low 32, row high 32)): lanes v[0] low half, v[0] high half, v[1] low, ... Kept where lane >=
+ * threshold, threshold = rint(p * 65536), scaled by 65536 / (65536 - threshold). Attention (head h,
+ * query i, key j; Lk keys): index ((h * nq + i) * round_up(Lk, 8) + j) the same way, nq = the row's
+ * number of TOKENS (keys), so that a forward of fewer queries draws the same decisions. */
 struct dropout {
-    float p;               /* 0: no dropout, the rest is unused */
+    float p; /* 0: no dropout, the rest is unused */
     uint64_t seed;
     int64_t step;
-    int layer, site;       /* sites: 0 embeddings, 1 attention, 2 attention output, 3 output, 4 head */
-    const int64_t *row;    /* (B) host */
-    const int32_t *chunk;  /* (B) host, or NULL: all 0 */
+    int layer, site;    /* sites: 0 embeddings, 1 attention, 2 attention output, 3 output, 4 head */
+    const int64_t *row; /* (B) host */
+    const int32_t *chunk; /* (B) host, or NULL: all 0 */
 };
 
 /* Rows of a packed batch. */
 struct rows {
-    int64_t tokens;       /* T */
-    int count;            /* B */
+    int64_t tokens; /* T */
+    int count;      /* B */
     int longest;
     const int32_t *begin; /* (B + 1), host */
 };
 
 struct kernel_ctx; /* a backend's state: device streams, cached primitives, packed weights */
 
-struct adamw_segment {    /* elements of one parameter that share a rate and a decay */
-    int64_t w;            /* where in weights[] */
-    int64_t g;            /* where in gradient[] */
-    int64_t state;        /* where in m[] and v[] */
+struct adamw_segment { /* elements of one parameter that share a rate and a decay */
+    int64_t w;         /* where in weights[] */
+    int64_t g;         /* where in gradient[] */
+    int64_t state;     /* where in m[] and v[] */
     int64_t count;
     float lr, weight_decay;
 };
@@ -101,7 +112,7 @@ struct adamw_args {
     const float *gradient;
     float *m, *v;
     float beta1, beta2, eps;
-    float clip;           /* gradient is multiplied by it first */
+    float clip;                      /* gradient is multiplied by it first */
     double correction1, correction2; /* 1 - beta^t */
 };
 
@@ -115,99 +126,129 @@ struct kernels {
     enum status (*open)(const struct kernel_opts *opts, struct kernel_ctx **out);
     void (*close)(struct kernel_ctx *ctx);
 
-    /* The master weights changed: cast and pack what the products need. weights must stay valid until the next call. */
+    /* The master weights changed: cast and pack what the products need. weights must stay valid
+     * until the next call. */
     enum status (*weights_changed)(struct kernel_ctx *ctx, const float *weights);
 
-    /* ---- embeddings: sum[t] = word[id] + position[p] + type[type] (float sum, rounded once to act);
-     * out[t] = dropout(norm(sum[t]) * gamma + beta). ids, types (T) host; types NULL: type 0, type table NULL: none.
-     * Word, position, type tables are float, (V, C), (P, C), (2, C). mean, rstd (T). position p counts from `first_position`. */
-    enum status (*embed)(struct kernel_ctx *ctx, const struct rows *rows, int channels, const int32_t *ids,
-                         const int32_t *types, const float *word, const float *position, const float *type,
-                         int first_position, const float *gamma, const float *beta, float eps,
-                         const struct dropout *dropout, act *sum, float *mean, float *rstd, act *out);
-    /* Gradient da + db (db may be NULL) of out. Offsets of the five parameters in the flat buffers; type_offset < 0: none.
-     * A piece's word, position and type gradients are complete tables: rows not met are zero (written by this call when
-     * the piece is written with =). Rows of a table: V, P, types. */
-    enum status (*embed_backward)(struct kernel_ctx *ctx, const struct rows *rows, int channels, const int32_t *ids,
-                                  const int32_t *types, const act *da, const act *db, const act *sum,
-                                  const float *mean, const float *rstd, const float *gamma,
-                                  const struct dropout *dropout, int first_position, int64_t word_offset, int word_rows,
-                                  int64_t position_offset, int position_rows, int64_t type_offset, int type_rows,
-                                  int64_t gamma_offset, int64_t beta_offset, const struct grad_cut *cut);
+    /* ---- embeddings: sum[t] = word[id] + position[p] + type[type] (float sum, rounded once to
+     * act); out[t] = dropout(norm(sum[t]) * gamma + beta). ids, types (T) host; types NULL: type 0,
+     * type table NULL: none. Word, position, type tables are float, (V, C), (P, C), (2, C). mean,
+     * rstd (T). position p counts from `first_position`. */
+    enum status (*embed)(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                         const int32_t *ids, const int32_t *types, const float *word,
+                         const float *position, const float *type, int first_position,
+                         const float *gamma, const float *beta, float eps,
+                         const struct dropout *dropout, act *sum, float *mean, float *rstd,
+                         act *out);
+    /* Gradient da + db (db may be NULL) of out. Offsets of the five parameters in the flat buffers;
+     * type_offset < 0: none. A piece's word, position and type gradients are complete tables: rows
+     * not met are zero (written by this call when the piece is written with =). Rows of a table: V,
+     * P, types. */
+    enum status (*embed_backward)(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                                  const int32_t *ids, const int32_t *types, const act *da,
+                                  const act *db, const act *sum, const float *mean,
+                                  const float *rstd, const float *gamma,
+                                  const struct dropout *dropout, int first_position,
+                                  int64_t word_offset, int word_rows, int64_t position_offset,
+                                  int position_rows, int64_t type_offset, int type_rows,
+                                  int64_t gamma_offset, int64_t beta_offset,
+                                  const struct grad_cut *cut);
 
     /* ---- products. y (M, N) = x (M, K) W^T + bias (float, N; NULL: none) for matrix `m`. */
-    enum status (*linear)(struct kernel_ctx *ctx, int m, int64_t rows, const act *x, const float *bias, act *y);
+    enum status (*linear)(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
+                          const float *bias, act *y);
     /* dx (M, K) = dy (M, N) W. */
-    enum status (*linear_backward_data)(struct kernel_ctx *ctx, int m, int64_t rows, const act *dy, act *dx);
-    /* dW (N, K) at the matrix's offset: sums of dy^T x; db (N) at bias_offset (< 0: none): sums of dy. by_row: x and dy
-     * have one line per row of the batch, and the cut's row[] applies; else one per token. */
-    enum status (*linear_backward_weight)(struct kernel_ctx *ctx, int m, int64_t rows, const act *x, const act *dy,
-                                          int64_t bias_offset, bool by_row, const struct grad_cut *cut);
+    enum status (*linear_backward_data)(struct kernel_ctx *ctx, int m, int64_t rows, const act *dy,
+                                        act *dx);
+    /* dW (N, K) at the matrix's offset: sums of dy^T x; db (N) at bias_offset (< 0: none): sums of
+     * dy. by_row: x and dy have one line per row of the batch, and the cut's row[] applies; else
+     * one per token. */
+    enum status (*linear_backward_weight)(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
+                                          const act *dy, int64_t bias_offset, bool by_row,
+                                          const struct grad_cut *cut);
 
-    /* ---- attention over each row, no stored probabilities. q (Tq, ..) has line stride q_stride, k and v (T, ..) have
-     * kv_stride (elements); head h is channels [h d, (h + 1) d). queries->begin says which q lines are row b's: the first
-     * queries of the row. P = dropout(softmax(q k^T / sqrt d)); out (Tq, C) = P v; lse (Tq, H) = log sum exp of the scaled
-     * scores. Row b has keys->begin[b+1] - keys->begin[b] keys. */
-    enum status (*attention)(struct kernel_ctx *ctx, const struct rows *queries, const struct rows *keys, int heads,
-                             int head_size, const act *q, int64_t q_stride, const act *k, const act *v,
-                             int64_t kv_stride, const struct dropout *dropout, act *out, float *lse);
+    /* ---- attention over each row, no stored probabilities. q (Tq, ..) has line stride q_stride, k
+     * and v (T, ..) have kv_stride (elements); head h is channels [h d, (h + 1) d). queries->begin
+     * says which q lines are row b's: the first queries of the row. P = dropout(softmax(q k^T /
+     * sqrt d)); out (Tq, C) = P v; lse (Tq, H) = log sum exp of the scaled scores. Row b has
+     * keys->begin[b+1] - keys->begin[b] keys. */
+    enum status (*attention)(struct kernel_ctx *ctx, const struct rows *queries,
+                             const struct rows *keys, int heads, int head_size, const act *q,
+                             int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
+                             const struct dropout *dropout, act *out, float *lse);
     /* dq, dk, dv have the strides of q, k, v. */
-    enum status (*attention_backward)(struct kernel_ctx *ctx, const struct rows *queries, const struct rows *keys,
-                                      int heads, int head_size, const act *q, int64_t q_stride, const act *k,
-                                      const act *v, int64_t kv_stride, const struct dropout *dropout, const act *out,
-                                      const float *lse, const act *dout, act *dq, act *dk, act *dv);
+    enum status (*attention_backward)(struct kernel_ctx *ctx, const struct rows *queries,
+                                      const struct rows *keys, int heads, int head_size,
+                                      const act *q, int64_t q_stride, const act *k, const act *v,
+                                      int64_t kv_stride, const struct dropout *dropout,
+                                      const act *out, const float *lse, const act *dout, act *dq,
+                                      act *dk, act *dv);
 
-    /* ---- residual and norm: sum = x + dropout(y); out = norm(sum) gamma + beta. (M, C); norm in float from the unrounded
-     * sum; sum is stored rounded for backward. rows tells positions for dropout. */
-    enum status (*residual_norm)(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *x,
-                                 const act *y, const float *gamma, const float *beta, float eps,
-                                 const struct dropout *dropout, act *sum, float *mean, float *rstd, act *out);
-    /* Gradient da + db (db may be NULL) of out. dx = gradient of sum (for x); dy = dx through the dropout (for y); dx may
-     * be da. by_row as in linear_backward_weight, for gamma's and beta's sums. */
-    enum status (*residual_norm_backward)(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *da,
-                                          const act *db, const act *sum, const float *mean, const float *rstd,
-                                          const float *gamma, const struct dropout *dropout, act *dx, act *dy,
-                                          int64_t gamma_offset, int64_t beta_offset, bool by_row,
+    /* ---- residual and norm: sum = x + dropout(y); out = norm(sum) gamma + beta. (M, C); norm in
+     * float from the unrounded sum; sum is stored rounded for backward. rows tells positions for
+     * dropout. */
+    enum status (*residual_norm)(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                                 const act *x, const act *y, const float *gamma, const float *beta,
+                                 float eps, const struct dropout *dropout, act *sum, float *mean,
+                                 float *rstd, act *out);
+    /* Gradient da + db (db may be NULL) of out. dx = gradient of sum (for x); dy = dx through the
+     * dropout (for y); dx may be da. by_row as in linear_backward_weight, for gamma's and beta's
+     * sums. */
+    enum status (*residual_norm_backward)(struct kernel_ctx *ctx, const struct rows *rows,
+                                          int channels, const act *da, const act *db,
+                                          const act *sum, const float *mean, const float *rstd,
+                                          const float *gamma, const struct dropout *dropout,
+                                          act *dx, act *dy, int64_t gamma_offset,
+                                          int64_t beta_offset, bool by_row,
                                           const struct grad_cut *cut);
 
     /* ---- activation, elementwise over n. dx may be dy. */
-    enum status (*activate)(struct kernel_ctx *ctx, enum activation kind, int64_t n, const act *x, act *y);
-    enum status (*activate_backward)(struct kernel_ctx *ctx, enum activation kind, int64_t n, const act *x,
-                                     const act *dy, act *dx);
+    enum status (*activate)(struct kernel_ctx *ctx, enum activation kind, int64_t n, const act *x,
+                            act *y);
+    enum status (*activate_backward)(struct kernel_ctx *ctx, enum activation kind, int64_t n,
+                                     const act *x, const act *dy, act *dx);
     enum status (*tanh_forward)(struct kernel_ctx *ctx, int64_t n, const act *x, act *y);
-    enum status (*tanh_backward)(struct kernel_ctx *ctx, int64_t n, const act *y, const act *dy, act *dx);
+    enum status (*tanh_backward)(struct kernel_ctx *ctx, int64_t n, const act *y, const act *dy,
+                                 act *dx);
     /* y = dropout(x), the same for gradients; rows of one token each. */
-    enum status (*dropout)(struct kernel_ctx *ctx, const struct rows *rows, int channels, const struct dropout *dropout,
-                           const act *x, act *y);
+    enum status (*dropout)(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                           const struct dropout *dropout, const act *x, act *y);
 
-    /* ---- rows. First token of each row: out (B, C) = x[begin[b]]. add: dx[begin[b]] += dout, others untouched; not add:
-     * all other lines become zero. */
-    enum status (*first_tokens)(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *x, act *out);
-    enum status (*first_tokens_backward)(struct kernel_ctx *ctx, const struct rows *rows, int channels,
-                                         const act *dout, bool add, act *dx);
-    /* Mean over the row's tokens (sum in float, rounded once); max per channel, argmax = token in the packed batch. */
-    enum status (*mean_pool)(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *x, act *out);
-    enum status (*mean_pool_backward)(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *dout,
-                                      act *dx);
-    enum status (*max_pool)(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *x, act *out,
-                            int32_t *argmax);
-    enum status (*max_pool_backward)(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *dout,
-                                     const int32_t *argmax, act *dx);
+    /* ---- rows. First token of each row: out (B, C) = x[begin[b]]. add: dx[begin[b]] += dout,
+     * others untouched; not add: all other lines become zero. */
+    enum status (*first_tokens)(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                                const act *x, act *out);
+    enum status (*first_tokens_backward)(struct kernel_ctx *ctx, const struct rows *rows,
+                                         int channels, const act *dout, bool add, act *dx);
+    /* Mean over the row's tokens (sum in float, rounded once); max per channel, argmax = token in
+     * the packed batch. */
+    enum status (*mean_pool)(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                             const act *x, act *out);
+    enum status (*mean_pool_backward)(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                                      const act *dout, act *dx);
+    enum status (*max_pool)(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                            const act *x, act *out, int32_t *argmax);
+    enum status (*max_pool_backward)(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                                     const act *dout, const int32_t *argmax, act *dx);
 
     /* ---- classifier, in float: logits (B, N) = x (B, C) W^T + bias, W float (N, C). */
-    enum status (*classify)(struct kernel_ctx *ctx, int rows, int channels, int outputs, const act *x, const float *w,
-                            const float *bias, float *logits);
-    enum status (*classify_backward)(struct kernel_ctx *ctx, int rows, int channels, int outputs, const act *x,
-                                     const float *w, const float *dlogits, act *dx, int64_t w_offset,
-                                     int64_t bias_offset, const struct grad_cut *cut);
+    enum status (*classify)(struct kernel_ctx *ctx, int rows, int channels, int outputs,
+                            const act *x, const float *w, const float *bias, float *logits);
+    enum status (*classify_backward)(struct kernel_ctx *ctx, int rows, int channels, int outputs,
+                                     const act *x, const float *w, const float *dlogits, act *dx,
+                                     int64_t w_offset, int64_t bias_offset,
+                                     const struct grad_cut *cut);
 
-    /* ---- optimizer. Decoupled weight decay (Loshchilov, Hutter 2019), as torch.optim.AdamW: g = clip * gradient;
-     * w *= 1 - lr decay; m, v; w -= lr / correction1 * m / (sqrt(v / correction2) + eps). Same arithmetic for every
-     * element, so that the bits do not depend on where a segment begins. */
-    enum status (*adamw)(struct kernel_ctx *ctx, const struct adamw_args *args, const struct adamw_segment *segments,
-                         int count);
-    /* out[i] (host, double) = sum of squares of x[i * block, min((i + 1) * block, n)), in a fixed order. */
-    enum status (*square_sums)(struct kernel_ctx *ctx, const float *x, int64_t n, int64_t block, double *out);
+    /* ---- optimizer. Decoupled weight decay (Loshchilov, Hutter 2019), as torch.optim.AdamW: g =
+     * clip * gradient; w *= 1 - lr decay; m, v; w -= lr / correction1 * m / (sqrt(v / correction2)
+     * + eps). Same arithmetic for every element, so that the bits do not depend on where a segment
+     * begins. */
+    enum status (*adamw)(struct kernel_ctx *ctx, const struct adamw_args *args,
+                         const struct adamw_segment *segments, int count);
+    /* out[i] (host, double) = sum of squares of x[i * block, min((i + 1) * block, n)), in a fixed
+     * order. */
+    enum status (*square_sums)(struct kernel_ctx *ctx, const float *x, int64_t n, int64_t block,
+                               double *out);
 };
 
 const struct kernels *kernels_ref(void);

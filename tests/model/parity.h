@@ -1,8 +1,9 @@
 /*
  * parity.h - run an operation on ref and on cpu, with 1, 2 and 3 threads, and compare.
  *
- * A case is a function that reads inputs and calls one entry of a table. Outputs are pre-filled with NaN between guard
- * zones. cpu's bits must be the same for every thread count and when repeated; its distance to ref is bounded.
+ * A case is a function that reads inputs and calls one entry of a table. Outputs are pre-filled
+ * with NaN between guard zones. cpu's bits must be the same for every thread count and when
+ * repeated; its distance to ref is bounded.
  */
 #ifndef COHORT_TESTS_MODEL_PARITY_H
 #define COHORT_TESTS_MODEL_PARITY_H
@@ -28,7 +29,8 @@ struct parity {
     struct rows rows;
     int64_t row_id[8];
     struct dropout dropout;
-    /* Five pieces over the tokens (or rows): a tree over four, and one that adds. Buffers 0 and 3 hold results. */
+    /* Five pieces over the tokens (or rows): a tree over four, and one that adds. Buffers 0 and 3
+     * hold results. */
     int32_t token[6], row[6];
     float *buffer[PARITY_BUFFERS];
     struct grad_cut cut;
@@ -71,7 +73,8 @@ static inline float *parity_float(int64_t n, uint64_t seed)
     return x;
 }
 
-static inline void *parity_output(struct parity *p, const char *name, bool is_act, int64_t n, double length)
+static inline void *parity_output(struct parity *p, const char *name, bool is_act, int64_t n,
+                                  double length)
 {
     int i = p->output_count++;
     p->output[i].name = name;
@@ -89,10 +92,20 @@ static inline void parity_gradients(struct parity *p, int64_t n, double length)
     static const int32_t merge_to[3] = {0, 1, 0}, merge_from[3] = {1, 2, 1};
     static const bool add[5] = {false, false, false, false, true};
     for (int i = 0; i < PARITY_BUFFERS; i++)
-        p->buffer[i] = parity_output(p, i == 0 ? "sum of four pieces" : i == 3 ? "added piece" : NULL, false, n, length);
+        p->buffer[i] = parity_output(p,
+                                     i == 0   ? "sum of four pieces"
+                                     : i == 3 ? "added piece"
+                                              : NULL,
+                                     false, n, length);
     shapes_fill(p->buffer[3], n, 99, false);
-    p->cut = (struct grad_cut){.pieces = 5, .token = p->token, .row = p->row, .to = to, .add = add,
-                               .merge_begin = merge_begin, .merge_to = merge_to, .merge_from = merge_from,
+    p->cut = (struct grad_cut){.pieces = 5,
+                               .token = p->token,
+                               .row = p->row,
+                               .to = to,
+                               .add = add,
+                               .merge_begin = merge_begin,
+                               .merge_to = merge_to,
+                               .merge_from = merge_from,
                                .buffer = p->buffer};
     p->parameters = n;
 }
@@ -110,14 +123,19 @@ static inline void parity_batch(struct parity *p, const int *lengths)
         p->row[i] = (int32_t)(n * i / 5);
         p->token[i] = p->begin[p->row[i]];
     }
-    p->dropout = (struct dropout){.p = 0.1f, .seed = 5, .step = 3, .layer = 2, .site = 1, .row = p->row_id};
+    p->dropout =
+        (struct dropout){.p = 0.1f, .seed = 5, .step = 3, .layer = 2, .site = 1, .row = p->row_id};
 }
 
 static inline struct kernel_ctx *parity_open(const struct kernels *k, const struct parity *p)
 {
     struct kernel_ctx *ctx;
-    struct kernel_opts opts = {.precision = p->bf16 ? PRECISION_BF16 : PRECISION_FP32, .matrices = p->matrices,
-                               .count = p->matrix_count, .max_tokens = 4096, .max_rows = 64, .max_channels = 4096,
+    struct kernel_opts opts = {.precision = p->bf16 ? PRECISION_BF16 : PRECISION_FP32,
+                               .matrices = p->matrices,
+                               .count = p->matrix_count,
+                               .max_tokens = 4096,
+                               .max_rows = 64,
+                               .max_channels = 4096,
                                .training = true};
     assert_ok(k->open(&opts, &ctx));
     if (p->matrix_count > 0)
@@ -140,10 +158,12 @@ static inline double parity_bound(const struct parity *p, int i)
 }
 
 /* Run the case on both tables; slack multiplies the bound (1 unless the case says why). */
-static inline void parity_check(parity_case *run, const struct parity *base, const char *name, double slack)
+static inline void parity_check(parity_case *run, const struct parity *base, const char *name,
+                                double slack)
 {
     struct parity want = *base;
-    struct kernel_ctx *ref = parity_open(kernels_ref(), &want), *cpu = parity_open(kernels_cpu(), &want);
+    struct kernel_ctx *ref = parity_open(kernels_ref(), &want),
+                      *cpu = parity_open(kernels_cpu(), &want);
     run(kernels_ref(), ref, &want);
     struct parity first;
     for (int threads = 1; threads <= 4; threads++) { /* the fourth repeats two */
@@ -156,11 +176,12 @@ static inline void parity_check(parity_case *run, const struct parity *base, con
             bool bf16 = got.bf16 && got.output[i].is_act;
             if (got.output[i].name == NULL)
                 continue;
-            snprintf(what, sizeof what, "%s: %s (%s, C %d, F %d, T %lld, B %d, %d threads)", name, got.output[i].name,
-                     got.bf16 ? "bf16" : "fp32", got.channels, got.inner, (long long)got.rows.tokens, got.rows.count,
-                     threads);
+            snprintf(what, sizeof what, "%s: %s (%s, C %d, F %d, T %lld, B %d, %d threads)", name,
+                     got.output[i].name, got.bf16 ? "bf16" : "fp32", got.channels, got.inner,
+                     (long long)got.rows.tokens, got.rows.count, threads);
             guard_check(got.output[i].p, what);
-            if (threads > 1 && memcmp(first.output[i].p, got.output[i].p, (size_t)(n * (bf16 ? 2 : 4))) != 0)
+            if (threads > 1 &&
+                memcmp(first.output[i].p, got.output[i].p, (size_t)(n * (bf16 ? 2 : 4))) != 0)
                 fail_msg("%s: other bits than with one thread", what);
             float *a = malloc((size_t)(n + 1) * 2 * sizeof *a), *b = a + n;
             shapes_from_act(got.output[i].p, n, bf16, a);
@@ -186,8 +207,9 @@ static inline void parity_check(parity_case *run, const struct parity *base, con
 }
 
 /* Both precisions, all batches; bf16 only where the CPU has it. */
-static inline void parity_all(parity_case *run, int channels, int heads, int inner, const struct matrix *matrices,
-                              int matrix_count, float *weights, const char *name, double slack)
+static inline void parity_all(parity_case *run, int channels, int heads, int inner,
+                              const struct matrix *matrices, int matrix_count, float *weights,
+                              const char *name, double slack)
 {
     for (int bf16 = 0; bf16 < 2; bf16++) {
         if (bf16 && kernels_cpu()->supports(PRECISION_BF16) != STATUS_OK) {
@@ -198,8 +220,13 @@ static inline void parity_all(parity_case *run, int channels, int heads, int inn
             continue;
         }
         for (int batch = 0; batch < SHAPES_BATCHES; batch++) {
-            struct parity p = {.bf16 = bf16, .channels = channels, .heads = heads, .inner = inner,
-                               .matrices = matrices, .matrix_count = matrix_count, .weights = weights};
+            struct parity p = {.bf16 = bf16,
+                               .channels = channels,
+                               .heads = heads,
+                               .inner = inner,
+                               .matrices = matrices,
+                               .matrix_count = matrix_count,
+                               .weights = weights};
             parity_batch(&p, shapes_batch[batch]);
             parity_check(run, &p, name, slack);
         }

@@ -1,4 +1,5 @@
-/* test_kernels_optimizer.c - AdamW and sums of squares: cpu against ref, bits, a step worked out by hand. */
+/* test_kernels_optimizer.c - AdamW and sums of squares: cpu against ref, bits, a step worked out by
+ * hand. */
 #include "model/kernels/cpu/cpu.h"
 #include "tests/model/parity.h"
 
@@ -20,11 +21,20 @@ static void fill(struct moments *s)
 
 static struct adamw_args args_of(struct moments *s)
 {
-    return (struct adamw_args){.weights = s->w, .gradient = s->g, .m = s->m, .v = s->v, .beta1 = 0.9f, .beta2 = 0.999f,
-                               .eps = 1e-8f, .clip = 0.7f, .correction1 = 1.0 - pow(0.9, 3), .correction2 = 1.0 - pow(0.999, 3)};
+    return (struct adamw_args){.weights = s->w,
+                               .gradient = s->g,
+                               .m = s->m,
+                               .v = s->v,
+                               .beta1 = 0.9f,
+                               .beta2 = 0.999f,
+                               .eps = 1e-8f,
+                               .clip = 0.7f,
+                               .correction1 = 1.0 - pow(0.9, 3),
+                               .correction2 = 1.0 - pow(0.999, 3)};
 }
 
-static void run(const struct kernels *k, struct moments *s, const struct adamw_segment *segments, int count)
+static void run(const struct kernels *k, struct moments *s, const struct adamw_segment *segments,
+                int count)
 {
     struct parity p = {.bf16 = false};
     struct kernel_ctx *ctx = parity_open(k, &p);
@@ -37,8 +47,9 @@ static void test_parity(void **state)
 {
     static struct moments want, got;
     /* Two segments with other rates, elements between and behind them that must stay. */
-    const struct adamw_segment segments[2] = {{.w = 3, .g = 3, .state = 3, .count = 500, .lr = 1e-2f, .weight_decay = 0.1f},
-                                              {.w = 510, .g = 600, .state = 520, .count = 301, .lr = 1e-3f}};
+    const struct adamw_segment segments[2] = {
+        {.w = 3, .g = 3, .state = 3, .count = 500, .lr = 1e-2f, .weight_decay = 0.1f},
+        {.w = 510, .g = 600, .state = 520, .count = 301, .lr = 1e-3f}};
     (void)state;
     fill(&want);
     run(kernels_ref(), &want, segments, 2);
@@ -91,8 +102,16 @@ static void test_by_hand(void **state)
         struct parity p = {.bf16 = false};
         struct kernel_ctx *ctx = parity_open(tables[i], &p);
         struct adamw_segment segment = {.count = 1, .lr = 0.1f, .weight_decay = 0.5f};
-        struct adamw_args args = {.weights = &w, .gradient = &g, .m = &m, .v = &v, .beta1 = 0.9f, .beta2 = 0.999f,
-                                  .eps = 1e-8f, .clip = 0.5f, .correction1 = 1 - (double)0.9f, .correction2 = 1 - (double)0.999f};
+        struct adamw_args args = {.weights = &w,
+                                  .gradient = &g,
+                                  .m = &m,
+                                  .v = &v,
+                                  .beta1 = 0.9f,
+                                  .beta2 = 0.999f,
+                                  .eps = 1e-8f,
+                                  .clip = 0.5f,
+                                  .correction1 = 1 - (double)0.9f,
+                                  .correction2 = 1 - (double)0.999f};
         assert_ok(tables[i]->adamw(ctx, &args, &segment, 1));
         support_assert_near(w, 0.85, 1e-6, "weight");
         support_assert_near(m, 0.2, 1e-6, "first moment");
@@ -115,7 +134,8 @@ static void test_square_sums(void **state)
         assert_ok(kernels_ref()->square_sums(ref, s.w, sizes[i], 100, want));
         for (int threads = 1; threads <= 3; threads++) {
             threads_set(threads);
-            assert_ok(kernels_cpu()->square_sums(cpu, s.w, sizes[i], 100, threads == 1 ? one : got));
+            assert_ok(
+                kernels_cpu()->square_sums(cpu, s.w, sizes[i], 100, threads == 1 ? one : got));
             if (threads > 1)
                 assert_memory_equal(one, got, (size_t)blocks * sizeof(double));
         }
@@ -129,8 +149,10 @@ static void test_square_sums(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_parity), cmocka_unit_test(test_bits_do_not_depend_on_segments),
-        cmocka_unit_test(test_by_hand), cmocka_unit_test(test_square_sums),
+        cmocka_unit_test(test_parity),
+        cmocka_unit_test(test_bits_do_not_depend_on_segments),
+        cmocka_unit_test(test_by_hand),
+        cmocka_unit_test(test_square_sums),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

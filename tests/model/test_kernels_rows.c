@@ -1,4 +1,5 @@
-/* test_kernels_rows.c - cpu against ref: embeddings, norms, activations, dropout, poolings, classifier. */
+/* test_kernels_rows.c - cpu against ref: embeddings, norms, activations, dropout, poolings,
+ * classifier. */
 #include "base/philox.h"
 #include "model/kernels/cpu/cpu.h"
 #include "tests/model/parity.h"
@@ -26,22 +27,26 @@ static void residual_norm(const struct kernels *k, struct kernel_ctx *ctx, struc
     float *mean = parity_output(p, "mean", false, p->rows.tokens, 64 * p->channels);
     float *rstd = parity_output(p, "rstd", false, p->rows.tokens, p->channels);
     void *out = parity_output(p, "out", true, n, p->channels);
-    assert_ok(k->residual_norm(ctx, &p->rows, p->channels, x, y, gamma, beta, 1e-12f, &p->dropout, sum, mean, rstd, out));
+    assert_ok(k->residual_norm(ctx, &p->rows, p->channels, x, y, gamma, beta, 1e-12f, &p->dropout,
+                               sum, mean, rstd, out));
     guard_free(x);
     guard_free(y);
     guard_free(gamma);
     guard_free(beta);
 }
 
-static void residual_norm_backward(const struct kernels *k, struct kernel_ctx *ctx, struct parity *p)
+static void residual_norm_backward(const struct kernels *k, struct kernel_ctx *ctx,
+                                   struct parity *p)
 {
     int64_t n = p->rows.tokens * p->channels, c = p->channels;
     void *da = parity_act(p, n, 1), *db = parity_act(p, n, 2), *sum = parity_act(p, n, 3);
-    float *gamma = parity_float(c, 4), *mean = parity_float(p->rows.tokens, 5), *rstd = parity_float(p->rows.tokens, 6);
-    void *dx = parity_output(p, "dx", true, n, p->channels), *dy = parity_output(p, "dy", true, n, p->channels);
+    float *gamma = parity_float(c, 4), *mean = parity_float(p->rows.tokens, 5),
+          *rstd = parity_float(p->rows.tokens, 6);
+    void *dx = parity_output(p, "dx", true, n, p->channels),
+         *dy = parity_output(p, "dy", true, n, p->channels);
     parity_gradients(p, 3 * c + 5, (double)p->rows.tokens + 1);
-    assert_ok(k->residual_norm_backward(ctx, &p->rows, p->channels, da, db, sum, mean, rstd, gamma, &p->dropout, dx, dy,
-                                        2, 3 + 2 * c, false, &p->cut));
+    assert_ok(k->residual_norm_backward(ctx, &p->rows, p->channels, da, db, sum, mean, rstd, gamma,
+                                        &p->dropout, dx, dy, 2, 3 + 2 * c, false, &p->cut));
     guard_free(da);
     guard_free(db);
     guard_free(sum);
@@ -51,17 +56,20 @@ static void residual_norm_backward(const struct kernels *k, struct kernel_ctx *c
 }
 
 /* dx in da's place, without db, without dropout. */
-static void residual_norm_backward_in_place(const struct kernels *k, struct kernel_ctx *ctx, struct parity *p)
+static void residual_norm_backward_in_place(const struct kernels *k, struct kernel_ctx *ctx,
+                                            struct parity *p)
 {
     int64_t n = p->rows.tokens * p->channels, c = p->channels;
     void *given = parity_act(p, n, 1), *sum = parity_act(p, n, 3);
-    float *gamma = parity_float(c, 4), *mean = parity_float(p->rows.tokens, 5), *rstd = parity_float(p->rows.tokens, 6);
-    void *dx = parity_output(p, "dx", true, n, p->channels), *dy = parity_output(p, "dy", true, n, p->channels);
+    float *gamma = parity_float(c, 4), *mean = parity_float(p->rows.tokens, 5),
+          *rstd = parity_float(p->rows.tokens, 6);
+    void *dx = parity_output(p, "dx", true, n, p->channels),
+         *dy = parity_output(p, "dy", true, n, p->channels);
     memcpy(dx, given, (size_t)parity_bytes(p, n));
     parity_gradients(p, 2 * c, (double)p->rows.tokens + 1);
     p->dropout.p = 0.0f;
-    assert_ok(k->residual_norm_backward(ctx, &p->rows, p->channels, dx, NULL, sum, mean, rstd, gamma, &p->dropout, dx,
-                                        dy, 0, c, false, &p->cut));
+    assert_ok(k->residual_norm_backward(ctx, &p->rows, p->channels, dx, NULL, sum, mean, rstd,
+                                        gamma, &p->dropout, dx, dy, 0, c, false, &p->cut));
     guard_free(given);
     guard_free(sum);
     guard_free(gamma);
@@ -77,9 +85,13 @@ struct tokens {
 static struct tokens tokens_make(const struct parity *p)
 {
     int64_t t = p->rows.tokens, c = p->channels;
-    struct tokens x = {.ids = guard_alloc((size_t)t * 4), .types = guard_alloc((size_t)t * 4),
-                       .word = parity_float(WORDS * c, 1), .position = parity_float(POSITIONS * c, 2),
-                       .type = parity_float(2 * c, 3), .gamma = parity_float(c, 4), .beta = parity_float(c, 5)};
+    struct tokens x = {.ids = guard_alloc((size_t)t * 4),
+                       .types = guard_alloc((size_t)t * 4),
+                       .word = parity_float(WORDS * c, 1),
+                       .position = parity_float(POSITIONS * c, 2),
+                       .type = parity_float(2 * c, 3),
+                       .gamma = parity_float(c, 4),
+                       .beta = parity_float(c, 5)};
     for (int64_t i = 0; i < t; i++) {
         struct philox r = philox4x32(7, (uint32_t)i, 0, 0, 0);
         x.ids[i] = r.v[0] % 3 == 0 ? 1 : (int32_t)(r.v[1] % WORDS); /* one frequent id */
@@ -107,8 +119,8 @@ static void embed(const struct kernels *k, struct kernel_ctx *ctx, struct parity
     float *mean = parity_output(p, "mean", false, p->rows.tokens, 64 * p->channels);
     float *rstd = parity_output(p, "rstd", false, p->rows.tokens, p->channels);
     void *out = parity_output(p, "out", true, n, p->channels);
-    assert_ok(k->embed(ctx, &p->rows, p->channels, x.ids, x.types, x.word, x.position, x.type, 2, x.gamma, x.beta, 1e-12f,
-                       &p->dropout, sum, mean, rstd, out));
+    assert_ok(k->embed(ctx, &p->rows, p->channels, x.ids, x.types, x.word, x.position, x.type, 2,
+                       x.gamma, x.beta, 1e-12f, &p->dropout, sum, mean, rstd, out));
     tokens_free(&x);
 }
 
@@ -121,8 +133,8 @@ static void embed_without_types(const struct kernels *k, struct kernel_ctx *ctx,
     float *rstd = parity_output(p, "rstd", false, p->rows.tokens, p->channels);
     void *out = parity_output(p, "out", true, n, p->channels);
     p->dropout.p = 0.0f;
-    assert_ok(k->embed(ctx, &p->rows, p->channels, x.ids, NULL, x.word, x.position, NULL, 0, x.gamma, x.beta, 1e-12f,
-                       &p->dropout, sum, mean, rstd, out));
+    assert_ok(k->embed(ctx, &p->rows, p->channels, x.ids, NULL, x.word, x.position, NULL, 0,
+                       x.gamma, x.beta, 1e-12f, &p->dropout, sum, mean, rstd, out));
     tokens_free(&x);
 }
 
@@ -135,8 +147,9 @@ static void embed_backward(const struct kernels *k, struct kernel_ctx *ctx, stru
     /* word, 3 unused elements, position, type, gamma, beta */
     int64_t position = WORDS * c + 3, type = position + POSITIONS * c, gamma = type + 2 * c;
     parity_gradients(p, gamma + 2 * c, (double)p->rows.tokens + p->channels);
-    assert_ok(k->embed_backward(ctx, &p->rows, p->channels, x.ids, x.types, da, db, sum, mean, rstd, x.gamma,
-                                &p->dropout, 2, 0, WORDS, position, POSITIONS, type, 2, gamma, gamma + c, &p->cut));
+    assert_ok(k->embed_backward(ctx, &p->rows, p->channels, x.ids, x.types, da, db, sum, mean, rstd,
+                                x.gamma, &p->dropout, 2, 0, WORDS, position, POSITIONS, type, 2,
+                                gamma, gamma + c, &p->cut));
     guard_free(da);
     guard_free(db);
     guard_free(sum);
@@ -198,7 +211,8 @@ static void pools(const struct kernels *k, struct kernel_ctx *ctx, struct parity
 {
     int64_t n = p->rows.tokens * p->channels, m = (int64_t)p->rows.count * p->channels;
     void *x = parity_act(p, n, 1), *dout = parity_act(p, m, 2);
-    void *first = parity_output(p, "first", true, m, 1), *dfirst = parity_output(p, "dfirst", true, n, 1);
+    void *first = parity_output(p, "first", true, m, 1),
+         *dfirst = parity_output(p, "dfirst", true, n, 1);
     void *mean = parity_output(p, "mean", true, m, p->rows.longest);
     void *dmean = parity_output(p, "dmean", true, n, 1);
     void *most = parity_output(p, "max", true, m, 1), *dmost = parity_output(p, "dmax", true, n, 1);
@@ -221,12 +235,14 @@ static void classify(const struct kernels *k, struct kernel_ctx *ctx, struct par
     enum { outputs = 7 };
     int b = p->rows.count, c = p->channels;
     void *x = parity_act(p, (int64_t)b * c, 1);
-    float *w = parity_float(outputs * c, 2), *bias = parity_float(outputs, 3), *dlogits = parity_float(b * outputs, 4);
+    float *w = parity_float(outputs * c, 2), *bias = parity_float(outputs, 3),
+          *dlogits = parity_float(b * outputs, 4);
     float *logits = parity_output(p, "logits", false, b * outputs, c);
     void *dx = parity_output(p, "dx", true, (int64_t)b * c, outputs);
     parity_gradients(p, outputs * (c + 1) + 3, b + 1);
     assert_ok(k->classify(ctx, b, c, outputs, x, w, bias, logits));
-    assert_ok(k->classify_backward(ctx, b, c, outputs, x, w, dlogits, dx, 0, outputs * c + 3, &p->cut));
+    assert_ok(
+        k->classify_backward(ctx, b, c, outputs, x, w, dlogits, dx, 0, outputs * c + 3, &p->cut));
     guard_free(x);
     guard_free(w);
     guard_free(bias);
@@ -239,7 +255,8 @@ static void test_residual_norm(void **state)
     over_widths(residual_norm, "residual_norm", 1);
 }
 
-/* norm_backward subtracts two means of like size, which float rounds at the size of the terms: 3 times the bound. */
+/* norm_backward subtracts two means of like size, which float rounds at the size of the terms: 3
+ * times the bound. */
 static void test_residual_norm_backward(void **state)
 {
     (void)state;
@@ -316,7 +333,8 @@ static void test_gelu_error(void **state)
     struct parity p = {.bf16 = false};
     struct kernel_ctx *ctx = parity_open(k, &p);
     enum { n = 160001 };
-    float *x = parity_float(n, 1), *y = parity_float(n, 1), *one = parity_float(n, 1), *dx = parity_float(n, 1);
+    float *x = parity_float(n, 1), *y = parity_float(n, 1), *one = parity_float(n, 1),
+          *dx = parity_float(n, 1);
     for (int i = 0; i < n; i++) {
         x[i] = (float)(i - n / 2) * 1e-4f;
         one[i] = 1.0f;
@@ -324,7 +342,8 @@ static void test_gelu_error(void **state)
     assert_ok(k->activate(ctx, ACTIVATION_GELU, n, x, y));
     assert_ok(k->activate_backward(ctx, ACTIVATION_GELU, n, x, one, dx));
     for (int i = 0; i < n; i++) {
-        double v = x[i], phi = 0.5 * (1.0 + erf(v * M_SQRT1_2)), slope = phi + v * exp(-0.5 * v * v) / sqrt(2.0 * M_PI);
+        double v = x[i], phi = 0.5 * (1.0 + erf(v * M_SQRT1_2)),
+               slope = phi + v * exp(-0.5 * v * v) / sqrt(2.0 * M_PI);
         support_assert_near(y[i], v * phi, 1e-6, "GELU");
         support_assert_near(dx[i], slope, 1e-6, "slope of GELU");
     }
@@ -351,10 +370,16 @@ static void test_philox_known_answers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_philox_known_answers), cmocka_unit_test(test_residual_norm),
-        cmocka_unit_test(test_residual_norm_backward), cmocka_unit_test(test_embed),
-        cmocka_unit_test(test_embed_backward), cmocka_unit_test(test_activations), cmocka_unit_test(test_dropout),
-        cmocka_unit_test(test_pools), cmocka_unit_test(test_classifier), cmocka_unit_test(test_lesser_cpus),
+        cmocka_unit_test(test_philox_known_answers),
+        cmocka_unit_test(test_residual_norm),
+        cmocka_unit_test(test_residual_norm_backward),
+        cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_embed_backward),
+        cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_dropout),
+        cmocka_unit_test(test_pools),
+        cmocka_unit_test(test_classifier),
+        cmocka_unit_test(test_lesser_cpus),
         cmocka_unit_test(test_gelu_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

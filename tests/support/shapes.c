@@ -9,7 +9,13 @@
 #include "tests/support/support.h"
 
 const int shapes_batch[SHAPES_BATCHES][8] = {
-    {-1}, {1, -1}, {5, 1, 7, -1}, {33, 2, -1}, {64, 1, 65, -1}, {3, 129, 17, 32, -1}, {130, 1, 61, 9, 64, 31, -1},
+    {-1},
+    {1, -1},
+    {5, 1, 7, -1},
+    {33, 2, -1},
+    {64, 1, 65, -1},
+    {3, 129, 17, 32, -1},
+    {130, 1, 61, 9, 64, 31, -1},
 };
 
 int shapes_rows(const int *lengths, int32_t *begin)
@@ -78,7 +84,8 @@ struct guard {
 void *guard_alloc(size_t bytes)
 {
     unsigned char *p = NULL;
-    if (posix_memalign((void **)&p, ZONE, (sizeof(struct guard) + bytes + ZONE + ZONE) / ZONE * ZONE) != 0)
+    if (posix_memalign((void **)&p, ZONE,
+                       (sizeof(struct guard) + bytes + ZONE + ZONE) / ZONE * ZONE) != 0)
         fail_msg("no memory for %zu bytes", bytes);
     memset(p, 0xA5, sizeof(struct guard));
     memcpy(p, &bytes, sizeof bytes);

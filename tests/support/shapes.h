@@ -1,5 +1,6 @@
 /*
- * shapes.h - for parity tests: batches of odd shapes, numbers rounded to a type, outputs in guard zones.
+ * shapes.h - for parity tests: batches of odd shapes, numbers rounded to a type, outputs in guard
+ * zones.
  */
 #ifndef COHORT_TESTS_SHAPES_H
 #define COHORT_TESTS_SHAPES_H
@@ -8,7 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Lengths of a batch's rows, ended by -1: none, one token, odd, one past a block, one past two, long. */
+/* Lengths of a batch's rows, ended by -1: none, one token, odd, one past a block, one past two,
+ * long. */
 #define SHAPES_BATCHES 7
 extern const int shapes_batch[SHAPES_BATCHES][8];
 
@@ -22,7 +24,8 @@ void shapes_fill(float *x, int64_t n, uint64_t seed, bool bf16);
 void shapes_to_act(const float *x, int64_t n, bool bf16, void *to);
 void shapes_from_act(const void *x, int64_t n, bool bf16, float *to);
 
-/* Memory for bytes between two guard zones, filled with 0xFF (NaN in both types); owned by the caller (guard_free). */
+/* Memory for bytes between two guard zones, filled with 0xFF (NaN in both types); owned by the
+ * caller (guard_free). */
 void *guard_alloc(size_t bytes);
 /* The zones are as they were, or the test fails naming what. */
 void guard_check(const void *p, const char *what);

@@ -1,7 +1,8 @@
 /*
  * block_amx.c - one block of a bfloat16 product with AMX tiles; see products.h.
  *
- * Tiles 0-3 hold the 32 x 32 sums, 4-5 the lines of A, 6-7 the columns of B: two loads serve four multiplications.
+ * Tiles 0-3 hold the 32 x 32 sums, 4-5 the lines of A, 6-7 the columns of B: two loads serve four
+ * multiplications.
  */
 #include "model/kernels/cpu/products.h"
 
@@ -14,7 +15,8 @@ struct tile_config {
     uint8_t rows[16];
 };
 
-/* Tiles for blocks of `rows` lines, 1 to 32. Tiles of the unused second half keep one line; they are not touched. */
+/* Tiles for blocks of `rows` lines, 1 to 32. Tiles of the unused second half keep one line; they
+ * are not touched. */
 static void configure(int rows)
 {
     struct tile_config c = {.palette = 1};
@@ -25,8 +27,8 @@ static void configure(int rows)
     }
     c.rows[0] = c.rows[1] = c.rows[4] = upper;
     c.rows[2] = c.rows[3] = c.rows[5] = lower;
-    /* gcc 12's intrinsics do not say that they read memory: without this the stores above may be left out. Operands of
-     * the tile loads below come through a call, which is barrier enough. */
+    /* gcc 12's intrinsics do not say that they read memory: without this the stores above may be
+     * left out. Operands of the tile loads below come through a call, which is barrier enough. */
     __asm__ volatile("" : : "r"(&c) : "memory");
     _tile_loadconfig(&c);
 }
@@ -42,8 +44,8 @@ void block_amx_end(void)
 }
 
 /* Sixteen lines or fewer: the upper half alone. */
-static void block_upper(int steps, const unsigned char *a, int64_t a_line, int64_t a_step, const uint16_t *b, bool add,
-                        float *c)
+static void block_upper(int steps, const unsigned char *a, int64_t a_line, int64_t a_step,
+                        const uint16_t *b, bool add, float *c)
 {
     if (add) {
         _tile_loadd(0, c, 128);
@@ -63,8 +65,8 @@ static void block_upper(int steps, const unsigned char *a, int64_t a_line, int64
     _tile_stored(1, c + 16, 128);
 }
 
-static void block_both(int steps, const unsigned char *a, int64_t a_line, int64_t a_step, const uint16_t *b, bool add,
-                       float *c)
+static void block_both(int steps, const unsigned char *a, int64_t a_line, int64_t a_step,
+                       const uint16_t *b, bool add, float *c)
 {
     if (add) {
         _tile_loadd(0, c, 128);
@@ -93,8 +95,8 @@ static void block_both(int steps, const unsigned char *a, int64_t a_line, int64_
     _tile_stored(3, c + 528, 128);
 }
 
-void block_amx(int rows, int steps, const void *a, int64_t a_line, int64_t a_step, const uint16_t *b, bool add,
-               float *c)
+void block_amx(int rows, int steps, const void *a, int64_t a_line, int64_t a_step,
+               const uint16_t *b, bool add, float *c)
 {
     if (rows == 32) {
         block_both(steps, a, a_line, a_step, b, add, c);

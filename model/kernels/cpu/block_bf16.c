@@ -1,16 +1,18 @@
 /*
  * block_bf16.c - one block of a bfloat16 product with AVX512-BF16; see products.h.
  *
- * Eight lines by 32 columns stay in 16 registers: a step of two k loads two vectors of B and broadcasts eight pairs of
- * A, ten loads for sixteen multiplications. A line's arithmetic is the same in a block of fewer lines.
+ * Eight lines by 32 columns stay in 16 registers: a step of two k loads two vectors of B and
+ * broadcasts eight pairs of A, ten loads for sixteen multiplications. A line's arithmetic is the
+ * same in a block of fewer lines.
  */
 #include "model/kernels/cpu/products.h"
 
 #ifdef __x86_64__
 #include <immintrin.h>
 
-static inline __attribute__((always_inline)) void lines(int rows, int steps, const unsigned char *a, int64_t a_line,
-                                                        int64_t a_step, const uint16_t *b, bool add, float *c)
+static inline __attribute__((always_inline)) void lines(int rows, int steps, const unsigned char *a,
+                                                        int64_t a_line, int64_t a_step,
+                                                        const uint16_t *b, bool add, float *c)
 {
     __m512 sum[8][2];
     for (int i = 0; i < rows; i++) {
@@ -37,21 +39,36 @@ static inline __attribute__((always_inline)) void lines(int rows, int steps, con
     }
 }
 
-void block_bf16(int rows, int steps, const void *a, int64_t a_line, int64_t a_step, const uint16_t *b, bool add,
-                float *c)
+void block_bf16(int rows, int steps, const void *a, int64_t a_line, int64_t a_step,
+                const uint16_t *b, bool add, float *c)
 {
     const unsigned char *line = a;
     for (; rows >= 8; rows -= 8, line += 8 * a_line, c += 8 * 32)
         lines(8, steps, line, a_line, a_step, b, add, c);
     switch (rows) {
-    case 7: lines(7, steps, line, a_line, a_step, b, add, c); break;
-    case 6: lines(6, steps, line, a_line, a_step, b, add, c); break;
-    case 5: lines(5, steps, line, a_line, a_step, b, add, c); break;
-    case 4: lines(4, steps, line, a_line, a_step, b, add, c); break;
-    case 3: lines(3, steps, line, a_line, a_step, b, add, c); break;
-    case 2: lines(2, steps, line, a_line, a_step, b, add, c); break;
-    case 1: lines(1, steps, line, a_line, a_step, b, add, c); break;
-    default: break;
+    case 7:
+        lines(7, steps, line, a_line, a_step, b, add, c);
+        break;
+    case 6:
+        lines(6, steps, line, a_line, a_step, b, add, c);
+        break;
+    case 5:
+        lines(5, steps, line, a_line, a_step, b, add, c);
+        break;
+    case 4:
+        lines(4, steps, line, a_line, a_step, b, add, c);
+        break;
+    case 3:
+        lines(3, steps, line, a_line, a_step, b, add, c);
+        break;
+    case 2:
+        lines(2, steps, line, a_line, a_step, b, add, c);
+        break;
+    case 1:
+        lines(1, steps, line, a_line, a_step, b, add, c);
+        break;
+    default:
+        break;
     }
 }
 #endif

@@ -1,9 +1,10 @@
 /*
- * cpu.c - the CPU backend's table: what the CPU can do, context and scratch, and the entries that are neither products
- * nor attention; see cpu.h.
+ * cpu.c - the CPU backend's table: what the CPU can do, context and scratch, and the entries that
+ * are neither products nor attention; see cpu.h.
  *
- * These entries divide lines or blocks of fixed size over threads and call the lines' kernels (rows.h). Token sums are
- * made in blocks of BLOCK tokens counted from a piece's beginning, added up in order of the blocks.
+ * These entries divide lines or blocks of fixed size over threads and call the lines' kernels
+ * (rows.h). Token sums are made in blocks of BLOCK tokens counted from a piece's beginning, added
+ * up in order of the blocks.
  */
 #include "model/kernels/cpu/cpu.h"
 
@@ -30,15 +31,17 @@ static void ask(void)
 #ifdef __x86_64__
     unsigned a, b, c, d, low = 0, high = 0;
     found.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    found.avx512 = found.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                   __builtin_cpu_supports("avx512vbmi");
+    found.avx512 = found.avx2 && __builtin_cpu_supports("avx512f") &&
+                   __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi");
     found.bf16 = found.avx512 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5)) != 0;
-    bool tiles = found.bf16 && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & (1u << 22)) != 0 && /* AMX-BF16 */
-                 (d & (1u << 24)) != 0;                                                            /* AMX-TILE */
+    bool tiles = found.bf16 && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+                 (d & (1u << 22)) != 0 && /* AMX-BF16 */
+                 (d & (1u << 24)) != 0;   /* AMX-TILE */
     if (tiles) {
         __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-        /* Tile data (feature 18) is large, so Linux gives it to a process that asks (ARCH_REQ_XCOMP_PERM), once. */
+        /* Tile data (feature 18) is large, so Linux gives it to a process that asks
+         * (ARCH_REQ_XCOMP_PERM), once. */
         found.amx = (low & 0x60000u) == 0x60000u && syscall(SYS_arch_prctl, 0x1023, 18) == 0;
     }
 #endif
@@ -94,12 +97,14 @@ static enum status cpu_supports(enum precision precision)
     if (precision == PRECISION_FP32)
         return STATUS_OK;
     if (precision != PRECISION_BF16)
-        return status_fail(STATUS_UNAVAILABLE, "train.precision: the CPU backend computes in fp32 and bf16, not in %s",
-                           precision == PRECISION_FP16 ? "fp16" : "tf32");
-    /* oneDNN would emulate bfloat16 on plain AVX-512, slower than float: such machines are better off with fp32. */
-    if (!cpu_features()->bf16)
         return status_fail(STATUS_UNAVAILABLE,
-                           "train.precision=bf16: this CPU has no AVX512-BF16 instructions; fp32 works on every CPU");
+                           "train.precision: the CPU backend computes in fp32 and bf16, not in %s",
+                           precision == PRECISION_FP16 ? "fp16" : "tf32");
+    /* oneDNN would emulate bfloat16 on plain AVX-512, slower than float: such machines are better
+     * off with fp32. */
+    if (!cpu_features()->bf16)
+        return status_fail(STATUS_UNAVAILABLE, "train.precision=bf16: this CPU has no AVX512-BF16 "
+                                               "instructions; fp32 works on every CPU");
     return STATUS_OK;
 }
 
@@ -130,10 +135,12 @@ static const struct cpu_rows *rows_for(const struct cpu_features *cpu, bool bf16
 
 static int64_t cpu_memory_bytes(const struct kernel_opts *opts)
 {
-    /* The largest shared block beside the products' is the embeddings' gradient: a float line per token. */
-    int64_t lines = opts->training ? opts->max_tokens * opts->max_channels * (int64_t)sizeof(float) : 0;
-    return (int64_t)sizeof(struct kernel_ctx) + products_for(opts->precision)->memory_bytes(opts) + lines +
-           cpu_threads() * (int64_t)(4 << 20);
+    /* The largest shared block beside the products' is the embeddings' gradient: a float line per
+     * token. */
+    int64_t lines = opts->training ? opts->max_tokens * opts->max_channels * (int64_t)sizeof(float)
+                                   : 0;
+    return (int64_t)sizeof(struct kernel_ctx) + products_for(opts->precision)->memory_bytes(opts) +
+           lines + cpu_threads() * (int64_t)(4 << 20);
 }
 
 static void cpu_close(struct kernel_ctx *ctx)
@@ -178,21 +185,24 @@ static enum status cpu_weights_changed(struct kernel_ctx *ctx, const float *weig
     return ctx->product_table->weights_changed(ctx, weights);
 }
 
-static enum status cpu_linear(struct kernel_ctx *ctx, int m, int64_t rows, const act *x, const float *bias, act *y)
+static enum status cpu_linear(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
+                              const float *bias, act *y)
 {
     return ctx->product_table->linear(ctx, m, rows, x, bias, y);
 }
 
-static enum status cpu_linear_backward_data(struct kernel_ctx *ctx, int m, int64_t rows, const act *dy, act *dx)
+static enum status cpu_linear_backward_data(struct kernel_ctx *ctx, int m, int64_t rows,
+                                            const act *dy, act *dx)
 {
     return ctx->product_table->linear_backward_data(ctx, m, rows, dy, dx);
 }
 
-static enum status cpu_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
-                                              const act *dy, int64_t bias_offset, bool by_row,
-                                              const struct grad_cut *cut)
+static enum status cpu_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows,
+                                              const act *x, const act *dy, int64_t bias_offset,
+                                              bool by_row, const struct grad_cut *cut)
 {
-    return ctx->product_table->linear_backward_weight(ctx, m, rows, x, dy, bias_offset, by_row, cut);
+    return ctx->product_table->linear_backward_weight(ctx, m, rows, x, dy, bias_offset, by_row,
+                                                      cut);
 }
 
 /* ---- lines ---- */
@@ -245,11 +255,15 @@ static int row_at(const struct rows *rows, int64_t t)
     return low;
 }
 
-static struct walk walk_at(const struct kernel_ctx *ctx, const struct rows *rows, const struct cpu_dropout *drop,
-                           int channels, int64_t t, uint8_t *bits)
+static struct walk walk_at(const struct kernel_ctx *ctx, const struct rows *rows,
+                           const struct cpu_dropout *drop, int channels, int64_t t, uint8_t *bits)
 {
-    return (struct walk){.rows = rows, .drop = drop, .kernels = ctx->rows, .channels = channels,
-                         .b = row_at(rows, t), .bits = bits};
+    return (struct walk){.rows = rows,
+                         .drop = drop,
+                         .kernels = ctx->rows,
+                         .channels = channels,
+                         .b = row_at(rows, t),
+                         .bits = bits};
 }
 
 /* Move to line t (the next one); returns its position in its row. */
@@ -267,7 +281,8 @@ static const uint8_t *walk_bits(const struct walk *w, int64_t position)
     if (!w->drop->on)
         return NULL;
     cpu_dropout_row(w->drop, w->b, counter);
-    w->kernels->keep(w->drop, counter, (uint64_t)position * (uint64_t)w->channels, w->channels, w->bits);
+    w->kernels->keep(w->drop, counter, (uint64_t)position * (uint64_t)w->channels, w->channels,
+                     w->bits);
     return w->bits;
 }
 
@@ -286,12 +301,14 @@ static struct lines lines_of(struct kernel_ctx *ctx, int64_t n)
 {
     float *p = cpu_scratch(ctx);
     int64_t room = round_up(n, 16);
-    return (struct lines){.s = p, .g = p + room, .waste = p + 2 * room, .bits = (uint8_t *)(p + 4 * room)};
+    return (struct lines){
+        .s = p, .g = p + room, .waste = p + 2 * room, .bits = (uint8_t *)(p + 4 * room)};
 }
 
-static enum status cpu_residual_norm(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *x,
-                                     const act *y, const float *gamma, const float *beta, float eps,
-                                     const struct dropout *dropout, act *sum, float *mean, float *rstd, act *out)
+static enum status cpu_residual_norm(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                                     const act *x, const act *y, const float *gamma,
+                                     const float *beta, float eps, const struct dropout *dropout,
+                                     act *sum, float *mean, float *rstd, act *out)
 {
     struct cpu_dropout drop;
     int64_t n = channels;
@@ -303,18 +320,21 @@ static enum status cpu_residual_norm(struct kernel_ctx *ctx, const struct rows *
         struct walk w = walk_at(ctx, rows, &drop, channels, t0, l.bits);
         for (int64_t t = t0; t < rows->tokens && t < t0 + BLOCK; t++) {
             const uint8_t *bits = walk_bits(&w, walk_to(&w, t));
-            ctx->rows->residual(n, line_of(ctx, x, t, n), line_of(ctx, y, t, n), bits, drop.scale, l.s,
-                                line_of(ctx, sum, t, n));
-            ctx->rows->norm(n, l.s, gamma, beta, eps, NULL, 1.0f, &mean[t], &rstd[t], line_of(ctx, out, t, n));
+            ctx->rows->residual(n, line_of(ctx, x, t, n), line_of(ctx, y, t, n), bits, drop.scale,
+                                l.s, line_of(ctx, sum, t, n));
+            ctx->rows->norm(n, l.s, gamma, beta, eps, NULL, 1.0f, &mean[t], &rstd[t],
+                            line_of(ctx, out, t, n));
         }
     }
     return STATUS_OK;
 }
 
-static enum status cpu_embed(struct kernel_ctx *ctx, const struct rows *rows, int channels, const int32_t *ids,
-                             const int32_t *types, const float *word, const float *position, const float *type,
-                             int first_position, const float *gamma, const float *beta, float eps,
-                             const struct dropout *dropout, act *sum, float *mean, float *rstd, act *out)
+static enum status cpu_embed(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                             const int32_t *ids, const int32_t *types, const float *word,
+                             const float *position, const float *type, int first_position,
+                             const float *gamma, const float *beta, float eps,
+                             const struct dropout *dropout, act *sum, float *mean, float *rstd,
+                             act *out)
 {
     struct cpu_dropout drop;
     int64_t n = channels;
@@ -332,7 +352,8 @@ static enum status cpu_embed(struct kernel_ctx *ctx, const struct rows *rows, in
             if (type != NULL)
                 ctx->rows->add(n, type + (types != NULL ? types[t] : 0) * n, l.s);
             ctx->rows->store(n, l.s, line_of(ctx, sum, t, n));
-            ctx->rows->norm(n, l.s, gamma, beta, eps, bits, drop.scale, &mean[t], &rstd[t], line_of(ctx, out, t, n));
+            ctx->rows->norm(n, l.s, gamma, beta, eps, bits, drop.scale, &mean[t], &rstd[t],
+                            line_of(ctx, out, t, n));
         }
     }
     return STATUS_OK;
@@ -390,22 +411,25 @@ int cpu_cut_buffers(const struct grad_cut *cut)
     return most + 1;
 }
 
-/* Lines cut into blocks that do not cross pieces; partial sums (2 n: gamma, beta) of the blocks that belong to one. */
+/* Lines cut into blocks that do not cross pieces; partial sums (2 n: gamma, beta) of the blocks
+ * that belong to one. */
 struct blocks {
     int count;
     struct block {
         int32_t begin, end;
         int32_t piece; /* -1: in none */
-    } *block;
-    int32_t *first; /* (pieces + 1) blocks before piece i; a piece's blocks are together */
+    } * block;
+    int32_t *first;      /* (pieces + 1) blocks before piece i; a piece's blocks are together */
     float *partial;      /* (count, 2 n) */
     unsigned char *room; /* more, as asked for */
 };
 
-static int blocks_between(const struct grad_cut *cut, const int32_t *line, int64_t lines, struct blocks *out)
+static int blocks_between(const struct grad_cut *cut, const int32_t *line, int64_t lines,
+                          struct blocks *out)
 {
     int count = 0;
-    for (int i = -1; i <= cut->pieces; i++) { /* before the first piece, the pieces, behind the last */
+    for (int i = -1; i <= cut->pieces;
+         i++) { /* before the first piece, the pieces, behind the last */
         bool piece = i >= 0 && i < cut->pieces;
         int64_t begin = i < 0 ? 0 : cut->pieces > 0 ? line[i] : 0, end = lines;
         if (i < cut->pieces)
@@ -414,16 +438,16 @@ static int blocks_between(const struct grad_cut *cut, const int32_t *line, int64
             out->first[i] = count;
         for (int64_t t = begin; t < end; t += BLOCK, count++) {
             if (out != NULL)
-                out->block[count] = (struct block){(int32_t)t, (int32_t)(t + BLOCK < end ? t + BLOCK : end),
-                                                   piece ? i : -1};
+                out->block[count] = (struct block){
+                    (int32_t)t, (int32_t)(t + BLOCK < end ? t + BLOCK : end), piece ? i : -1};
         }
     }
     return count;
 }
 
 /* Blocks and memory for them, and `more` bytes, in the context's shared block. */
-static enum status blocks_make(struct kernel_ctx *ctx, const struct grad_cut *cut, bool by_row, int64_t lines,
-                               int64_t n, size_t more, struct blocks *out)
+static enum status blocks_make(struct kernel_ctx *ctx, const struct grad_cut *cut, bool by_row,
+                               int64_t lines, int64_t n, size_t more, struct blocks *out)
 {
     const int32_t *line = by_row ? cut->row : cut->token;
     unsigned char *p;
@@ -441,8 +465,8 @@ static enum status blocks_make(struct kernel_ctx *ctx, const struct grad_cut *cu
 }
 
 /* Add up partial sums and put them: gamma's and beta's. Called by all threads of a region. */
-static void blocks_put(const struct blocks *blocks, const struct grad_cut *cut, int64_t n, int64_t gamma_offset,
-                       int64_t beta_offset)
+static void blocks_put(const struct blocks *blocks, const struct grad_cut *cut, int64_t n,
+                       int64_t gamma_offset, int64_t beta_offset)
 {
 #pragma omp for schedule(static)
     for (int64_t c0 = 0; c0 < 2 * n; c0 += BLOCK) {
@@ -453,7 +477,9 @@ static void blocks_put(const struct blocks *blocks, const struct grad_cut *cut, 
                 for (int64_t e = 0; e < some; e++)
                     sum[e] += blocks->partial[j * 2 * n + c0 + e];
             }
-            int64_t gammas = n - c0 < 0 ? 0 : n - c0 < some ? n - c0 : some; /* n need not be a multiple of BLOCK */
+            int64_t gammas = n - c0 < 0      ? 0
+                             : n - c0 < some ? n - c0
+                                             : some; /* n need not be a multiple of BLOCK */
             if (gammas > 0)
                 cpu_cut_put(cut, i, sum, gamma_offset + c0, gammas);
             if (some > gammas)
@@ -462,11 +488,13 @@ static void blocks_put(const struct blocks *blocks, const struct grad_cut *cut, 
     }
 }
 
-static enum status cpu_residual_norm_backward(struct kernel_ctx *ctx, const struct rows *rows, int channels,
-                                              const act *da, const act *db, const act *sum, const float *mean,
-                                              const float *rstd, const float *gamma, const struct dropout *dropout,
-                                              act *dx, act *dy, int64_t gamma_offset, int64_t beta_offset,
-                                              bool by_row, const struct grad_cut *cut)
+static enum status cpu_residual_norm_backward(struct kernel_ctx *ctx, const struct rows *rows,
+                                              int channels, const act *da, const act *db,
+                                              const act *sum, const float *mean, const float *rstd,
+                                              const float *gamma, const struct dropout *dropout,
+                                              act *dx, act *dy, int64_t gamma_offset,
+                                              int64_t beta_offset, bool by_row,
+                                              const struct grad_cut *cut)
 {
     struct cpu_dropout drop;
     struct blocks blocks;
@@ -484,9 +512,10 @@ static enum status cpu_residual_norm_backward(struct kernel_ctx *ctx, const stru
             struct walk w = walk_at(ctx, rows, &drop, channels, block->begin, l.bits);
             memset(sums, 0, (size_t)(2 * n) * sizeof *sums);
             for (int64_t t = block->begin; t < block->end; t++) {
-                ctx->rows->gradient(n, line_of(ctx, da, t, n), db != NULL ? line_of(ctx, db, t, n) : NULL, NULL, 1.0f,
-                                    l.g);
-                ctx->rows->norm_backward(n, line_of(ctx, sum, t, n), mean[t], rstd[t], gamma, l.g, sums, sums + n);
+                ctx->rows->gradient(n, line_of(ctx, da, t, n),
+                                    db != NULL ? line_of(ctx, db, t, n) : NULL, NULL, 1.0f, l.g);
+                ctx->rows->norm_backward(n, line_of(ctx, sum, t, n), mean[t], rstd[t], gamma, l.g,
+                                         sums, sums + n);
                 ctx->rows->store(n, l.g, line_of(ctx, dx, t, n));
                 const uint8_t *bits = walk_bits(&w, walk_to(&w, t));
                 if (bits != NULL)
@@ -502,10 +531,11 @@ static enum status cpu_residual_norm_backward(struct kernel_ctx *ctx, const stru
 
 /* ---- embedding tables ---- */
 
-/* Tokens by the table row they read: a run is one row that some read, or several neighbours that none reads. */
+/* Tokens by the table row they read: a run is one row that some read, or several neighbours that
+ * none reads. */
 struct run {
-    int32_t key, keys;    /* rows [key, key + keys) */
-    int32_t first, last;  /* its tokens: sorted[first .. last) */
+    int32_t key, keys;   /* rows [key, key + keys) */
+    int32_t first, last; /* its tokens: sorted[first .. last) */
 };
 
 struct table {
@@ -548,7 +578,8 @@ static void table_sort(struct table *t, int64_t tokens)
     for (int k = 0; k < t->rows; k++)
         t->count[k + 1] += t->count[k];
     for (int64_t i = 0; i < tokens; i++)
-        t->sorted[t->count[t->key[i]]++] = (int32_t)i; /* count[k] ends as where row k's tokens end */
+        t->sorted[t->count[t->key[i]]++] =
+            (int32_t)i; /* count[k] ends as where row k's tokens end */
     t->runs = 0;
     int32_t open = 0, first = 0;
     for (int32_t k = 0; k < t->rows; k++, first = end) {
@@ -571,18 +602,19 @@ enum content {
 };
 
 /* to (=, or += where add) the lines of the tokens at p .. end, in order. */
-static void sum_tokens(const struct cpu_rows *kernels, const int32_t *p, const int32_t *end, const float *line,
-                       int64_t n, int64_t some, float *to)
+static void sum_tokens(const struct cpu_rows *kernels, const int32_t *p, const int32_t *end,
+                       const float *line, int64_t n, int64_t some, float *to)
 {
     memset(to, 0, (size_t)some * sizeof *to);
     for (; p < end; p++)
         kernels->add(some, line + *p * n, to);
 }
 
-/* Rows [run->key, + keys) that no piece has tokens for: nothing is added, zeros are written once, at the end, and only
- * where they are not merged away; what earlier calls left is merged. */
+/* Rows [run->key, + keys) that no piece has tokens for: nothing is added, zeros are written once,
+ * at the end, and only where they are not merged away; what earlier calls left is merged. */
 static void table_gap(const struct cpu_rows *kernels, const struct table *t, const struct run *run,
-                      const struct grad_cut *cut, int64_t n, int64_t c0, int64_t some, uint8_t *content, int buffers)
+                      const struct grad_cut *cut, int64_t n, int64_t c0, int64_t some,
+                      uint8_t *content, int buffers)
 {
     int64_t at = t->offset + run->key * n + c0;
     memset(content, CONTENT_OLD, (size_t)buffers);
@@ -611,11 +643,11 @@ static void table_gap(const struct cpu_rows *kernels, const struct table *t, con
     }
 }
 
-/* One row that tokens read: sums of all buffers stay in the thread's lines (buffers + 1 of n), and each buffer that holds
- * something at the end is written once. */
+/* One row that tokens read: sums of all buffers stay in the thread's lines (buffers + 1 of n), and
+ * each buffer that holds something at the end is written once. */
 static void table_row(const struct cpu_rows *kernels, const struct table *t, const struct run *run,
-                      const struct grad_cut *cut, const float *line, int64_t n, int64_t c0, int64_t some,
-                      uint8_t *content, int buffers, float *sums)
+                      const struct grad_cut *cut, const float *line, int64_t n, int64_t c0,
+                      int64_t some, uint8_t *content, int buffers, float *sums)
 {
     const int32_t *p = t->sorted + run->first, *end = t->sorted + run->last;
     int64_t at = t->offset + run->key * n + c0;
@@ -642,7 +674,9 @@ static void table_row(const struct cpu_rows *kernels, const struct table *t, con
             int into = cut->merge_to[j], from = cut->merge_from[j];
             if (content[into] == CONTENT_OLD)
                 memcpy(sums + into * n, cut->buffer[into] + at, bytes);
-            kernels->add(some, content[from] == CONTENT_OLD ? cut->buffer[from] + at : sums + from * n, sums + into * n);
+            kernels->add(some,
+                         content[from] == CONTENT_OLD ? cut->buffer[from] + at : sums + from * n,
+                         sums + into * n);
             content[into] = CONTENT_SUM;
             content[from] = CONTENT_MERGED;
         }
@@ -654,11 +688,13 @@ static void table_row(const struct cpu_rows *kernels, const struct table *t, con
 }
 
 static enum status cpu_embed_backward(struct kernel_ctx *ctx, const struct rows *rows, int channels,
-                                      const int32_t *ids, const int32_t *types, const act *da, const act *db,
-                                      const act *sum, const float *mean, const float *rstd, const float *gamma,
-                                      const struct dropout *dropout, int first_position, int64_t word_offset,
-                                      int word_rows, int64_t position_offset, int position_rows, int64_t type_offset,
-                                      int type_rows, int64_t gamma_offset, int64_t beta_offset,
+                                      const int32_t *ids, const int32_t *types, const act *da,
+                                      const act *db, const act *sum, const float *mean,
+                                      const float *rstd, const float *gamma,
+                                      const struct dropout *dropout, int first_position,
+                                      int64_t word_offset, int word_rows, int64_t position_offset,
+                                      int position_rows, int64_t type_offset, int type_rows,
+                                      int64_t gamma_offset, int64_t beta_offset,
                                       const struct grad_cut *cut)
 {
     struct cpu_dropout drop;
@@ -672,7 +708,8 @@ static enum status cpu_embed_backward(struct kernel_ctx *ctx, const struct rows 
     if (cut->pieces == 0)
         return STATUS_OK;
     cpu_dropout_init(dropout, &drop);
-    size_t line_bytes = (size_t)round_up(tokens * n * (int64_t)sizeof(float), 64), room = line_bytes;
+    size_t line_bytes = (size_t)round_up(tokens * n * (int64_t)sizeof(float), 64),
+           room = line_bytes;
     for (int i = 0; i < tables; i++)
         room += table_bytes(table[i].rows, tokens);
     TRY(blocks_make(ctx, cut, false, tokens, n, room, &blocks));
@@ -696,7 +733,8 @@ static enum status cpu_embed_backward(struct kernel_ctx *ctx, const struct rows 
             memset(key, 0, (size_t)tokens * sizeof *key);
     }
     size_t lines = (size_t)round_up((int64_t)lines_bytes(n), 64);
-    TRY(cpu_scratch_reserve(ctx, lines + (size_t)((buffers + 1) * n) * sizeof(float) + (size_t)buffers));
+    TRY(cpu_scratch_reserve(ctx,
+                            lines + (size_t)((buffers + 1) * n) * sizeof(float) + (size_t)buffers));
 #pragma omp parallel num_threads(cpu_threads())
     {
         struct lines l = lines_of(ctx, n);
@@ -714,14 +752,17 @@ static enum status cpu_embed_backward(struct kernel_ctx *ctx, const struct rows 
             for (int64_t t = block->begin; t < block->end; t++) {
                 float *g = line + t * n;
                 const uint8_t *bits = walk_bits(&w, walk_to(&w, t));
-                ctx->rows->gradient(n, line_of(ctx, da, t, n), db != NULL ? line_of(ctx, db, t, n) : NULL, bits,
-                                    drop.scale, g);
-                ctx->rows->norm_backward(n, line_of(ctx, sum, t, n), mean[t], rstd[t], gamma, g, sums, sums + n);
+                ctx->rows->gradient(n, line_of(ctx, da, t, n),
+                                    db != NULL ? line_of(ctx, db, t, n) : NULL, bits, drop.scale,
+                                    g);
+                ctx->rows->norm_backward(n, line_of(ctx, sum, t, n), mean[t], rstd[t], gamma, g,
+                                         sums, sums + n);
             }
         }
         for (int i = 0; i < tables; i++) {
             /* A table of few rows (types) is divided by columns. */
-            int64_t some = table[i].runs < 4 * cpu_threads() ? 2 * BLOCK : n, parts = (n + some - 1) / some;
+            int64_t some = table[i].runs < 4 * cpu_threads() ? 2 * BLOCK : n,
+                    parts = (n + some - 1) / some;
 #pragma omp for schedule(dynamic, 16) nowait
             for (int64_t task = 0; task < table[i].runs * parts; task++) {
                 int64_t c0 = task % parts * some;
@@ -730,7 +771,8 @@ static enum status cpu_embed_backward(struct kernel_ctx *ctx, const struct rows 
                 if (run->first == run->last)
                     table_gap(ctx->rows, &table[i], run, cut, n, c0, width, content, buffers);
                 else
-                    table_row(ctx->rows, &table[i], run, cut, line, n, c0, width, content, buffers, sums);
+                    table_row(ctx->rows, &table[i], run, cut, line, n, c0, width, content, buffers,
+                              sums);
             }
         }
         blocks_put(&blocks, cut, n, gamma_offset, beta_offset);
@@ -742,16 +784,18 @@ static enum status cpu_embed_backward(struct kernel_ctx *ctx, const struct rows 
 
 #define CHUNK 4096 /* elements a thread takes at a time */
 
-static enum status cpu_activate(struct kernel_ctx *ctx, enum activation kind, int64_t n, const act *x, act *y)
+static enum status cpu_activate(struct kernel_ctx *ctx, enum activation kind, int64_t n,
+                                const act *x, act *y)
 {
 #pragma omp parallel for num_threads(cpu_threads()) schedule(static)
     for (int64_t i = 0; i < n; i += CHUNK)
-        ctx->rows->activate(kind, n - i < CHUNK ? n - i : CHUNK, line_of(ctx, x, i, 1), line_of(ctx, y, i, 1));
+        ctx->rows->activate(kind, n - i < CHUNK ? n - i : CHUNK, line_of(ctx, x, i, 1),
+                            line_of(ctx, y, i, 1));
     return STATUS_OK;
 }
 
-static enum status cpu_activate_backward(struct kernel_ctx *ctx, enum activation kind, int64_t n, const act *x,
-                                         const act *dy, act *dx)
+static enum status cpu_activate_backward(struct kernel_ctx *ctx, enum activation kind, int64_t n,
+                                         const act *x, const act *dy, act *dx)
 {
 #pragma omp parallel for num_threads(cpu_threads()) schedule(static)
     for (int64_t i = 0; i < n; i += CHUNK)
@@ -776,7 +820,8 @@ static enum status cpu_tanh(struct kernel_ctx *ctx, int64_t n, const act *x, act
     return STATUS_OK;
 }
 
-static enum status cpu_tanh_backward(struct kernel_ctx *ctx, int64_t n, const act *y, const act *dy, act *dx)
+static enum status cpu_tanh_backward(struct kernel_ctx *ctx, int64_t n, const act *y, const act *dy,
+                                     act *dx)
 {
 #pragma omp parallel for num_threads(cpu_threads()) schedule(static)
     for (int64_t i = 0; i < n; i += TANH_CHUNK) {
@@ -793,13 +838,14 @@ static enum status cpu_tanh_backward(struct kernel_ctx *ctx, int64_t n, const ac
 
 /* ---- rows ---- */
 
-static enum status cpu_first_tokens(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *x,
-                                    act *out)
+static enum status cpu_first_tokens(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                                    const act *x, act *out)
 {
     size_t bytes = (size_t)channels * (ctx->bf16 ? 2 : 4);
     for (int b = 0; b < rows->count; b++) {
         if (rows->begin[b] < rows->begin[b + 1])
-            memcpy(line_of(ctx, out, b, channels), line_of(ctx, x, rows->begin[b], channels), bytes);
+            memcpy(line_of(ctx, out, b, channels), line_of(ctx, x, rows->begin[b], channels),
+                   bytes);
         else
             memset(line_of(ctx, out, b, channels), 0, bytes);
     }
@@ -816,8 +862,8 @@ static void zero_lines(struct kernel_ctx *ctx, act *x, int64_t count, int64_t n)
     }
 }
 
-static enum status cpu_first_tokens_backward(struct kernel_ctx *ctx, const struct rows *rows, int channels,
-                                             const act *dout, bool add, act *dx)
+static enum status cpu_first_tokens_backward(struct kernel_ctx *ctx, const struct rows *rows,
+                                             int channels, const act *dout, bool add, act *dx)
 {
     int64_t n = channels;
     TRY(cpu_scratch_reserve(ctx, lines_bytes(n)));
@@ -835,7 +881,8 @@ static enum status cpu_first_tokens_backward(struct kernel_ctx *ctx, const struc
     return STATUS_OK;
 }
 
-static enum status cpu_mean_pool(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *x, act *out)
+static enum status cpu_mean_pool(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                                 const act *x, act *out)
 {
     int64_t n = channels;
     TRY(cpu_scratch_reserve(ctx, lines_bytes(n)));
@@ -855,8 +902,8 @@ static enum status cpu_mean_pool(struct kernel_ctx *ctx, const struct rows *rows
     return STATUS_OK;
 }
 
-static enum status cpu_mean_pool_backward(struct kernel_ctx *ctx, const struct rows *rows, int channels,
-                                          const act *dout, act *dx)
+static enum status cpu_mean_pool_backward(struct kernel_ctx *ctx, const struct rows *rows,
+                                          int channels, const act *dout, act *dx)
 {
     int64_t n = channels;
     TRY(cpu_scratch_reserve(ctx, lines_bytes(n)));
@@ -873,8 +920,8 @@ static enum status cpu_mean_pool_backward(struct kernel_ctx *ctx, const struct r
     return STATUS_OK;
 }
 
-static enum status cpu_max_pool(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *x, act *out,
-                                int32_t *argmax)
+static enum status cpu_max_pool(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                                const act *x, act *out, int32_t *argmax)
 {
     int64_t n = channels;
     TRY(cpu_scratch_reserve(ctx, lines_bytes(n)));
@@ -900,8 +947,9 @@ static enum status cpu_max_pool(struct kernel_ctx *ctx, const struct rows *rows,
     return STATUS_OK;
 }
 
-static enum status cpu_max_pool_backward(struct kernel_ctx *ctx, const struct rows *rows, int channels,
-                                         const act *dout, const int32_t *argmax, act *dx)
+static enum status cpu_max_pool_backward(struct kernel_ctx *ctx, const struct rows *rows,
+                                         int channels, const act *dout, const int32_t *argmax,
+                                         act *dx)
 {
     int64_t n = channels;
     size_t size = ctx->bf16 ? 2 : 4;
@@ -938,8 +986,8 @@ static float dot(const float *x, const float *y, int64_t n)
     return lane[0];
 }
 
-static enum status cpu_classify(struct kernel_ctx *ctx, int rows, int channels, int outputs, const act *x,
-                                const float *w, const float *bias, float *logits)
+static enum status cpu_classify(struct kernel_ctx *ctx, int rows, int channels, int outputs,
+                                const act *x, const float *w, const float *bias, float *logits)
 {
     int64_t n = channels;
     TRY(cpu_scratch_reserve(ctx, lines_bytes(n)));
@@ -960,8 +1008,9 @@ static void add_scaled(int64_t n, float a, const float *x, float *to)
         to[e] += a * x[e];
 }
 
-static enum status cpu_classify_backward(struct kernel_ctx *ctx, int rows, int channels, int outputs, const act *x,
-                                         const float *w, const float *dlogits, act *dx, int64_t w_offset,
+static enum status cpu_classify_backward(struct kernel_ctx *ctx, int rows, int channels,
+                                         int outputs, const act *x, const float *w,
+                                         const float *dlogits, act *dx, int64_t w_offset,
                                          int64_t bias_offset, const struct grad_cut *cut)
 {
     int64_t n = channels;
@@ -1025,11 +1074,13 @@ static enum status cpu_adamw(struct kernel_ctx *ctx, const struct adamw_args *ar
     return STATUS_OK;
 }
 
-static enum status cpu_square_sums(struct kernel_ctx *ctx, const float *x, int64_t n, int64_t block, double *out)
+static enum status cpu_square_sums(struct kernel_ctx *ctx, const float *x, int64_t n, int64_t block,
+                                   double *out)
 {
 #pragma omp parallel for num_threads(cpu_threads()) schedule(static)
     for (int64_t i = 0; i < (n + block - 1) / block; i++)
-        out[i] = ctx->rows->square_sum(n - i * block < block ? n - i * block : block, x + i * block);
+        out[i] =
+            ctx->rows->square_sum(n - i * block < block ? n - i * block : block, x + i * block);
     return STATUS_OK;
 }
 

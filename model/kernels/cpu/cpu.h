@@ -1,12 +1,16 @@
 /*
- * cpu.h - what the files of the CPU backend share: what this CPU can do, the context, scratch memory, work divisions.
+ * cpu.h - what the files of the CPU backend share: what this CPU can do, the context, scratch
+ * memory, work divisions.
  *
- * Files are named by the instruction set they are compiled for (*_avx2.c, *_avx512.c, *_bf16.c = AVX-512 with BF16,
- * *_amx.c); nothing in them runs before cpu_features() said so. cpu.c holds the table and decides; it is compiled for
- * any CPU. Threads are OpenMP's, work is divided over independent outputs only, and every loop over a vector ends in
- * the same arithmetic as its body (masked lanes), so that no bit depends on the number of threads or on a position.
+ * Files are named by the instruction set they are compiled for (*_avx2.c, *_avx512.c, *_bf16.c =
+ * AVX-512 with BF16,
+ * *_amx.c); nothing in them runs before cpu_features() said so. cpu.c holds the table and decides;
+ * it is compiled for any CPU. Threads are OpenMP's, work is divided over independent outputs only,
+ * and every loop over a vector ends in the same arithmetic as its body (masked lanes), so that no
+ * bit depends on the number of threads or on a position.
  *
- * Scratch: an entry calls cpu_scratch_reserve() before its parallel region (it may fail) and cpu_scratch() inside.
+ * Scratch: an entry calls cpu_scratch_reserve() before its parallel region (it may fail) and
+ * cpu_scratch() inside.
  */
 #ifndef COHORT_MODEL_KERNELS_CPU_CPU_H
 #define COHORT_MODEL_KERNELS_CPU_CPU_H
@@ -30,9 +34,11 @@ struct cpu_features {
     bool amx;    /* bf16 and AMX tiles with BF16, and the kernel gave permission to use them */
 };
 
-/* Asked once (CPUID, XCR0, and arch_prctl for AMX's tile data), then the same for the life of the process. */
+/* Asked once (CPUID, XCR0, and arch_prctl for AMX's tile data), then the same for the life of the
+ * process. */
 const struct cpu_features *cpu_features(void);
-/* Pretend that the CPU lacks what cap lacks: for tests of the slower paths. Contexts opened before keep what they chose. */
+/* Pretend that the CPU lacks what cap lacks: for tests of the slower paths. Contexts opened before
+ * keep what they chose. */
 void cpu_features_cap(struct cpu_features cap);
 
 #define CPU_MAX_THREADS 512
@@ -42,16 +48,16 @@ struct cpu_scratch {
     size_t bytes;
 };
 
-struct products;       /* products.h */
+struct products; /* products.h */
 struct products_table;
-struct cpu_rows;       /* rows.h */
+struct cpu_rows; /* rows.h */
 
 struct kernel_ctx {
     struct device *device;
     enum precision precision;
-    bool bf16;                  /* act is bfloat16, else float */
+    bool bf16; /* act is bfloat16, else float */
     bool training, fastest;
-    struct cpu_features cpu;    /* as it was when the context was opened */
+    struct cpu_features cpu; /* as it was when the context was opened */
     int64_t max_tokens;
     int max_rows, max_channels;
     struct cpu_scratch scratch[CPU_MAX_THREADS]; /* by thread number */
@@ -68,17 +74,20 @@ static inline int cpu_threads(void)
     return n < CPU_MAX_THREADS ? n : CPU_MAX_THREADS;
 }
 
-/* At least bytes for each thread of the next region; contents are not kept. 64-byte aligned. STATUS_NOMEM. */
+/* At least bytes for each thread of the next region; contents are not kept. 64-byte aligned.
+ * STATUS_NOMEM. */
 NODISCARD enum status cpu_scratch_reserve(struct kernel_ctx *ctx, size_t bytes);
 /* The calling thread's block. */
 static inline void *cpu_scratch(struct kernel_ctx *ctx)
 {
     return ctx->scratch[omp_get_thread_num()].p;
 }
-/* At least bytes that the whole call shares; contents are not kept. 64-byte aligned. STATUS_NOMEM. */
+/* At least bytes that the whole call shares; contents are not kept. 64-byte aligned. STATUS_NOMEM.
+ */
 NODISCARD enum status cpu_shared_reserve(struct kernel_ctx *ctx, size_t bytes, void *out);
 
-/* Put the n sums of piece i, at `at` of the flat buffers, where the cut says, and do the piece's merges on them. */
+/* Put the n sums of piece i, at `at` of the flat buffers, where the cut says, and do the piece's
+ * merges on them. */
 void cpu_cut_put(const struct grad_cut *cut, int i, const float *sum, int64_t at, int64_t n);
 
 /* One more than the largest buffer that the cut names; 1 without pieces. */
@@ -92,7 +101,8 @@ static inline float bf16_to_float(uint16_t x)
     return f;
 }
 
-/* Round to nearest, ties to even; NaN stays NaN. Subnormals are kept (VCVTNEPS2BF16 makes them zero). */
+/* Round to nearest, ties to even; NaN stays NaN. Subnormals are kept (VCVTNEPS2BF16 makes them
+ * zero). */
 static inline uint16_t bf16_from_float(float f)
 {
     uint32_t bits;
@@ -102,7 +112,8 @@ static inline uint16_t bf16_from_float(float f)
     return (uint16_t)((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
 }
 
-/* A call's dropout, ready for use: key and threshold of kernels.h. on false: keep everything, scale 1. */
+/* A call's dropout, ready for use: key and threshold of kernels.h. on false: keep everything,
+ * scale 1. */
 struct cpu_dropout {
     bool on;
     uint64_t key;
@@ -122,14 +133,16 @@ static inline void cpu_dropout_row(const struct cpu_dropout *d, int b, uint32_t 
 }
 
 /* attention.c; exactly the entries of kernels.h. */
-NODISCARD enum status cpu_attention(struct kernel_ctx *ctx, const struct rows *queries, const struct rows *keys,
-                                    int heads, int head_size, const act *q, int64_t q_stride, const act *k,
-                                    const act *v, int64_t kv_stride, const struct dropout *dropout, act *out,
-                                    float *lse);
+NODISCARD enum status cpu_attention(struct kernel_ctx *ctx, const struct rows *queries,
+                                    const struct rows *keys, int heads, int head_size, const act *q,
+                                    int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
+                                    const struct dropout *dropout, act *out, float *lse);
 NODISCARD enum status cpu_attention_backward(struct kernel_ctx *ctx, const struct rows *queries,
-                                             const struct rows *keys, int heads, int head_size, const act *q,
-                                             int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
-                                             const struct dropout *dropout, const act *out, const float *lse,
-                                             const act *dout, act *dq, act *dk, act *dv);
+                                             const struct rows *keys, int heads, int head_size,
+                                             const act *q, int64_t q_stride, const act *k,
+                                             const act *v, int64_t kv_stride,
+                                             const struct dropout *dropout, const act *out,
+                                             const float *lse, const act *dout, act *dq, act *dk,
+                                             act *dv);
 
 #endif

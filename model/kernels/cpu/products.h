@@ -1,9 +1,10 @@
 /*
  * products.h - matrix products of the CPU backend: weights cast, packed and multiplied.
  *
- * float: oneDNN, each thread its own lines (products_onednn.c). bfloat16: our own blocks of 32 x 32 outputs, with AMX
- * or AVX512-BF16 (products_bf16.c drives, block_amx.c and block_bf16.c compute). Both add up K in an order that does not depend on the
- * number of lines, so a line's result is the same in any batch.
+ * float: oneDNN, each thread its own lines (products_onednn.c). bfloat16: our own blocks of 32 x 32
+ * outputs, with AMX or AVX512-BF16 (products_bf16.c drives, block_amx.c and block_bf16.c compute).
+ * Both add up K in an order that does not depend on the number of lines, so a line's result is the
+ * same in any batch.
  */
 #ifndef COHORT_MODEL_KERNELS_CPU_PRODUCTS_H
 #define COHORT_MODEL_KERNELS_CPU_PRODUCTS_H
@@ -16,22 +17,25 @@ struct products_table {
     void (*close)(struct products *p);
     int64_t (*memory_bytes)(const struct kernel_opts *opts);
     enum status (*weights_changed)(struct kernel_ctx *ctx, const float *weights);
-    enum status (*linear)(struct kernel_ctx *ctx, int m, int64_t rows, const act *x, const float *bias, act *y);
-    enum status (*linear_backward_data)(struct kernel_ctx *ctx, int m, int64_t rows, const act *dy, act *dx);
-    enum status (*linear_backward_weight)(struct kernel_ctx *ctx, int m, int64_t rows, const act *x, const act *dy,
-                                          int64_t bias_offset, bool by_row, const struct grad_cut *cut);
+    enum status (*linear)(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
+                          const float *bias, act *y);
+    enum status (*linear_backward_data)(struct kernel_ctx *ctx, int m, int64_t rows, const act *dy,
+                                        act *dx);
+    enum status (*linear_backward_weight)(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
+                                          const act *dy, int64_t bias_offset, bool by_row,
+                                          const struct grad_cut *cut);
 };
 
 extern const struct products_table products_onednn; /* float */
 extern const struct products_table products_bf16;   /* bfloat16, needs cpu_features()->bf16 */
 
 /*
- * One block: c (32 lines of 32 floats), or its first `rows` lines, = (add: +=) the product of A and B over `steps` steps
- * of 32. A: line i of step s begins at a + i * a_line + s * a_step (bytes), 32 bfloat16 each. B: packed, 1,024 bfloat16
- * a step: two tiles of 16 pairs of k, 16 columns, 2.
+ * One block: c (32 lines of 32 floats), or its first `rows` lines, = (add: +=) the product of A and
+ * B over `steps` steps of 32. A: line i of step s begins at a + i * a_line + s * a_step (bytes), 32
+ * bfloat16 each. B: packed, 1,024 bfloat16 a step: two tiles of 16 pairs of k, 16 columns, 2.
  */
-typedef void block_kernel(int rows, int steps, const void *a, int64_t a_line, int64_t a_step, const uint16_t *b,
-                          bool add, float *c);
+typedef void block_kernel(int rows, int steps, const void *a, int64_t a_line, int64_t a_step,
+                          const uint16_t *b, bool add, float *c);
 block_kernel block_bf16, block_amx;
 /* Before a thread's first block_amx() of a parallel region, and after its last. */
 void block_amx_begin(void);

@@ -1,24 +1,41 @@
 /*
  * products_bf16.c - bfloat16 products with our own blocks of 32 x 32 outputs; see products.h.
  *
- * Weights are cast and packed once a step, in both orientations, into panels of 32 columns: a step of 32 k is two AMX
- * tiles, which are also two vectors for each pair of k. Lines of activations are read where they are. For weight gradients the
- * tokens are the summed dimension: dy is packed like A (32 outputs by 32 tokens) and x like B, piece by piece, filled
- * up to steps of 32 tokens with zeros; then every thread computes all pieces, and their merges, of its own tiles while
- * they are in its cache.
+ * Weights are cast and packed once a step, in both orientations, into panels of 32 columns: a step
+ * of 32 k is two AMX tiles, which are also two vectors for each pair of k. Lines of activations are
+ * read where they are. For weight gradients the tokens are the summed dimension: dy is packed like
+ * A (32 outputs by 32 tokens) and x like B, piece by piece, filled up to steps of 32 tokens with
+ * zeros; then every thread computes all pieces, and their merges, of its own tiles while they are
+ * in its cache.
  *
- * A sum runs over K from the first to the last, in one float per output, whatever the batch: results of a line or of a
- * piece do not depend on anything else. Measured beside oneDNN 2.6.3 (Xeon with AMX, one core, GFLOP/s; oneDNN with its
- * own weight format, M = 300, 640, 4096): see docs/results/cpu.md.
+ * A sum runs over K from the first to the last, in one float per output, whatever the batch:
+ * results of a line or of a piece do not depend on anything else.
+ *
+ * Measured beside oneDNN 2.6.3 (weights in the format it prefers), in turns, on one core of a Xeon
+ * with AMX that other work kept busy, so these are lower bounds; best of three runs, GFLOP/s:
+ *
+ *   N x K, M          forward        data gradient   weight gradient
+ *                     own   oneDNN   own    oneDNN   own: 1 piece, 8 pieces   oneDNN: no pieces
+ *   384 x 384, 640    1,644 2,005    1,629  2,003    961  634                 1,069
+ *   1152 x 384, 640   1,376 1,656    1,375  1,478    877  601                 963
+ *   1536 x 384, 640   1,364 1,563    1,280  1,379    883  603                 989
+ *   384 x 1536, 640   1,356 1,328    1,411  1,542    854  607                 741
+ *   384 x 384, 4096   1,335 1,607    1,303  1,606    695  669                 740
+ *
+ * oneDNN is ahead by 10 to 20 % forward where K is 384; it gives weight gradients neither pieces
+ * nor merges and needs primitives for every number of lines. Without AMX, AVX512-BF16 runs at 117
+ * on this core. Prefetching tiles, and rounding a block while the next is computed, gained nothing
+ * at K of 384.
  */
 #include "model/kernels/cpu/products.h"
 
 #ifdef __x86_64__
 #include "model/kernels/cpu/simd_avx512.h"
 
-#define STEP 32            /* lines, columns and k of a block */
-#define TILE 1024          /* elements of a packed step, floats of a block */
-#define LONG_STEPS 16      /* more are added up in chunks, so that A and B of a block stay in the first cache */
+#define STEP 32   /* lines, columns and k of a block */
+#define TILE 1024 /* elements of a packed step, floats of a block */
+#define LONG_STEPS                                                                                 \
+    16 /* more are added up in chunks, so that A and B of a block stay in the first cache */
 #define CHUNK_STEPS 12
 
 struct packed {
@@ -84,8 +101,10 @@ static enum status products_open(struct kernel_ctx *ctx, const struct kernel_opt
     p->block = ctx->cpu.amx ? block_amx : block_bf16;
     TRY_GOTO(fail, mem_alloc(count, sizeof *p->matrices, "the list of matrices", &p->matrices));
     TRY_GOTO(fail, mem_alloc(count, sizeof *p->packed, "the list of packed matrices", &p->packed));
-    TRY_GOTO(fail, mem_alloc(count + 1, sizeof *p->first_panel, "the list of panels", &p->first_panel));
-    TRY_GOTO(fail, mem_alloc((size_t)packed_elements(opts), sizeof *p->memory, "the packed weights", &p->memory));
+    TRY_GOTO(fail,
+             mem_alloc(count + 1, sizeof *p->first_panel, "the list of panels", &p->first_panel));
+    TRY_GOTO(fail, mem_alloc((size_t)packed_elements(opts), sizeof *p->memory, "the packed weights",
+                             &p->memory));
     uint16_t *at = p->memory;
     for (int i = 0; i < opts->count; i++) {
         const struct matrix *m = &opts->matrices[i];
@@ -147,10 +166,13 @@ static inline __attribute__((always_inline)) void transpose16(__m512i r[16])
 }
 
 /* Words {x[c], y[c]} for columns 0-15 (lo) and 16-31 (hi) of two lines. */
-static inline __attribute__((always_inline)) void interleave(__m512i x, __m512i y, __m512i *lo, __m512i *hi)
+static inline __attribute__((always_inline)) void interleave(__m512i x, __m512i y, __m512i *lo,
+                                                             __m512i *hi)
 {
-    __m512i xl = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(x)), xh = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(x, 1));
-    __m512i yl = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(y)), yh = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(y, 1));
+    __m512i xl = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(x)),
+            xh = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(x, 1));
+    __m512i yl = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(y)),
+            yh = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(y, 1));
     *lo = _mm512_or_si512(xl, _mm512_slli_epi32(yl, 16));
     *hi = _mm512_or_si512(xh, _mm512_slli_epi32(yh, 16));
 }
@@ -197,7 +219,8 @@ static enum status products_weights_changed(struct kernel_ctx *ctx, const float 
         int m = 0;
         while (p->first_panel[m + 1] <= i)
             m++;
-        pack_panel(weights + p->matrices[m].offset, &p->matrices[m], (i - p->first_panel[m]) * STEP, &p->packed[m]);
+        pack_panel(weights + p->matrices[m].offset, &p->matrices[m], (i - p->first_panel[m]) * STEP,
+                   &p->packed[m]);
     }
     return STATUS_OK;
 }
@@ -205,7 +228,8 @@ static enum status products_weights_changed(struct kernel_ctx *ctx, const float 
 /* ---- forward and data gradient ---- */
 
 /* c (rows lines of 32 floats) + bias, rounded, to y. */
-static inline void store_lines(const float *c, int rows, const float *bias, int columns, uint16_t *y, int64_t y_line)
+static inline void store_lines(const float *c, int rows, const float *bias, int columns,
+                               uint16_t *y, int64_t y_line)
 {
     __mmask16 lo = lanes16(columns), hi = lanes16(columns - 16);
     __mmask32 both = lanes32(columns);
@@ -224,7 +248,8 @@ static inline void store_lines(const float *c, int rows, const float *bias, int 
     }
 }
 
-/* Lines whose length is no multiple of 32 are copied with zeros behind them; 64-byte steps of A then exist whole. */
+/* Lines whose length is no multiple of 32 are copied with zeros behind them; 64-byte steps of A
+ * then exist whole. */
 static void pad_lines(const uint16_t *x, int64_t rows, int k, uint16_t *to)
 {
     int steps = steps_of(k);
@@ -240,16 +265,16 @@ struct job {
     block_kernel *block;
     const uint16_t *b;
     const float *bias;
-    int k, n; /* summed and output dimension */
+    int k, n;  /* summed and output dimension */
     int chunk; /* steps of k at a time */
     int group; /* panels at a time */
 };
 
-/* y = x B for `rows` lines and panels [first, last). A block's lines stay in the first cache while a group of panels, which
- * the second holds, goes by in order: 6 % faster than the other way round. c has room for a group's blocks, pad for the
- * lines. */
-static void multiply(const struct job *j, const uint16_t *x, int rows, int first, int last, float *c, uint16_t *pad,
-                     uint16_t *y)
+/* y = x B for `rows` lines and panels [first, last). A block's lines stay in the first cache while
+ * a group of panels, which the second holds, goes by in order: 6 % faster than the other way round.
+ * c has room for a group's blocks, pad for the lines. */
+static void multiply(const struct job *j, const uint16_t *x, int rows, int first, int last,
+                     float *c, uint16_t *pad, uint16_t *y)
 {
     int steps = steps_of(j->k);
     int64_t line = (int64_t)j->k * 2;
@@ -270,26 +295,27 @@ static void multiply(const struct job *j, const uint16_t *x, int rows, int first
                     j->block(lines, n, a + r * line + s * STEP * 2, line, STEP * 2,
                              j->b + ((int64_t)p * steps + s) * TILE, s > 0, sum);
                     if (s + n == steps)
-                        store_lines(sum, lines, j->bias != NULL ? j->bias + p * STEP : NULL, j->n - p * STEP,
-                                    y + (int64_t)r * j->n + p * STEP, j->n);
+                        store_lines(sum, lines, j->bias != NULL ? j->bias + p * STEP : NULL,
+                                    j->n - p * STEP, y + (int64_t)r * j->n + p * STEP, j->n);
                 }
             }
         }
     }
 }
 
-static enum status multiply_all(struct kernel_ctx *ctx, const uint16_t *b, int k, int n, int64_t rows,
-                                const uint16_t *x, const float *bias, uint16_t *y)
+static enum status multiply_all(struct kernel_ctx *ctx, const uint16_t *b, int k, int n,
+                                int64_t rows, const uint16_t *x, const float *bias, uint16_t *y)
 {
     const struct products *p = ctx->products;
     int steps = steps_of(k), panels = steps_of(n), threads = cpu_threads();
     struct job job = {.block = p->block, .b = b, .bias = bias, .k = k, .n = n, .chunk = steps};
     if (steps > LONG_STEPS) /* chunks of nearly equal length */
-        job.chunk = (steps + (steps + CHUNK_STEPS - 1) / CHUNK_STEPS - 1) / ((steps + CHUNK_STEPS - 1) / CHUNK_STEPS);
+        job.chunk = (steps + (steps + CHUNK_STEPS - 1) / CHUNK_STEPS - 1) /
+                    ((steps + CHUNK_STEPS - 1) / CHUNK_STEPS);
     if (rows == 0)
         return STATUS_OK;
-    /* Lines of a task: as many as stay in the second cache while the panels go by; columns are divided where there are
-     * too few lines for all threads. */
+    /* Lines of a task: as many as stay in the second cache while the panels go by; columns are
+     * divided where there are too few lines for all threads. */
     int64_t height = 768 * 1024 / (steps * STEP * 2) / STEP * STEP;
     height = height < 64 ? 64 : height;
     int64_t share = round_up((rows + threads - 1) / threads, STEP);
@@ -311,7 +337,8 @@ static enum status multiply_all(struct kernel_ctx *ctx, const uint16_t *b, int k
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < bands * columns; task++) {
             int64_t top = task / columns * height;
-            int first = (int)(task % columns) * wide, last = first + wide < panels ? first + wide : panels;
+            int first = (int)(task % columns) * wide,
+                last = first + wide < panels ? first + wide : panels;
             int lines = (int)(rows - top < height ? rows - top : height);
             multiply(&job, x + top * k, lines, first, last, c, pad, y + top * n);
         }
@@ -321,18 +348,20 @@ static enum status multiply_all(struct kernel_ctx *ctx, const uint16_t *b, int k
     return STATUS_OK;
 }
 
-static enum status products_linear(struct kernel_ctx *ctx, int m, int64_t rows, const act *x, const float *bias,
-                                   act *y)
+static enum status products_linear(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
+                                   const float *bias, act *y)
 {
     const struct matrix *w = &ctx->products->matrices[m];
     return multiply_all(ctx, ctx->products->packed[m].forward, w->k, w->n, rows, x, bias, y);
 }
 
-static enum status products_linear_backward_data(struct kernel_ctx *ctx, int m, int64_t rows, const act *dy, act *dx)
+static enum status products_linear_backward_data(struct kernel_ctx *ctx, int m, int64_t rows,
+                                                 const act *dy, act *dx)
 {
     const struct matrix *w = &ctx->products->matrices[m];
     if (ctx->products->packed[m].backward == NULL)
-        return status_fail(STATUS_ARG, "data gradient of a product in a context opened without training");
+        return status_fail(STATUS_ARG,
+                           "data gradient of a product in a context opened without training");
     return multiply_all(ctx, ctx->products->packed[m].backward, w->n, w->k, rows, dy, NULL, dx);
 }
 
@@ -357,8 +386,9 @@ static size_t content_bytes(const struct gradient *g)
     return (size_t)round_up((int64_t)g->tile_n * g->tile_k * g->buffers, 64);
 }
 
-/* 32 lines of 32 elements, `line` apart, transposed to 32 lines of 32. Four groups of eight lines are put side by side by
- * the loads (which is free beside shuffles), so that a transposition of 8 x 8 in each quarter of the vectors is all. */
+/* 32 lines of 32 elements, `line` apart, transposed to 32 lines of 32. Four groups of eight lines
+ * are put side by side by the loads (which is free beside shuffles), so that a transposition of 8 x
+ * 8 in each quarter of the vectors is all. */
 static void transpose_lines(const uint16_t *from, int64_t line, uint16_t *to)
 {
     for (int c = 0; c < 4; c++, from += 8) {
@@ -366,9 +396,12 @@ static void transpose_lines(const uint16_t *from, int64_t line, uint16_t *to)
         for (int i = 0; i < 8; i++) {
             const uint16_t *p = from + i * line;
             __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)p));
-            v = _mm512_mask_broadcast_i32x4(v, 0x00F0, _mm_loadu_si128((const __m128i *)(const void *)(p + 8 * line)));
-            v = _mm512_mask_broadcast_i32x4(v, 0x0F00, _mm_loadu_si128((const __m128i *)(const void *)(p + 16 * line)));
-            r[i] = _mm512_mask_broadcast_i32x4(v, 0xF000, _mm_loadu_si128((const __m128i *)(const void *)(p + 24 * line)));
+            v = _mm512_mask_broadcast_i32x4(
+                v, 0x00F0, _mm_loadu_si128((const __m128i *)(const void *)(p + 8 * line)));
+            v = _mm512_mask_broadcast_i32x4(
+                v, 0x0F00, _mm_loadu_si128((const __m128i *)(const void *)(p + 16 * line)));
+            r[i] = _mm512_mask_broadcast_i32x4(
+                v, 0xF000, _mm_loadu_si128((const __m128i *)(const void *)(p + 24 * line)));
         }
         for (int i = 0; i < 4; i++) {
             t[2 * i] = _mm512_unpacklo_epi16(r[2 * i], r[2 * i + 1]);
@@ -382,23 +415,27 @@ static void transpose_lines(const uint16_t *from, int64_t line, uint16_t *to)
         }
         for (int i = 0; i < 4; i++) {
             _mm512_storeu_si512(to + (8 * c + 2 * i) * STEP, _mm512_unpacklo_epi64(r[i], r[4 + i]));
-            _mm512_storeu_si512(to + (8 * c + 2 * i + 1) * STEP, _mm512_unpackhi_epi64(r[i], r[4 + i]));
+            _mm512_storeu_si512(to + (8 * c + 2 * i + 1) * STEP,
+                                _mm512_unpackhi_epi64(r[i], r[4 + i]));
         }
     }
 }
 
-/* 32 lines of 32 elements as B: pairs of lines side by side. Columns come in the order of the instruction, 0-3, 8-11, 16-19,
- * 24-27 in the first tile and the others in the second; load_block() and store_block() know. */
+/* 32 lines of 32 elements as B: pairs of lines side by side. Columns come in the order of the
+ * instruction, 0-3, 8-11, 16-19, 24-27 in the first tile and the others in the second; load_block()
+ * and store_block() know. */
 static void pair_lines(const uint16_t *from, int64_t line, uint16_t *to)
 {
     for (int i = 0; i < 16; i++) {
-        __m512i x = _mm512_loadu_si512(from + 2 * i * line), y = _mm512_loadu_si512(from + (2 * i + 1) * line);
+        __m512i x = _mm512_loadu_si512(from + 2 * i * line),
+                y = _mm512_loadu_si512(from + (2 * i + 1) * line);
         _mm512_storeu_si512(to + 32 * i, _mm512_unpacklo_epi16(x, y));
         _mm512_storeu_si512(to + 512 + 32 * i, _mm512_unpackhi_epi16(x, y));
     }
 }
 
-/* Pack lines [t0, t1) (at most 32) as step s: dy transposed, x in pairs; zeros where there is nothing. */
+/* Pack lines [t0, t1) (at most 32) as step s: dy transposed, x in pairs; zeros where there is
+ * nothing. */
 static void pack_tokens(const struct gradient *g, int s, int64_t t0, int64_t t1)
 {
     int64_t steps = g->step[g->cut->pieces];
@@ -413,7 +450,8 @@ static void pack_tokens(const struct gradient *g, int s, int64_t t0, int64_t t1)
             if (t1 - t0 < STEP || width[which] - p * STEP < STEP) {
                 __mmask32 columns = lanes32(width[which] - p * STEP);
                 for (int64_t i = 0; i < STEP; i++) {
-                    __m512i v = t0 + i < t1 ? _mm512_maskz_loadu_epi16(columns, corner + i * line) : _mm512_setzero_si512();
+                    __m512i v = t0 + i < t1 ? _mm512_maskz_loadu_epi16(columns, corner + i * line)
+                                            : _mm512_setzero_si512();
                     _mm512_storeu_si512(edge + i * STEP, v);
                 }
                 corner = edge;
@@ -435,13 +473,16 @@ struct place {
 
 static struct place place_of(const struct gradient *g, int n, int k)
 {
-    return (struct place){.at = g->offset + (int64_t)n * STEP * g->k + k * STEP, .line = g->k,
-                          .rows = g->n - n * STEP < STEP ? g->n - n * STEP : STEP, .columns = g->k - k * STEP};
+    return (struct place){.at = g->offset + (int64_t)n * STEP * g->k + k * STEP,
+                          .line = g->k,
+                          .rows = g->n - n * STEP < STEP ? g->n - n * STEP : STEP,
+                          .columns = g->k - k * STEP};
 }
 
 static void load_block(const float *buffer, const struct place *p, float *c)
 {
-    const __m512i first = _mm512_set_epi32(27, 26, 25, 24, 19, 18, 17, 16, 11, 10, 9, 8, 3, 2, 1, 0);
+    const __m512i first =
+        _mm512_set_epi32(27, 26, 25, 24, 19, 18, 17, 16, 11, 10, 9, 8, 3, 2, 1, 0);
     const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(4));
     __mmask16 lo = lanes16(p->columns), hi = lanes16(p->columns - 16);
     const float *from = buffer + p->at;
@@ -471,8 +512,9 @@ static void add_block(const float *from, float *to, int rows)
         _mm512_storeu_ps(to + e, _mm512_add_ps(_mm512_loadu_ps(to + e), _mm512_loadu_ps(from + e)));
 }
 
-/* The sums of one block in the thread's scratch: a slot for each buffer and one more for a sum that will be added. A slot is
- * filled from its buffer when first needed, and written back, once, when all pieces are done. */
+/* The sums of one block in the thread's scratch: a slot for each buffer and one more for a sum that
+ * will be added. A slot is filled from its buffer when first needed, and written back, once, when
+ * all pieces are done. */
 struct slots {
     float *c;         /* (buffers + 1, TILE) */
     uint8_t *content; /* (buffers) */
@@ -520,15 +562,17 @@ static void slots_store(const struct gradient *g, const struct place *p, const s
 }
 
 /* All steps of piece i, `some` from step `done` of it, of block (n, k). */
-static void gradient_steps(const struct gradient *g, int i, int done, int some, int n, int k, float *sum)
+static void gradient_steps(const struct gradient *g, int i, int done, int some, int n, int k,
+                           float *sum)
 {
     int64_t at = g->step[i] + done, steps = g->step[g->cut->pieces];
     g->p->block(STEP, some, g->packed_dy + (n * steps + at) * TILE, STEP * 2, TILE * 2,
                 g->packed_x + (k * steps + at) * TILE, done > 0, sum);
 }
 
-/* One task: panels [n0, n1) of outputs by [k0, k1) of inputs. Few tokens: block by block, all pieces of one in the first
- * cache, where the merges are cheap. Many: piece by piece, in chunks of steps, so that dy and x come from the second cache. */
+/* One task: panels [n0, n1) of outputs by [k0, k1) of inputs. Few tokens: block by block, all
+ * pieces of one in the first cache, where the merges are cheap. Many: piece by piece, in chunks of
+ * steps, so that dy and x come from the second cache. */
 static void gradient_tile(const struct gradient *g, int n0, int n1, int k0, int k1, void *scratch)
 {
     int pieces = g->cut->pieces, wide = n1 - n0, blocks = wide * (k1 - k0);
@@ -572,24 +616,36 @@ static void gradient_bias(const struct gradient *g, int n)
             for (int s = g->step[i]; s < g->step[i + 1]; s++) {
                 const uint16_t *a = g->packed_dy + (n * steps + s) * TILE + half * 512;
                 for (int r = 0; r < 16; r++)
-                    sum[r] = _mm512_dpbf16_ps(sum[r], ones, (__m512bh)_mm512_loadu_si512(a + 32 * r));
+                    sum[r] =
+                        _mm512_dpbf16_ps(sum[r], ones, (__m512bh)_mm512_loadu_si512(a + 32 * r));
             }
             for (int r = 0; r < 16; r++)
                 column[half * 16 + r] = _mm512_reduce_add_ps(sum[r]);
         }
-        cpu_cut_put(g->cut, i, column, g->bias_offset + (int64_t)n * STEP, g->n - n * STEP < STEP ? g->n - n * STEP : STEP);
+        cpu_cut_put(g->cut, i, column, g->bias_offset + (int64_t)n * STEP,
+                    g->n - n * STEP < STEP ? g->n - n * STEP : STEP);
     }
 }
 
-static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
-                                                   const act *dy, int64_t bias_offset, bool by_row,
-                                                   const struct grad_cut *cut)
+static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows,
+                                                   const act *x, const act *dy, int64_t bias_offset,
+                                                   bool by_row, const struct grad_cut *cut)
 {
     const struct products *p = ctx->products;
     const struct matrix *w = &p->matrices[m];
-    int threads = cpu_threads(), panels_n = steps_of(w->n), panels_k = steps_of(w->k), pieces = cut->pieces;
-    struct gradient g = {.p = p, .cut = cut, .line = by_row ? cut->row : cut->token, .x = x, .dy = dy, .n = w->n,
-                         .k = w->k, .offset = w->offset, .bias_offset = bias_offset, .tile_n = 4, .tile_k = 12};
+    int threads = cpu_threads(), panels_n = steps_of(w->n), panels_k = steps_of(w->k),
+        pieces = cut->pieces;
+    struct gradient g = {.p = p,
+                         .cut = cut,
+                         .line = by_row ? cut->row : cut->token,
+                         .x = x,
+                         .dy = dy,
+                         .n = w->n,
+                         .k = w->k,
+                         .offset = w->offset,
+                         .bias_offset = bias_offset,
+                         .tile_n = 4,
+                         .tile_k = 12};
     (void)rows;
     if (pieces == 0)
         return STATUS_OK;
@@ -612,17 +668,20 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
     if (g.buffers > 2)
         g.tile_k = 6;
     while ((g.tile_n > 1 || g.tile_k > 1) &&
-           ((panels_n + g.tile_n - 1) / g.tile_n) * ((panels_k + g.tile_k - 1) / g.tile_k) < 3 * threads) {
+           ((panels_n + g.tile_n - 1) / g.tile_n) * ((panels_k + g.tile_k - 1) / g.tile_k) <
+               3 * threads) {
         if (g.tile_k > 2 * g.tile_n || g.tile_n == 1)
             g.tile_k = (g.tile_k + 1) / 2;
         else
             g.tile_n = (g.tile_n + 1) / 2;
     }
-    int tiles_n = (panels_n + g.tile_n - 1) / g.tile_n, tiles_k = (panels_k + g.tile_k - 1) / g.tile_k;
+    int tiles_n = (panels_n + g.tile_n - 1) / g.tile_n,
+        tiles_k = (panels_k + g.tile_k - 1) / g.tile_k;
     int longest = 0;
     for (int i = 0; i < pieces; i++)
         longest = step[i + 1] - step[i] > longest ? step[i + 1] - step[i] : longest;
-    g.by_block = longest <= LONG_STEPS && (g.tile_n + g.tile_k) * steps * TILE * (int64_t)sizeof(uint16_t) <= 1 << 20;
+    g.by_block = longest <= LONG_STEPS &&
+                 (g.tile_n + g.tile_k) * steps * TILE * (int64_t)sizeof(uint16_t) <= 1 << 20;
     size_t slots = (size_t)(g.by_block ? 1 : g.tile_n * g.tile_k) * (size_t)(g.buffers + 1);
     TRY(cpu_scratch_reserve(ctx, content_bytes(&g) + slots * TILE * sizeof(float)));
 #pragma omp parallel num_threads(threads)

@@ -1,11 +1,12 @@
 /*
  * products_onednn.c - float products through oneDNN; see products.h.
  *
- * oneDNN chooses kernels by shape and thread count, so both are pinned: primitives are created for one thread and run
- * by one thread each, on lines of a few fixed counts (multiples of 16 up to 256, and 1 to 15), which covers any M with a
- * bounded number of primitives; a new one costs some 0.1 ms, once. Weights are packed in the format that oneDNN prefers
- * for 256 lines. Weight gradients use one primitive per tile width with the number of tokens given at run time; piece
- * by piece into a tile that stays in the cache, so that the sums and merges of the cut follow at once.
+ * oneDNN chooses kernels by shape and thread count, so both are pinned: primitives are created for
+ * one thread and run by one thread each, on lines of a few fixed counts (multiples of 16 up to 256,
+ * and 1 to 15), which covers any M with a bounded number of primitives; a new one costs some 0.1
+ * ms, once. Weights are packed in the format that oneDNN prefers for 256 lines. Weight gradients
+ * use one primitive per tile width with the number of tokens given at run time; piece by piece into
+ * a tile that stays in the cache, so that the sums and merges of the cut follow at once.
  */
 #include "model/kernels/cpu/products.h"
 
@@ -53,19 +54,22 @@ struct products {
 
 static enum status failed(dnnl_status_t st, const char *what)
 {
-    return status_fail(st == dnnl_out_of_memory ? STATUS_NOMEM : STATUS_OS, "oneDNN: %s: error %d", what, (int)st);
+    return status_fail(st == dnnl_out_of_memory ? STATUS_NOMEM : STATUS_OS, "oneDNN: %s: error %d",
+                       what, (int)st);
 }
 
-#define DNN(expr, what)                                                                                                \
-    do {                                                                                                               \
-        dnnl_status_t dnn_ = (expr);                                                                                   \
-        if (dnn_ != dnnl_success)                                                                                      \
-            return failed(dnn_, what);                                                                                 \
+#define DNN(expr, what)                                                                            \
+    do {                                                                                           \
+        dnnl_status_t dnn_ = (expr);                                                               \
+        if (dnn_ != dnnl_success)                                                                  \
+            return failed(dnn_, what);                                                             \
     } while (0)
 
-/* A matmul primitive for one thread with its scratch memory given by the caller. bias may be NULL. */
-static enum status create(struct products *p, const dnnl_memory_desc_t *a, const dnnl_memory_desc_t *b,
-                          const dnnl_memory_desc_t *bias, const dnnl_memory_desc_t *c, dnnl_memory_desc_t *chosen,
+/* A matmul primitive for one thread with its scratch memory given by the caller. bias may be NULL.
+ */
+static enum status create(struct products *p, const dnnl_memory_desc_t *a,
+                          const dnnl_memory_desc_t *b, const dnnl_memory_desc_t *bias,
+                          const dnnl_memory_desc_t *c, dnnl_memory_desc_t *chosen,
                           struct primitive *out)
 {
     dnnl_matmul_desc_t desc;
@@ -82,7 +86,8 @@ static enum status create(struct products *p, const dnnl_memory_desc_t *a, const
     if (st == dnnl_success) {
         if (chosen != NULL)
             *chosen = *dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
-        out->scratch = dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0));
+        out->scratch = dnnl_memory_desc_get_size(
+            dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0));
         out->a = *a;
         out->c = *c;
         st = dnnl_primitive_create(&out->p, pd);
@@ -102,16 +107,18 @@ static int size_index(int rows)
     return rows < GRAIN ? rows - 1 : GRAIN - 1 + rows / GRAIN - 1;
 }
 
-static enum status matrix_desc(dnnl_memory_desc_t *d, int64_t rows, int64_t columns, int64_t row_stride,
-                               int64_t column_stride)
+static enum status matrix_desc(dnnl_memory_desc_t *d, int64_t rows, int64_t columns,
+                               int64_t row_stride, int64_t column_stride)
 {
     dnnl_dims_t dims = {rows, columns}, strides = {row_stride, column_stride};
     DNN(dnnl_memory_desc_init_by_strides(d, 2, dims, dnnl_f32, strides), "describe a matrix");
     return STATUS_OK;
 }
 
-/* The primitive of a shape for `rows` lines (1 .. 15 or a multiple of 16 up to 256), made when first asked for. */
-static enum status shape_primitive(struct products *p, struct shape *s, int rows, struct primitive **out)
+/* The primitive of a shape for `rows` lines (1 .. 15 or a multiple of 16 up to 256), made when
+ * first asked for. */
+static enum status shape_primitive(struct products *p, struct shape *s, int rows,
+                                   struct primitive **out)
 {
     struct primitive *found = &s->size[size_index(rows)];
     *out = found;
@@ -123,7 +130,8 @@ static enum status shape_primitive(struct products *p, struct shape *s, int rows
     return create(p, &a, &s->packed, s->bias ? &s->bias_desc : NULL, &c, NULL, found);
 }
 
-static enum status shape_find(struct products *p, int k, int n, bool transposed, bool bias, int *out)
+static enum status shape_find(struct products *p, int k, int n, bool transposed, bool bias,
+                              int *out)
 {
     for (int i = 0; i < p->shape_count; i++) {
         const struct shape *s = &p->shapes[i];
@@ -140,8 +148,10 @@ static enum status shape_find(struct products *p, int k, int n, bool transposed,
     TRY(matrix_desc(&s->bias_desc, 1, n, n, 1));
     TRY(matrix_desc(&a, HEIGHT, k, k, 1));
     TRY(matrix_desc(&c, HEIGHT, n, n, 1));
-    DNN(dnnl_memory_desc_init_by_tag(&any, 2, dims, dnnl_f32, dnnl_format_tag_any), "describe weights");
-    TRY(create(p, &a, &any, bias ? &s->bias_desc : NULL, &c, &s->packed, &s->size[size_index(HEIGHT)]));
+    DNN(dnnl_memory_desc_init_by_tag(&any, 2, dims, dnnl_f32, dnnl_format_tag_any),
+        "describe weights");
+    TRY(create(p, &a, &any, bias ? &s->bias_desc : NULL, &c, &s->packed,
+               &s->size[size_index(HEIGHT)]));
     *out = p->shape_count++;
     return STATUS_OK;
 }
@@ -160,7 +170,8 @@ static enum status tile_find(struct products *p, int n, int k, int lines, int *o
     struct tile *t = &p->tiles[p->tile_count];
     dnnl_memory_desc_t a, b, c;
     *t = (struct tile){.n = n, .k = k, .lines = lines};
-    TRY(matrix_desc(&a, lines, DNNL_RUNTIME_DIM_VAL, 1, n)); /* dy transposed: a column is a token */
+    TRY(matrix_desc(&a, lines, DNNL_RUNTIME_DIM_VAL, 1,
+                    n)); /* dy transposed: a column is a token */
     TRY(matrix_desc(&b, DNNL_RUNTIME_DIM_VAL, k, k, 1));
     TRY(matrix_desc(&c, lines, k, k, 1));
     TRY(create(p, &a, &b, NULL, &c, NULL, &t->p));
@@ -208,12 +219,13 @@ static enum status products_fill(struct products *p, const struct kernel_opts *o
         p->matrices[i] = *m;
         TRY(shape_find(p, m->k, m->n, true, false, &w->forward));
         TRY(shape_find(p, m->k, m->n, true, true, &w->forward_bias));
-        TRY(mem_alloc(dnnl_memory_desc_get_size(&p->shapes[w->forward].packed), 1, "packed weights", &w->packed));
+        TRY(mem_alloc(dnnl_memory_desc_get_size(&p->shapes[w->forward].packed), 1, "packed weights",
+                      &w->packed));
         if (!opts->training)
             continue;
         TRY(shape_find(p, m->n, m->k, false, false, &w->backward));
-        TRY(mem_alloc(dnnl_memory_desc_get_size(&p->shapes[w->backward].packed), 1, "packed weights",
-                      &w->packed_backward));
+        TRY(mem_alloc(dnnl_memory_desc_get_size(&p->shapes[w->backward].packed), 1,
+                      "packed weights", &w->packed_backward));
         TRY(tile_find(p, m->n, m->k, m->n < TILE_N ? 0 : TILE_N, &w->tile));
         TRY(tile_find(p, m->n, m->k, m->n % TILE_N, &w->tail));
     }
@@ -230,12 +242,16 @@ static enum status products_open(struct kernel_ctx *ctx, const struct kernel_opt
         products_close(p);
         return st;
     }
-    /* With and without bias the weights must be packed alike: they are the same kernel with another epilogue. */
+    /* With and without bias the weights must be packed alike: they are the same kernel with another
+     * epilogue. */
     for (int i = 0; i < p->count; i++) {
         const struct weights *w = &p->weights[i];
-        if (!dnnl_memory_desc_equal(&p->shapes[w->forward].packed, &p->shapes[w->forward_bias].packed)) {
+        if (!dnnl_memory_desc_equal(&p->shapes[w->forward].packed,
+                                    &p->shapes[w->forward_bias].packed)) {
             products_close(p);
-            return status_fail(STATUS_INTERNAL, "oneDNN packs weights differently for products with and without bias");
+            return status_fail(
+                STATUS_INTERNAL,
+                "oneDNN packs weights differently for products with and without bias");
         }
     }
     ctx->products = p;
@@ -247,7 +263,8 @@ static int64_t memory_bytes(const struct kernel_opts *opts)
     int64_t n = 0;
     for (int i = 0; i < opts->count; i++)
         n += round_up(opts->matrices[i].n, 64) * round_up(opts->matrices[i].k, 64);
-    return (opts->training ? 2 * n : n) * (int64_t)sizeof(float) + 64 * 1024 * 1024; /* and the primitives' code */
+    return (opts->training ? 2 * n : n) * (int64_t)sizeof(float) +
+           64 * 1024 * 1024; /* and the primitives' code */
 }
 
 /* Memory object over a pointer; NULL on failure. oneDNN does not write through sources. */
@@ -259,7 +276,8 @@ static dnnl_memory_t view(dnnl_engine_t engine, const dnnl_memory_desc_t *d, con
     return m;
 }
 
-static enum status repack(struct products *p, const struct shape *s, const float *from, float *to)
+static dnnl_status_t repack(const struct products *p, const struct shape *s, const float *from,
+                            float *to)
 {
     dnnl_primitive_desc_t pd = NULL;
     dnnl_primitive_t reorder = NULL;
@@ -267,7 +285,8 @@ static enum status repack(struct products *p, const struct shape *s, const float
     dnnl_memory_t a = view(p->engine, &s->plain, from), b = view(p->engine, &s->packed, to);
     dnnl_status_t st = a != NULL && b != NULL ? dnnl_success : dnnl_out_of_memory;
     if (st == dnnl_success)
-        st = dnnl_reorder_primitive_desc_create(&pd, &s->plain, p->engine, &s->packed, p->engine, NULL);
+        st = dnnl_reorder_primitive_desc_create(&pd, &s->plain, p->engine, &s->packed, p->engine,
+                                                NULL);
     if (st == dnnl_success)
         st = dnnl_primitive_create(&reorder, pd);
     if (st == dnnl_success)
@@ -283,35 +302,48 @@ static enum status repack(struct products *p, const struct shape *s, const float
     (void)dnnl_primitive_desc_destroy(pd);
     (void)dnnl_memory_destroy(a);
     (void)dnnl_memory_destroy(b);
-    return st == dnnl_success ? STATUS_OK : failed(st, "pack weights");
+    return st;
 }
 
+/* A matrix for each thread: oneDNN's own division would wait for all threads at every one of them,
+ * which on busy cores took fifteen times as long. */
 static enum status products_weights_changed(struct kernel_ctx *ctx, const float *weights)
 {
-    struct products *p = ctx->products;
-    for (int i = 0; i < p->count; i++) {
-        const struct weights *w = &p->weights[i];
-        const float *from = weights + p->matrices[i].offset;
-        TRY(repack(p, &p->shapes[w->forward], from, w->packed));
-        if (w->packed_backward != NULL)
-            TRY(repack(p, &p->shapes[w->backward], from, w->packed_backward));
+    const struct products *p = ctx->products;
+    int failure = dnnl_success;
+#pragma omp parallel for num_threads(cpu_threads()) schedule(dynamic) reduction(max : failure)
+    for (int i = 0; i < 2 * p->count; i++) {
+        const struct weights *w = &p->weights[i / 2];
+        const float *from = weights + p->matrices[i / 2].offset;
+        dnnl_status_t st = dnnl_success;
+        if (i % 2 == 0)
+            st = repack(p, &p->shapes[w->forward], from, w->packed);
+        else if (w->packed_backward != NULL)
+            st = repack(p, &p->shapes[w->backward], from, w->packed_backward);
+        failure = (int)st > failure ? (int)st : failure;
     }
-    return STATUS_OK;
+    return failure <= (int)dnnl_success ? STATUS_OK
+                                        : failed((dnnl_status_t)failure, "pack weights");
 }
 
 /* One primitive on this thread; b_desc and scratch as given. */
 static dnnl_status_t run(dnnl_engine_t engine, dnnl_stream_t stream, const struct primitive *p,
-                         const dnnl_memory_desc_t *a_desc, const void *a, const dnnl_memory_desc_t *b_desc,
-                         const void *b, const dnnl_memory_desc_t *bias_desc, const float *bias, void *c, void *scratch)
+                         const dnnl_memory_desc_t *a_desc, const void *a,
+                         const dnnl_memory_desc_t *b_desc, const void *b,
+                         const dnnl_memory_desc_t *bias_desc, const float *bias, void *c,
+                         void *scratch)
 {
     dnnl_memory_desc_t scratch_desc;
     dnnl_dims_t size = {(int64_t)p->scratch};
     int n = 4;
-    dnnl_memory_t m[5] = {view(engine, a_desc, a), view(engine, b_desc, b), view(engine, &p->c, c), NULL, NULL};
+    dnnl_memory_t m[5] = {view(engine, a_desc, a), view(engine, b_desc, b), view(engine, &p->c, c),
+                          NULL, NULL};
     dnnl_status_t st = dnnl_memory_desc_init_by_tag(&scratch_desc, 1, size, dnnl_u8, dnnl_a);
     if (st == dnnl_success)
         m[3] = view(engine, &scratch_desc, scratch);
-    dnnl_exec_arg_t args[5] = {{DNNL_ARG_SRC, m[0]}, {DNNL_ARG_WEIGHTS, m[1]}, {DNNL_ARG_DST, m[2]},
+    dnnl_exec_arg_t args[5] = {{DNNL_ARG_SRC, m[0]},
+                               {DNNL_ARG_WEIGHTS, m[1]},
+                               {DNNL_ARG_DST, m[2]},
                                {DNNL_ARG_SCRATCHPAD, m[3]}};
     if (bias != NULL) {
         m[4] = view(engine, bias_desc, bias);
@@ -330,8 +362,8 @@ static dnnl_status_t run(dnnl_engine_t engine, dnnl_stream_t stream, const struc
     return st;
 }
 
-static enum status multiply(struct kernel_ctx *ctx, struct shape *s, int64_t rows, const float *x, const float *b,
-                            const float *bias, float *y)
+static enum status multiply(struct kernel_ctx *ctx, struct shape *s, int64_t rows, const float *x,
+                            const float *b, const float *bias, float *y)
 {
     struct products *p = ctx->products;
     int threads = cpu_threads();
@@ -363,36 +395,42 @@ static enum status multiply(struct kernel_ctx *ctx, struct shape *s, int64_t row
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < bands + 2; i++) {
             const struct primitive *q = i < bands ? whole : i == bands ? tail : rest;
-            int64_t top = i < bands ? i * height : i == bands ? bands * height : bands * height + left_whole;
+            int64_t top = i < bands    ? i * height
+                          : i == bands ? bands * height
+                                       : bands * height + left_whole;
             if (q != NULL && failure == dnnl_success)
-                failure = (int)run(p->engine, stream, q, &q->a, x + top * s->k, &s->packed, b, &s->bias_desc, bias,
-                                   y + top * s->n, cpu_scratch(ctx));
+                failure = (int)run(p->engine, stream, q, &q->a, x + top * s->k, &s->packed, b,
+                                   &s->bias_desc, bias, y + top * s->n, cpu_scratch(ctx));
         }
         (void)dnnl_stream_destroy(stream);
     }
     return failure == dnnl_success ? STATUS_OK : failed((dnnl_status_t)failure, "multiply");
 }
 
-static enum status products_linear(struct kernel_ctx *ctx, int m, int64_t rows, const act *x, const float *bias,
-                                   act *y)
+static enum status products_linear(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
+                                   const float *bias, act *y)
 {
     const struct weights *w = &ctx->products->weights[m];
     struct shape *s = &ctx->products->shapes[bias != NULL ? w->forward_bias : w->forward];
     return multiply(ctx, s, rows, x, w->packed, bias, y);
 }
 
-static enum status products_linear_backward_data(struct kernel_ctx *ctx, int m, int64_t rows, const act *dy, act *dx)
+static enum status products_linear_backward_data(struct kernel_ctx *ctx, int m, int64_t rows,
+                                                 const act *dy, act *dx)
 {
     const struct weights *w = &ctx->products->weights[m];
     if (w->packed_backward == NULL)
-        return status_fail(STATUS_ARG, "data gradient of a product in a context opened without training");
-    return multiply(ctx, &ctx->products->shapes[w->backward], rows, dy, w->packed_backward, NULL, dx);
+        return status_fail(STATUS_ARG,
+                           "data gradient of a product in a context opened without training");
+    return multiply(ctx, &ctx->products->shapes[w->backward], rows, dy, w->packed_backward, NULL,
+                    dx);
 }
 
 /* All pieces of TILE_N outputs from n0 (the tile's lines of dW), and their bias. */
-static dnnl_status_t gradient_tile(const struct products *p, dnnl_stream_t stream, const struct tile *t,
-                                   const int32_t *line, const float *x, const float *dy, int n0, int64_t at,
-                                   int64_t bias_at, const struct grad_cut *cut, float *sum, void *scratch)
+static dnnl_status_t gradient_tile(const struct products *p, dnnl_stream_t stream,
+                                   const struct tile *t, const int32_t *line, const float *x,
+                                   const float *dy, int n0, int64_t at, int64_t bias_at,
+                                   const struct grad_cut *cut, float *sum, void *scratch)
 {
     for (int i = 0; i < cut->pieces; i++) {
         int64_t tokens = line[i + 1] - line[i];
@@ -405,7 +443,8 @@ static dnnl_status_t gradient_tile(const struct products *p, dnnl_stream_t strea
             if (st == dnnl_success)
                 st = dnnl_memory_desc_init_by_strides(&b, 2, b_dims, dnnl_f32, b_strides);
             if (st == dnnl_success)
-                st = run(p->engine, stream, &t->p, &a, g, &b, x + (int64_t)line[i] * t->k, NULL, NULL, sum, scratch);
+                st = run(p->engine, stream, &t->p, &a, g, &b, x + (int64_t)line[i] * t->k, NULL,
+                         NULL, sum, scratch);
             if (st != dnnl_success)
                 return st;
         } else {
@@ -427,9 +466,9 @@ static dnnl_status_t gradient_tile(const struct products *p, dnnl_stream_t strea
     return dnnl_success;
 }
 
-static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
-                                                   const act *dy, int64_t bias_offset, bool by_row,
-                                                   const struct grad_cut *cut)
+static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows,
+                                                   const act *x, const act *dy, int64_t bias_offset,
+                                                   bool by_row, const struct grad_cut *cut)
 {
     const struct products *p = ctx->products;
     const struct matrix *matrix = &p->matrices[m];
@@ -440,7 +479,8 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
     if (cut->pieces == 0)
         return STATUS_OK;
     if (w->packed_backward == NULL)
-        return status_fail(STATUS_ARG, "weight gradient of a product in a context opened without training");
+        return status_fail(STATUS_ARG,
+                           "weight gradient of a product in a context opened without training");
     if (w->tile >= 0)
         scratch = p->tiles[w->tile].p.scratch;
     if (w->tail >= 0 && p->tiles[w->tail].p.scratch > scratch)
@@ -456,8 +496,8 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
             int n0 = i * TILE_N;
             const struct tile *t = &p->tiles[n0 + TILE_N <= matrix->n ? w->tile : w->tail];
             if (failure == dnnl_success)
-                failure = (int)gradient_tile(p, stream, t, by_row ? cut->row : cut->token, x, dy, n0,
-                                             matrix->offset + (int64_t)n0 * matrix->k,
+                failure = (int)gradient_tile(p, stream, t, by_row ? cut->row : cut->token, x, dy,
+                                             n0, matrix->offset + (int64_t)n0 * matrix->k,
                                              bias_offset >= 0 ? bias_offset + n0 : -1, cut, sum,
                                              (unsigned char *)sum + sums);
         }

@@ -1,8 +1,10 @@
 /*
- * rows_generic.h - the table of rows.h in plain C, for float; the compiler turns its loops into vectors.
+ * rows_generic.h - the table of rows.h in plain C, for float; the compiler turns its loops into
+ * vectors.
  *
- * ROWS_TABLE names the table. Nothing is contracted or reordered (-ffp-contract=off), so vector body and tail agree;
- * sums have sixteen fixed lanes, combined in a fixed order. Included by rows_c.c and rows_avx2.c.
+ * ROWS_TABLE names the table. Nothing is contracted or reordered (-ffp-contract=off), so vector
+ * body and tail agree; sums have sixteen fixed lanes, combined in a fixed order. Included by
+ * rows_c.c and rows_avx2.c.
  */
 #include "model/kernels/cpu/activation_tables.h"
 #include "model/kernels/cpu/rows.h"
@@ -30,11 +32,13 @@ static void store(int64_t n, const float *x, act *to)
     memcpy(to, x, (size_t)n * sizeof *x);
 }
 
-static void keep(const struct cpu_dropout *d, const uint32_t counter[3], uint64_t first, int64_t n, uint8_t *bits)
+static void keep(const struct cpu_dropout *d, const uint32_t counter[3], uint64_t first, int64_t n,
+                 uint8_t *bits)
 {
     int64_t shift = (int64_t)(first % 8), bytes = (shift + n + 7) / 8;
     for (int64_t i = 0; i < bytes; i++) {
-        struct philox r = philox4x32(d->key, (uint32_t)(first / 8 + (uint64_t)i), counter[0], counter[1], counter[2]);
+        struct philox r = philox4x32(d->key, (uint32_t)(first / 8 + (uint64_t)i), counter[0],
+                                     counter[1], counter[2]);
         unsigned byte = 0;
         for (unsigned w = 0; w < 4; w++) {
             byte |= (unsigned)((r.v[w] & 0xFFFFu) >= d->threshold) << (2 * w);
@@ -61,7 +65,8 @@ static void drop(int64_t n, const float *x, const uint8_t *bits, float scale, ac
         y[e] = kept(bits, e) ? x[e] * scale : 0.0f;
 }
 
-static void residual(int64_t n, const act *x, const act *y, const uint8_t *bits, float scale, float *s, act *sum)
+static void residual(int64_t n, const act *x, const act *y, const uint8_t *bits, float scale,
+                     float *s, act *sum)
 {
     const float *a = x, *b = y;
     if (bits == NULL) {
@@ -74,7 +79,8 @@ static void residual(int64_t n, const act *x, const act *y, const uint8_t *bits,
     store(n, s, sum);
 }
 
-static void gradient(int64_t n, const act *a, const act *b, const uint8_t *bits, float scale, float *g)
+static void gradient(int64_t n, const act *a, const act *b, const uint8_t *bits, float scale,
+                     float *g)
 {
     const float *p = a, *q = b;
     if (q == NULL) {
@@ -87,8 +93,8 @@ static void gradient(int64_t n, const act *a, const act *b, const uint8_t *bits,
         drop(n, g, bits, scale, g);
 }
 
-static void norm(int64_t n, const float *s, const float *gamma, const float *beta, float eps, const uint8_t *bits,
-                 float scale, float *mean, float *rstd, act *out)
+static void norm(int64_t n, const float *s, const float *gamma, const float *beta, float eps,
+                 const uint8_t *bits, float scale, float *mean, float *rstd, act *out)
 {
     float lane[LANES] = {0}, *y = out, count = (float)n;
     int64_t e = 0;
@@ -115,8 +121,8 @@ static void norm(int64_t n, const float *s, const float *gamma, const float *bet
         drop(n, y, bits, scale, y);
 }
 
-static void norm_backward(int64_t n, const act *sum, float mean, float rstd, const float *gamma, float *g,
-                          float *dgamma, float *dbeta)
+static void norm_backward(int64_t n, const act *sum, float mean, float rstd, const float *gamma,
+                          float *g, float *dgamma, float *dbeta)
 {
     const float *x = sum;
     float lane[LANES] = {0}, dot[LANES] = {0};
@@ -236,8 +242,8 @@ static void activate_backward(enum activation kind, int64_t n, const act *x, con
     }
 }
 
-static void adamw(const struct adamw_step *s, int64_t n, const float *restrict gradient, float *restrict w,
-                  float *restrict m, float *restrict v)
+static void adamw(const struct adamw_step *s, int64_t n, const float *restrict gradient,
+                  float *restrict w, float *restrict m, float *restrict v)
 {
     float c1 = 1.0f - s->beta1, c2 = 1.0f - s->beta2;
     for (int64_t e = 0; e < n; e++) {

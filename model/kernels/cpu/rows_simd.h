@@ -1,8 +1,10 @@
 /*
- * rows_simd.h - the table of rows.h with AVX-512, for the element type its includer names (ELEMENT, LOAD, STORE, ...).
+ * rows_simd.h - the table of rows.h with AVX-512, for the element type its includer names (ELEMENT,
+ * LOAD, STORE, ...).
  *
- * Every loop is written once, for 16 lanes and a mask: whole vectors pass a constant full mask, which the compiler drops,
- * and the tail passes its own, so both do the same arithmetic. Sums use four vectors, combined in a fixed order.
+ * Every loop is written once, for 16 lanes and a mask: whole vectors pass a constant full mask,
+ * which the compiler drops, and the tail passes its own, so both do the same arithmetic. Sums use
+ * four vectors, combined in a fixed order.
  */
 #include "model/kernels/cpu/activation_tables.h"
 #include "model/kernels/cpu/rows.h"
@@ -12,17 +14,17 @@
 #define FULL ((__mmask16)0xFFFF)
 
 /* Run body for e = 0, 16, ... with m the lanes that exist; `full` is constant in each copy. */
-#define FOR_LANES(n, body)                                                                                             \
-    do {                                                                                                               \
-        int64_t e = 0;                                                                                                 \
-        for (; e + 16 <= (n); e += 16) {                                                                               \
-            const __mmask16 m = FULL;                                                                                  \
-            body                                                                                                       \
-        }                                                                                                              \
-        if (e < (n)) {                                                                                                 \
-            const __mmask16 m = (__mmask16)((1u << ((n)-e)) - 1u);                                                     \
-            body                                                                                                       \
-        }                                                                                                              \
+#define FOR_LANES(n, body)                                                                         \
+    do {                                                                                           \
+        int64_t e = 0;                                                                             \
+        for (; e + 16 <= (n); e += 16) {                                                           \
+            const __mmask16 m = FULL;                                                              \
+            body                                                                                   \
+        }                                                                                          \
+        if (e < (n)) {                                                                             \
+            const __mmask16 m = (__mmask16)((1u << ((n)-e)) - 1u);                                 \
+            body                                                                                   \
+        }                                                                                          \
     } while (0)
 
 INLINE __m512 get(const ELEMENT *p, __mmask16 m)
@@ -70,12 +72,14 @@ static void store(int64_t n, const float *x, act *to)
     FOR_LANES(n, { put(y + e, m, get_float(x + e, m)); });
 }
 
-static void keep(const struct cpu_dropout *d, const uint32_t counter[3], uint64_t first, int64_t n, uint8_t *bits)
+static void keep(const struct cpu_dropout *d, const uint32_t counter[3], uint64_t first, int64_t n,
+                 uint8_t *bits)
 {
     int64_t shift = (int64_t)(first % 8), bytes = (shift + n + 7) / 8, i = 0;
     for (; i < bytes; i += 16) {
         __mmask32 mask[4];
-        philox_keep128_avx512(d->key, (uint32_t)(first / 8 + (uint64_t)i), counter, d->threshold, mask);
+        philox_keep128_avx512(d->key, (uint32_t)(first / 8 + (uint64_t)i), counter, d->threshold,
+                              mask);
         memcpy(bits + i, mask, sizeof mask);
     }
     if (shift > 0) {
@@ -91,7 +95,8 @@ static void drop(int64_t n, const float *x, const uint8_t *bits, float scale, ac
     FOR_LANES(n, { put(y + e, m, _mm512_maskz_mul_ps(kept(bits, e), get_float(x + e, m), by)); });
 }
 
-static void residual(int64_t n, const act *x, const act *y, const uint8_t *bits, float scale, float *s, act *sum)
+static void residual(int64_t n, const act *x, const act *y, const uint8_t *bits, float scale,
+                     float *s, act *sum)
 {
     const __m512 by = _mm512_set1_ps(scale);
     const ELEMENT *a = x, *b = y;
@@ -104,14 +109,16 @@ static void residual(int64_t n, const act *x, const act *y, const uint8_t *bits,
         });
     } else {
         FOR_LANES(n, {
-            __m512 v = _mm512_add_ps(get(a + e, m), _mm512_maskz_mul_ps(kept(bits, e), get(b + e, m), by));
+            __m512 v =
+                _mm512_add_ps(get(a + e, m), _mm512_maskz_mul_ps(kept(bits, e), get(b + e, m), by));
             put_float(s + e, m, v);
             put(out + e, m, v);
         });
     }
 }
 
-static void gradient(int64_t n, const act *a, const act *b, const uint8_t *bits, float scale, float *g)
+static void gradient(int64_t n, const act *a, const act *b, const uint8_t *bits, float scale,
+                     float *g)
 {
     const __m512 by = _mm512_set1_ps(scale);
     const ELEMENT *p = a, *q = b;
@@ -128,11 +135,12 @@ static void gradient(int64_t n, const act *a, const act *b, const uint8_t *bits,
 /* Sums of a line: vector i of it goes to sum i % 4. */
 INLINE float fold(const __m512 s[4])
 {
-    return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(s[0], s[1]), _mm512_add_ps(s[2], s[3])));
+    return _mm512_reduce_add_ps(
+        _mm512_add_ps(_mm512_add_ps(s[0], s[1]), _mm512_add_ps(s[2], s[3])));
 }
 
-static void norm(int64_t n, const float *s, const float *gamma, const float *beta, float eps, const uint8_t *bits,
-                 float scale, float *mean, float *rstd, act *out)
+static void norm(int64_t n, const float *s, const float *gamma, const float *beta, float eps,
+                 const uint8_t *bits, float scale, float *mean, float *rstd, act *out)
 {
     __m512 sum[4], square[4];
     ELEMENT *y = out;
@@ -173,23 +181,23 @@ static void norm(int64_t n, const float *s, const float *gamma, const float *bet
     });
 }
 
-static void norm_backward(int64_t n, const act *sum, float mean, float rstd, const float *gamma, float *g,
-                          float *dgamma, float *dbeta)
+static void norm_backward(int64_t n, const act *sum, float mean, float rstd, const float *gamma,
+                          float *g, float *dgamma, float *dbeta)
 {
     const ELEMENT *x = sum;
     const __m512 mu = _mm512_set1_ps(mean), by = _mm512_set1_ps(rstd);
     __m512 total[4], dot[4];
     for (int i = 0; i < 4; i++)
         total[i] = dot[i] = _mm512_setzero_ps();
-#define STEP_BACKWARD(i, m)                                                                                            \
-    do {                                                                                                               \
-        __m512 hat = _mm512_mul_ps(_mm512_sub_ps(get(x + e, m), mu), by), v = get_float(g + e, m);                     \
-        put_float(dgamma + e, m, _mm512_fmadd_ps(v, hat, get_float(dgamma + e, m)));                                   \
-        put_float(dbeta + e, m, _mm512_add_ps(v, get_float(dbeta + e, m)));                                            \
-        v = _mm512_mul_ps(v, get_float(gamma + e, m));                                                                 \
-        put_float(g + e, m, v);                                                                                        \
-        total[i] = _mm512_add_ps(total[i], v);                                                                         \
-        dot[i] = _mm512_fmadd_ps(v, hat, dot[i]); /* lanes that do not exist add 0 */                                  \
+#define STEP_BACKWARD(i, m)                                                                        \
+    do {                                                                                           \
+        __m512 hat = _mm512_mul_ps(_mm512_sub_ps(get(x + e, m), mu), by), v = get_float(g + e, m); \
+        put_float(dgamma + e, m, _mm512_fmadd_ps(v, hat, get_float(dgamma + e, m)));               \
+        put_float(dbeta + e, m, _mm512_add_ps(v, get_float(dbeta + e, m)));                        \
+        v = _mm512_mul_ps(v, get_float(gamma + e, m));                                             \
+        put_float(g + e, m, v);                                                                    \
+        total[i] = _mm512_add_ps(total[i], v);                                                     \
+        dot[i] = _mm512_fmadd_ps(v, hat, dot[i]); /* lanes that do not exist add 0 */              \
     } while (0)
     int64_t e = 0;
     for (int64_t whole = n / 64 * 64; e < whole;) {
@@ -207,7 +215,8 @@ static void norm_backward(int64_t n, const act *sum, float mean, float rstd, con
         STEP_BACKWARD(i, m);
     }
 #undef STEP_BACKWARD
-    const __m512 a = _mm512_set1_ps(fold(total) / (float)n), b = _mm512_set1_ps(fold(dot) / (float)n);
+    const __m512 a = _mm512_set1_ps(fold(total) / (float)n),
+                 b = _mm512_set1_ps(fold(dot) / (float)n);
     FOR_LANES(n, {
         __m512 hat = _mm512_mul_ps(_mm512_sub_ps(get(x + e, m), mu), by);
         __m512 v = _mm512_fnmadd_ps(hat, b, _mm512_sub_ps(get_float(g + e, m), a));
@@ -217,7 +226,8 @@ static void norm_backward(int64_t n, const act *sum, float mean, float rstd, con
 
 static void add(int64_t n, const float *x, float *to)
 {
-    FOR_LANES(n, { put_float(to + e, m, _mm512_add_ps(get_float(to + e, m), get_float(x + e, m))); });
+    FOR_LANES(n,
+              { put_float(to + e, m, _mm512_add_ps(get_float(to + e, m), get_float(x + e, m))); });
 }
 
 static void zero(int64_t n, float *to)
@@ -245,11 +255,13 @@ INLINE __m512 polynomial(const float *c, int terms, __m512 t)
 INLINE __m512 between(__m512 x, const float *c, int terms)
 {
     const __m512 limit = _mm512_set1_ps(GELU_LIMIT);
-    __m512 t = _mm512_fmsub_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(GELU_SCALE), _mm512_set1_ps(1.0f));
+    __m512 t =
+        _mm512_fmsub_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(GELU_SCALE), _mm512_set1_ps(1.0f));
     __m512 v = _mm512_fmadd_ps(x, polynomial(c, terms, t), _mm512_set1_ps(0.5f));
     v = _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(x, limit, _CMP_GT_OQ), _mm512_set1_ps(1.0f));
-    return _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(x, _mm512_sub_ps(_mm512_setzero_ps(), limit), _CMP_LT_OQ),
-                              _mm512_setzero_ps());
+    return _mm512_mask_mov_ps(
+        v, _mm512_cmp_ps_mask(x, _mm512_sub_ps(_mm512_setzero_ps(), limit), _CMP_LT_OQ),
+        _mm512_setzero_ps());
 }
 
 INLINE __m512 gelu(__m512 x)
@@ -289,7 +301,8 @@ INLINE __m512 gelu_tanh(__m512 x)
 INLINE __m512 gelu_tanh_gradient(__m512 x)
 {
     __m512 xx = _mm512_mul_ps(x, x), s = sigmoid(tanh_argument(x, xx));
-    __m512 slope = _mm512_fmadd_ps(xx, _mm512_set1_ps(3.0f * TANH_A * TANH_B), _mm512_set1_ps(TANH_A));
+    __m512 slope =
+        _mm512_fmadd_ps(xx, _mm512_set1_ps(3.0f * TANH_A * TANH_B), _mm512_set1_ps(TANH_A));
     __m512 v = _mm512_mul_ps(_mm512_mul_ps(x, s), _mm512_sub_ps(_mm512_set1_ps(1.0f), s));
     return _mm512_fmadd_ps(v, slope, s);
 }
@@ -311,9 +324,11 @@ static void activate_backward(enum activation kind, int64_t n, const act *x, con
     const ELEMENT *a = x, *g = dy;
     ELEMENT *b = dx;
     if (kind == ACTIVATION_GELU)
-        FOR_LANES(n, { put(b + e, m, _mm512_mul_ps(get(g + e, m), gelu_gradient(get(a + e, m)))); });
+        FOR_LANES(n,
+                  { put(b + e, m, _mm512_mul_ps(get(g + e, m), gelu_gradient(get(a + e, m)))); });
     else if (kind == ACTIVATION_GELU_TANH)
-        FOR_LANES(n, { put(b + e, m, _mm512_mul_ps(get(g + e, m), gelu_tanh_gradient(get(a + e, m)))); });
+        FOR_LANES(
+            n, { put(b + e, m, _mm512_mul_ps(get(g + e, m), gelu_tanh_gradient(get(a + e, m)))); });
     else
         FOR_LANES(n, {
             __mmask16 positive = _mm512_cmp_ps_mask(get(a + e, m), _mm512_setzero_ps(), _CMP_GT_OQ);
@@ -321,20 +336,24 @@ static void activate_backward(enum activation kind, int64_t n, const act *x, con
         });
 }
 
-static void adamw(const struct adamw_step *s, int64_t n, const float *gradient, float *w, float *first, float *second)
+static void adamw(const struct adamw_step *s, int64_t n, const float *gradient, float *w,
+                  float *first, float *second)
 {
-    const __m512 clip = _mm512_set1_ps(s->clip), b1 = _mm512_set1_ps(s->beta1), b2 = _mm512_set1_ps(s->beta2);
+    const __m512 clip = _mm512_set1_ps(s->clip), b1 = _mm512_set1_ps(s->beta1),
+                 b2 = _mm512_set1_ps(s->beta2);
     const __m512 c1 = _mm512_set1_ps(1.0f - s->beta1), c2 = _mm512_set1_ps(1.0f - s->beta2);
     const __m512 keep_part = _mm512_set1_ps(s->keep), rate = _mm512_set1_ps(s->rate);
     const __m512 correction = _mm512_set1_ps(s->correction), eps = _mm512_set1_ps(s->eps);
     FOR_LANES(n, {
         __m512 g = _mm512_mul_ps(get_float(gradient + e, m), clip);
         __m512 mean = _mm512_fmadd_ps(get_float(first + e, m), b1, _mm512_mul_ps(g, c1));
-        __m512 square = _mm512_fmadd_ps(get_float(second + e, m), b2, _mm512_mul_ps(_mm512_mul_ps(g, g), c2));
+        __m512 square =
+            _mm512_fmadd_ps(get_float(second + e, m), b2, _mm512_mul_ps(_mm512_mul_ps(g, g), c2));
         __m512 step = _mm512_div_ps(mean, _mm512_fmadd_ps(_mm512_sqrt_ps(square), correction, eps));
         put_float(first + e, m, mean);
         put_float(second + e, m, square);
-        put_float(w + e, m, _mm512_fnmadd_ps(rate, step, _mm512_mul_ps(get_float(w + e, m), keep_part)));
+        put_float(w + e, m,
+                  _mm512_fnmadd_ps(rate, step, _mm512_mul_ps(get_float(w + e, m), keep_part)));
     });
 }
 
@@ -355,7 +374,8 @@ static double square_sum(int64_t n, const float *x)
         __m512d v = _mm512_cvtps_pd(_mm256_maskz_loadu_ps(m, x + e));
         s[i] = _mm512_fmadd_pd(v, v, s[i]);
     }
-    return _mm512_reduce_add_pd(_mm512_add_pd(_mm512_add_pd(s[0], s[1]), _mm512_add_pd(s[2], s[3])));
+    return _mm512_reduce_add_pd(
+        _mm512_add_pd(_mm512_add_pd(s[0], s[1]), _mm512_add_pd(s[2], s[3])));
 }
 
 const struct cpu_rows ROWS_TABLE = {

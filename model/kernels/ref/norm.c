@@ -30,8 +30,8 @@ static void moments(const double *x, int n, double eps, double *mean, double *rs
 }
 
 /* g: gradient of norm(x) gamma + beta. Writes dx (in g's place) and adds to dgamma and dbeta. */
-static void norm_backward(const double *x, int n, double mean, double rstd, const float *gamma, double *g,
-                          double *dgamma, double *dbeta)
+static void norm_backward(const double *x, int n, double mean, double rstd, const float *gamma,
+                          double *g, double *dgamma, double *dbeta)
 {
     double sum = 0.0, dot = 0.0;
     for (int e = 0; e < n; e++) {
@@ -46,9 +46,10 @@ static void norm_backward(const double *x, int n, double mean, double rstd, cons
         g[e] = rstd * (g[e] - sum / n - (x[e] - mean) * rstd * dot / n);
 }
 
-enum status ref_embed(struct kernel_ctx *ctx, const struct rows *rows, int channels, const int32_t *ids,
-                      const int32_t *types, const float *word, const float *position, const float *type,
-                      int first_position, const float *gamma, const float *beta, float eps,
+enum status ref_embed(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                      const int32_t *ids, const int32_t *types, const float *word,
+                      const float *position, const float *type, int first_position,
+                      const float *gamma, const float *beta, float eps,
                       const struct dropout *dropout, act *sum, float *mean, float *rstd, act *out)
 {
     double *x;
@@ -58,7 +59,8 @@ enum status ref_embed(struct kernel_ctx *ctx, const struct rows *rows, int chann
         double m, r;
         int b = row_of(rows, t, &p);
         for (int e = 0; e < channels; e++) {
-            float s = word[(int64_t)ids[t] * channels + e] + position[(p + first_position) * channels + e];
+            float s = word[(int64_t)ids[t] * channels + e] +
+                      position[(p + first_position) * channels + e];
             if (type != NULL)
                 s += type[(int64_t)(types != NULL ? types[t] : 0) * channels + e];
             x[e] = (double)s;
@@ -69,19 +71,22 @@ enum status ref_embed(struct kernel_ctx *ctx, const struct rows *rows, int chann
         rstd[t] = (float)r;
         for (int e = 0; e < channels; e++) {
             double y = (x[e] - m) * r * (double)gamma[e] + (double)beta[e];
-            ref_put(ctx, out, t * channels + e, y * ref_dropout(dropout, b, decision(p, channels, e)));
+            ref_put(ctx, out, t * channels + e,
+                    y * ref_dropout(dropout, b, decision(p, channels, e)));
         }
     }
     mem_free(x);
     return STATUS_OK;
 }
 
-enum status ref_embed_backward(struct kernel_ctx *ctx, const struct rows *rows, int channels, const int32_t *ids,
-                               const int32_t *types, const act *da, const act *db, const act *sum, const float *mean,
-                               const float *rstd, const float *gamma, const struct dropout *dropout,
-                               int first_position, int64_t word_offset, int word_rows, int64_t position_offset,
-                               int position_rows, int64_t type_offset, int type_rows, int64_t gamma_offset,
-                               int64_t beta_offset, const struct grad_cut *cut)
+enum status ref_embed_backward(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                               const int32_t *ids, const int32_t *types, const act *da,
+                               const act *db, const act *sum, const float *mean, const float *rstd,
+                               const float *gamma, const struct dropout *dropout,
+                               int first_position, int64_t word_offset, int word_rows,
+                               int64_t position_offset, int position_rows, int64_t type_offset,
+                               int type_rows, int64_t gamma_offset, int64_t beta_offset,
+                               const struct grad_cut *cut)
 {
     int64_t lines = (int64_t)word_rows + position_rows + (type_offset >= 0 ? type_rows : 0) + 4;
     double *words, *positions, *tables, *dgamma, *dbeta, *x, *g;
@@ -122,9 +127,10 @@ enum status ref_embed_backward(struct kernel_ctx *ctx, const struct rows *rows, 
     return STATUS_OK;
 }
 
-enum status ref_residual_norm(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *x,
-                              const act *y, const float *gamma, const float *beta, float eps,
-                              const struct dropout *dropout, act *sum, float *mean, float *rstd, act *out)
+enum status ref_residual_norm(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                              const act *x, const act *y, const float *gamma, const float *beta,
+                              float eps, const struct dropout *dropout, act *sum, float *mean,
+                              float *rstd, act *out)
 {
     double *s;
     TRY(mem_alloc((size_t)channels, sizeof *s, "one token's channels", &s));
@@ -133,7 +139,8 @@ enum status ref_residual_norm(struct kernel_ctx *ctx, const struct rows *rows, i
         double m, r;
         int b = row_of(rows, t, &p);
         for (int e = 0; e < channels; e++) {
-            double kept = ref_get(ctx, y, t * channels + e) * ref_dropout(dropout, b, decision(p, channels, e));
+            double kept = ref_get(ctx, y, t * channels + e) *
+                          ref_dropout(dropout, b, decision(p, channels, e));
             s[e] = ref_get(ctx, x, t * channels + e) + kept;
         }
         moments(s, channels, (double)eps, &m, &r);
@@ -141,16 +148,18 @@ enum status ref_residual_norm(struct kernel_ctx *ctx, const struct rows *rows, i
         rstd[t] = (float)r;
         for (int e = 0; e < channels; e++) {
             ref_put(ctx, sum, t * channels + e, s[e]);
-            ref_put(ctx, out, t * channels + e, (s[e] - m) * r * (double)gamma[e] + (double)beta[e]);
+            ref_put(ctx, out, t * channels + e,
+                    (s[e] - m) * r * (double)gamma[e] + (double)beta[e]);
         }
     }
     mem_free(s);
     return STATUS_OK;
 }
 
-enum status ref_residual_norm_backward(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *da,
-                                       const act *db, const act *sum, const float *mean, const float *rstd,
-                                       const float *gamma, const struct dropout *dropout, act *dx, act *dy,
+enum status ref_residual_norm_backward(struct kernel_ctx *ctx, const struct rows *rows,
+                                       int channels, const act *da, const act *db, const act *sum,
+                                       const float *mean, const float *rstd, const float *gamma,
+                                       const struct dropout *dropout, act *dx, act *dy,
                                        int64_t gamma_offset, int64_t beta_offset, bool by_row,
                                        const struct grad_cut *cut)
 {
@@ -180,7 +189,8 @@ enum status ref_residual_norm_backward(struct kernel_ctx *ctx, const struct rows
         norm_backward(x, channels, (double)mean[t], (double)rstd[t], gamma, g, dgamma, dbeta);
         for (int e = 0; e < channels; e++) {
             ref_put(ctx, dx, t * channels + e, g[e]);
-            ref_put(ctx, dy, t * channels + e, g[e] * ref_dropout(dropout, b, decision(p, channels, e)));
+            ref_put(ctx, dy, t * channels + e,
+                    g[e] * ref_dropout(dropout, b, decision(p, channels, e)));
         }
     }
     mem_free(dgamma);

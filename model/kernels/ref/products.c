@@ -8,7 +8,8 @@ static double weight(const struct kernel_ctx *ctx, const struct matrix *m, int n
     return ctx->bf16 ? ref_from_bf16(ref_to_bf16((double)w)) : (double)w;
 }
 
-enum status ref_linear(struct kernel_ctx *ctx, int m, int64_t rows, const act *x, const float *bias, act *y)
+enum status ref_linear(struct kernel_ctx *ctx, int m, int64_t rows, const act *x, const float *bias,
+                       act *y)
 {
     const struct matrix *w = &ctx->matrices[m];
     for (int64_t r = 0; r < rows; r++) {
@@ -22,7 +23,8 @@ enum status ref_linear(struct kernel_ctx *ctx, int m, int64_t rows, const act *x
     return STATUS_OK;
 }
 
-enum status ref_linear_backward_data(struct kernel_ctx *ctx, int m, int64_t rows, const act *dy, act *dx)
+enum status ref_linear_backward_data(struct kernel_ctx *ctx, int m, int64_t rows, const act *dy,
+                                     act *dx)
 {
     const struct matrix *w = &ctx->matrices[m];
     for (int64_t r = 0; r < rows; r++) {
@@ -36,8 +38,9 @@ enum status ref_linear_backward_data(struct kernel_ctx *ctx, int m, int64_t rows
     return STATUS_OK;
 }
 
-enum status ref_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows, const act *x, const act *dy,
-                                       int64_t bias_offset, bool by_row, const struct grad_cut *cut)
+enum status ref_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
+                                       const act *dy, int64_t bias_offset, bool by_row,
+                                       const struct grad_cut *cut)
 {
     const struct matrix *w = &ctx->matrices[m];
     const int32_t *line = by_row ? cut->row : cut->token;
@@ -63,8 +66,8 @@ enum status ref_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t ro
     return STATUS_OK;
 }
 
-enum status ref_classify(struct kernel_ctx *ctx, int rows, int channels, int outputs, const act *x, const float *w,
-                         const float *bias, float *logits)
+enum status ref_classify(struct kernel_ctx *ctx, int rows, int channels, int outputs, const act *x,
+                         const float *w, const float *bias, float *logits)
 {
     for (int64_t b = 0; b < rows; b++) {
         for (int n = 0; n < outputs; n++) {
@@ -77,9 +80,9 @@ enum status ref_classify(struct kernel_ctx *ctx, int rows, int channels, int out
     return STATUS_OK;
 }
 
-enum status ref_classify_backward(struct kernel_ctx *ctx, int rows, int channels, int outputs, const act *x,
-                                  const float *w, const float *dlogits, act *dx, int64_t w_offset,
-                                  int64_t bias_offset, const struct grad_cut *cut)
+enum status ref_classify_backward(struct kernel_ctx *ctx, int rows, int channels, int outputs,
+                                  const act *x, const float *w, const float *dlogits, act *dx,
+                                  int64_t w_offset, int64_t bias_offset, const struct grad_cut *cut)
 {
     double *sum, *column;
     for (int64_t b = 0; b < rows; b++) {
@@ -90,7 +93,8 @@ enum status ref_classify_backward(struct kernel_ctx *ctx, int rows, int channels
             ref_put(ctx, dx, b * channels + e, d);
         }
     }
-    TRY(mem_alloc((size_t)outputs * (size_t)(channels + 1), sizeof *sum, "classifier gradient sums", &sum));
+    TRY(mem_alloc((size_t)outputs * (size_t)(channels + 1), sizeof *sum, "classifier gradient sums",
+                  &sum));
     column = sum + (int64_t)outputs * channels;
     for (int i = 0; i < cut->pieces; i++) {
         memset(sum, 0, (size_t)outputs * (size_t)(channels + 1) * sizeof *sum);

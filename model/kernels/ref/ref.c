@@ -7,10 +7,12 @@ double ref_dropout(const struct dropout *d, int row, uint64_t index)
 {
     if (d == NULL || d->p <= 0.0f)
         return 1.0;
-    uint64_t key = random_key(d->seed, RANDOM_DROPOUT, (uint64_t)d->step, (uint64_t)(d->layer * 16 + d->site));
+    uint64_t key =
+        random_key(d->seed, RANDOM_DROPOUT, (uint64_t)d->step, (uint64_t)(d->layer * 16 + d->site));
     uint64_t id = (uint64_t)d->row[row];
-    struct philox r = philox4x32(key, (uint32_t)(index / 8), d->chunk != NULL ? (uint32_t)d->chunk[row] : 0,
-                                 (uint32_t)id, (uint32_t)(id >> 32));
+    struct philox r = philox4x32(key, (uint32_t)(index / 8),
+                                 d->chunk != NULL ? (uint32_t)d->chunk[row] : 0, (uint32_t)id,
+                                 (uint32_t)(id >> 32));
     uint32_t lane = (r.v[index % 8 / 2] >> (index % 2 * 16)) & 0xFFFFu;
     uint32_t threshold = (uint32_t)rint((double)d->p * 65536.0);
     return lane >= threshold ? 65536.0 / (65536.0 - threshold) : 0.0;
@@ -32,7 +34,8 @@ void ref_cut_put(const struct grad_cut *cut, int i, int64_t offset, int64_t n, c
 static enum status ref_supports(enum precision precision)
 {
     if (precision != PRECISION_FP32 && precision != PRECISION_BF16)
-        return status_fail(STATUS_UNAVAILABLE, "the reference kernels compute in fp32 and bf16 only");
+        return status_fail(STATUS_UNAVAILABLE,
+                           "the reference kernels compute in fp32 and bf16 only");
     return STATUS_OK;
 }
 
@@ -57,7 +60,8 @@ static enum status ref_open(const struct kernel_opts *opts, struct kernel_ctx **
     TRY(mem_alloc(1, sizeof *ctx, "a kernel context", &ctx));
     ctx->bf16 = opts->precision == PRECISION_BF16;
     ctx->count = opts->count;
-    TRY_GOTO(fail, mem_alloc((size_t)opts->count, sizeof *ctx->matrices, "the list of matrices", &ctx->matrices));
+    TRY_GOTO(fail, mem_alloc((size_t)opts->count, sizeof *ctx->matrices, "the list of matrices",
+                             &ctx->matrices));
     if (opts->count > 0)
         memcpy(ctx->matrices, opts->matrices, (size_t)opts->count * sizeof *ctx->matrices);
     *out = ctx;
@@ -102,15 +106,16 @@ static double activation_slope(enum activation kind, double x)
     return 0.0;
 }
 
-static enum status ref_activate(struct kernel_ctx *ctx, enum activation kind, int64_t n, const act *x, act *y)
+static enum status ref_activate(struct kernel_ctx *ctx, enum activation kind, int64_t n,
+                                const act *x, act *y)
 {
     for (int64_t i = 0; i < n; i++)
         ref_put(ctx, y, i, activation_value(kind, ref_get(ctx, x, i)));
     return STATUS_OK;
 }
 
-static enum status ref_activate_backward(struct kernel_ctx *ctx, enum activation kind, int64_t n, const act *x,
-                                         const act *dy, act *dx)
+static enum status ref_activate_backward(struct kernel_ctx *ctx, enum activation kind, int64_t n,
+                                         const act *x, const act *dy, act *dx)
 {
     for (int64_t i = 0; i < n; i++)
         ref_put(ctx, dx, i, ref_get(ctx, dy, i) * activation_slope(kind, ref_get(ctx, x, i)));
@@ -124,7 +129,8 @@ static enum status ref_tanh(struct kernel_ctx *ctx, int64_t n, const act *x, act
     return STATUS_OK;
 }
 
-static enum status ref_tanh_backward(struct kernel_ctx *ctx, int64_t n, const act *y, const act *dy, act *dx)
+static enum status ref_tanh_backward(struct kernel_ctx *ctx, int64_t n, const act *y, const act *dy,
+                                     act *dx)
 {
     for (int64_t i = 0; i < n; i++) {
         double t = ref_get(ctx, y, i);
@@ -133,22 +139,24 @@ static enum status ref_tanh_backward(struct kernel_ctx *ctx, int64_t n, const ac
     return STATUS_OK;
 }
 
-static enum status ref_dropout_forward(struct kernel_ctx *ctx, const struct rows *rows, int channels,
-                                       const struct dropout *dropout, const act *x, act *y)
+static enum status ref_dropout_forward(struct kernel_ctx *ctx, const struct rows *rows,
+                                       int channels, const struct dropout *dropout, const act *x,
+                                       act *y)
 {
     for (int b = 0; b < rows->count; b++) {
         for (int64_t t = rows->begin[b]; t < rows->begin[b + 1]; t++) {
             for (int e = 0; e < channels; e++) {
                 uint64_t index = (uint64_t)(t - rows->begin[b]) * (uint64_t)channels + (uint64_t)e;
-                ref_put(ctx, y, t * channels + e, ref_get(ctx, x, t * channels + e) * ref_dropout(dropout, b, index));
+                ref_put(ctx, y, t * channels + e,
+                        ref_get(ctx, x, t * channels + e) * ref_dropout(dropout, b, index));
             }
         }
     }
     return STATUS_OK;
 }
 
-static enum status ref_first_tokens(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *x,
-                                    act *out)
+static enum status ref_first_tokens(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                                    const act *x, act *out)
 {
     for (int b = 0; b < rows->count; b++) {
         bool empty = rows->begin[b] == rows->begin[b + 1];
@@ -160,8 +168,8 @@ static enum status ref_first_tokens(struct kernel_ctx *ctx, const struct rows *r
     return STATUS_OK;
 }
 
-static enum status ref_first_tokens_backward(struct kernel_ctx *ctx, const struct rows *rows, int channels,
-                                             const act *dout, bool add, act *dx)
+static enum status ref_first_tokens_backward(struct kernel_ctx *ctx, const struct rows *rows,
+                                             int channels, const act *dout, bool add, act *dx)
 {
     if (!add) {
         for (int64_t i = 0; i < rows->tokens * channels; i++)
@@ -179,7 +187,8 @@ static enum status ref_first_tokens_backward(struct kernel_ctx *ctx, const struc
     return STATUS_OK;
 }
 
-static enum status ref_mean_pool(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *x, act *out)
+static enum status ref_mean_pool(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                                 const act *x, act *out)
 {
     for (int b = 0; b < rows->count; b++) {
         int length = rows->begin[b + 1] - rows->begin[b];
@@ -193,39 +202,43 @@ static enum status ref_mean_pool(struct kernel_ctx *ctx, const struct rows *rows
     return STATUS_OK;
 }
 
-static enum status ref_mean_pool_backward(struct kernel_ctx *ctx, const struct rows *rows, int channels,
-                                          const act *dout, act *dx)
+static enum status ref_mean_pool_backward(struct kernel_ctx *ctx, const struct rows *rows,
+                                          int channels, const act *dout, act *dx)
 {
     for (int b = 0; b < rows->count; b++) {
         int length = rows->begin[b + 1] - rows->begin[b];
         for (int64_t t = rows->begin[b]; t < rows->begin[b + 1]; t++) {
             for (int e = 0; e < channels; e++)
-                ref_put(ctx, dx, t * channels + e, ref_get(ctx, dout, (int64_t)b * channels + e) / length);
+                ref_put(ctx, dx, t * channels + e,
+                        ref_get(ctx, dout, (int64_t)b * channels + e) / length);
         }
     }
     return STATUS_OK;
 }
 
-static enum status ref_max_pool(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *x, act *out,
-                                int32_t *argmax)
+static enum status ref_max_pool(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                                const act *x, act *out, int32_t *argmax)
 {
     for (int b = 0; b < rows->count; b++) {
         for (int e = 0; e < channels; e++) {
             int32_t best = rows->begin[b];
             for (int32_t t = best + 1; t < rows->begin[b + 1]; t++) {
-                if (ref_get(ctx, x, (int64_t)t * channels + e) > ref_get(ctx, x, (int64_t)best * channels + e))
+                if (ref_get(ctx, x, (int64_t)t * channels + e) >
+                    ref_get(ctx, x, (int64_t)best * channels + e))
                     best = t;
             }
             bool empty = rows->begin[b] == rows->begin[b + 1];
             argmax[(int64_t)b * channels + e] = empty ? -1 : best;
-            ref_put(ctx, out, (int64_t)b * channels + e, empty ? 0.0 : ref_get(ctx, x, (int64_t)best * channels + e));
+            ref_put(ctx, out, (int64_t)b * channels + e,
+                    empty ? 0.0 : ref_get(ctx, x, (int64_t)best * channels + e));
         }
     }
     return STATUS_OK;
 }
 
-static enum status ref_max_pool_backward(struct kernel_ctx *ctx, const struct rows *rows, int channels,
-                                         const act *dout, const int32_t *argmax, act *dx)
+static enum status ref_max_pool_backward(struct kernel_ctx *ctx, const struct rows *rows,
+                                         int channels, const act *dout, const int32_t *argmax,
+                                         act *dx)
 {
     for (int64_t i = 0; i < rows->tokens * channels; i++)
         ref_put(ctx, dx, i, 0.0);
@@ -244,11 +257,13 @@ static enum status ref_adamw(struct kernel_ctx *ctx, const struct adamw_args *ar
         const struct adamw_segment *seg = &segments[s];
         for (int64_t i = 0; i < seg->count; i++) {
             double g = (double)args->clip * (double)args->gradient[seg->g + i];
-            double w = (double)args->weights[seg->w + i] * (1.0 - (double)seg->lr * (double)seg->weight_decay);
+            double w = (double)args->weights[seg->w + i] *
+                       (1.0 - (double)seg->lr * (double)seg->weight_decay);
             double b1 = (double)args->beta1, b2 = (double)args->beta2;
             double m = b1 * (double)args->m[seg->state + i] + (1.0 - b1) * g;
             double v = b2 * (double)args->v[seg->state + i] + (1.0 - b2) * g * g;
-            w -= (double)seg->lr / args->correction1 * m / (sqrt(v / args->correction2) + (double)args->eps);
+            w -= (double)seg->lr / args->correction1 * m /
+                 (sqrt(v / args->correction2) + (double)args->eps);
             args->weights[seg->w + i] = (float)w;
             args->m[seg->state + i] = (float)m;
             args->v[seg->state + i] = (float)v;
@@ -257,7 +272,8 @@ static enum status ref_adamw(struct kernel_ctx *ctx, const struct adamw_args *ar
     return STATUS_OK;
 }
 
-static enum status ref_square_sums(struct kernel_ctx *ctx, const float *x, int64_t n, int64_t block, double *out)
+static enum status ref_square_sums(struct kernel_ctx *ctx, const float *x, int64_t n, int64_t block,
+                                   double *out)
 {
     (void)ctx;
     for (int64_t begin = 0, i = 0; begin < n; begin += block, i++) {

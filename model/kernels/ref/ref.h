@@ -1,7 +1,9 @@
 /*
- * ref.h - what the files of the reference backend share: the context, reading and writing act elements, token sums.
+ * ref.h - what the files of the reference backend share: the context, reading and writing act
+ * elements, token sums.
  *
- * Plain loops, sums in double, one rounding at the end: the meaning of each operation, for tests, never for training.
+ * Plain loops, sums in double, one rounding at the end: the meaning of each operation, for tests,
+ * never for training.
  */
 #ifndef COHORT_MODEL_KERNELS_REF_REF_H
 #define COHORT_MODEL_KERNELS_REF_REF_H
@@ -58,43 +60,55 @@ static inline void ref_put(const struct kernel_ctx *ctx, act *x, int64_t i, doub
 /* What a decision multiplies its value with: 0, or the scale. row and index as kernels.h says. */
 double ref_dropout(const struct dropout *d, int row, uint64_t index);
 
-/* Put the sums of piece i, for the n elements at offset, where the cut says, and do its merges on them. */
+/* Put the sums of piece i, for the n elements at offset, where the cut says, and do its merges on
+ * them. */
 void ref_cut_put(const struct grad_cut *cut, int i, int64_t offset, int64_t n, const double *sum);
 
-enum status ref_linear(struct kernel_ctx *ctx, int m, int64_t rows, const act *x, const float *bias, act *y);
-enum status ref_linear_backward_data(struct kernel_ctx *ctx, int m, int64_t rows, const act *dy, act *dx);
-enum status ref_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows, const act *x, const act *dy,
-                                       int64_t bias_offset, bool by_row, const struct grad_cut *cut);
-enum status ref_classify(struct kernel_ctx *ctx, int rows, int channels, int outputs, const act *x, const float *w,
-                         const float *bias, float *logits);
-enum status ref_classify_backward(struct kernel_ctx *ctx, int rows, int channels, int outputs, const act *x,
-                                  const float *w, const float *dlogits, act *dx, int64_t w_offset,
-                                  int64_t bias_offset, const struct grad_cut *cut);
+enum status ref_linear(struct kernel_ctx *ctx, int m, int64_t rows, const act *x, const float *bias,
+                       act *y);
+enum status ref_linear_backward_data(struct kernel_ctx *ctx, int m, int64_t rows, const act *dy,
+                                     act *dx);
+enum status ref_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
+                                       const act *dy, int64_t bias_offset, bool by_row,
+                                       const struct grad_cut *cut);
+enum status ref_classify(struct kernel_ctx *ctx, int rows, int channels, int outputs, const act *x,
+                         const float *w, const float *bias, float *logits);
+enum status ref_classify_backward(struct kernel_ctx *ctx, int rows, int channels, int outputs,
+                                  const act *x, const float *w, const float *dlogits, act *dx,
+                                  int64_t w_offset, int64_t bias_offset,
+                                  const struct grad_cut *cut);
 
-enum status ref_attention(struct kernel_ctx *ctx, const struct rows *queries, const struct rows *keys, int heads,
-                          int head_size, const act *q, int64_t q_stride, const act *k, const act *v,
-                          int64_t kv_stride, const struct dropout *dropout, act *out, float *lse);
-enum status ref_attention_backward(struct kernel_ctx *ctx, const struct rows *queries, const struct rows *keys,
-                                   int heads, int head_size, const act *q, int64_t q_stride, const act *k,
-                                   const act *v, int64_t kv_stride, const struct dropout *dropout, const act *out,
-                                   const float *lse, const act *dout, act *dq, act *dk, act *dv);
+enum status ref_attention(struct kernel_ctx *ctx, const struct rows *queries,
+                          const struct rows *keys, int heads, int head_size, const act *q,
+                          int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
+                          const struct dropout *dropout, act *out, float *lse);
+enum status ref_attention_backward(struct kernel_ctx *ctx, const struct rows *queries,
+                                   const struct rows *keys, int heads, int head_size, const act *q,
+                                   int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
+                                   const struct dropout *dropout, const act *out, const float *lse,
+                                   const act *dout, act *dq, act *dk, act *dv);
 
-enum status ref_embed(struct kernel_ctx *ctx, const struct rows *rows, int channels, const int32_t *ids,
-                      const int32_t *types, const float *word, const float *position, const float *type,
-                      int first_position, const float *gamma, const float *beta, float eps,
+enum status ref_embed(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                      const int32_t *ids, const int32_t *types, const float *word,
+                      const float *position, const float *type, int first_position,
+                      const float *gamma, const float *beta, float eps,
                       const struct dropout *dropout, act *sum, float *mean, float *rstd, act *out);
-enum status ref_embed_backward(struct kernel_ctx *ctx, const struct rows *rows, int channels, const int32_t *ids,
-                               const int32_t *types, const act *da, const act *db, const act *sum, const float *mean,
-                               const float *rstd, const float *gamma, const struct dropout *dropout,
-                               int first_position, int64_t word_offset, int word_rows, int64_t position_offset,
-                               int position_rows, int64_t type_offset, int type_rows, int64_t gamma_offset,
-                               int64_t beta_offset, const struct grad_cut *cut);
-enum status ref_residual_norm(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *x,
-                              const act *y, const float *gamma, const float *beta, float eps,
-                              const struct dropout *dropout, act *sum, float *mean, float *rstd, act *out);
-enum status ref_residual_norm_backward(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *da,
-                                       const act *db, const act *sum, const float *mean, const float *rstd,
-                                       const float *gamma, const struct dropout *dropout, act *dx, act *dy,
+enum status ref_embed_backward(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                               const int32_t *ids, const int32_t *types, const act *da,
+                               const act *db, const act *sum, const float *mean, const float *rstd,
+                               const float *gamma, const struct dropout *dropout,
+                               int first_position, int64_t word_offset, int word_rows,
+                               int64_t position_offset, int position_rows, int64_t type_offset,
+                               int type_rows, int64_t gamma_offset, int64_t beta_offset,
+                               const struct grad_cut *cut);
+enum status ref_residual_norm(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                              const act *x, const act *y, const float *gamma, const float *beta,
+                              float eps, const struct dropout *dropout, act *sum, float *mean,
+                              float *rstd, act *out);
+enum status ref_residual_norm_backward(struct kernel_ctx *ctx, const struct rows *rows,
+                                       int channels, const act *da, const act *db, const act *sum,
+                                       const float *mean, const float *rstd, const float *gamma,
+                                       const struct dropout *dropout, act *dx, act *dy,
                                        int64_t gamma_offset, int64_t beta_offset, bool by_row,
                                        const struct grad_cut *cut);
 
