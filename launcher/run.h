@@ -39,7 +39,8 @@ void run_close(struct run *run);
 
 /*
  * May this run work in `out`? STATUS_CONFIG: it holds a run of another configuration (the keys, files or ranks that
- * differ), or one at all under resume=never. *finished: all that is asked is there already. overwrite=true asks nothing.
+ * differ), or one at all under resume=never, or checkpoints that cohort did not write, whatever overwrite says.
+ * *finished: all that is asked is there already. overwrite=true asks nothing.
  * Rank 0; writes nothing.
  */
 NODISCARD enum status run_folder_look(const struct run *run, bool *finished);

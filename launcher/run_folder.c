@@ -120,6 +120,29 @@ static bool has_test(const char *results)
     return has;
 }
 
+/* A folder of another trainer is not ours to add to, nor to tidy: every run of ours has run.cfg before a checkpoint. */
+static enum status refuse_foreign(const char *folder)
+{
+    char **names, *path = NULL;
+    size_t count;
+    enum status st = STATUS_OK;
+    if (!file_is_folder(folder))
+        return STATUS_OK;
+    TRY(folder_list(folder, &names, &count));
+    for (size_t i = 0; i < count && st == STATUS_OK; i++) {
+        if (strncmp(names[i], "checkpoint-", 11) != 0)
+            continue;
+        st = path_join(folder, names[i], &path);
+        if (st == STATUS_OK && file_is_folder(path))
+            st = status_fail(STATUS_CONFIG, "out=%s holds checkpoints that cohort did not write; give another out",
+                             folder);
+        mem_free(path);
+        path = NULL;
+    }
+    folder_list_free(names, count);
+    return st;
+}
+
 enum status run_folder_look(const struct run *run, bool *finished)
 {
     const struct run_config *config = run->config;
@@ -130,8 +153,10 @@ enum status run_folder_look(const struct run *run, bool *finished)
     *finished = false;
     TRY_GOTO(done, run_path(config, "run.cfg", &cfg));
     TRY_GOTO(done, run_path(config, "results.json", &results));
-    if (!file_exists(cfg))
+    if (!file_exists(cfg)) {
+        st = refuse_foreign(config->out);
         goto done;
+    }
     bool trained;
     TRY_GOTO(done, holds_training(config->out, &trained));
     if (!trained)

@@ -54,6 +54,10 @@ said 'GB'
 must 2 train "${scratch[@]}" data.train=train.h5 train.max_steps=1 out=no # the refused start is no run to protect
 rm -r no
 
+mkdir -p hf/checkpoint-1 hf/checkpoint-500
+bad 78 'out=hf holds checkpoints that cohort did not write; give another out' 2 train "${scratch[@]}" data.train=train.h5 overwrite=true out=hf
+equal "$(ls hf | tr '\n' ' ')" "checkpoint-1 checkpoint-500 " "a folder of another trainer"
+
 # ---- text ----
 bad 78 'has no column "body".*(id|group|label)' 1 train "${scratch[@]}" data.train=train.tsv data.text=body data.label=label out=no
 : >empty.tsv
