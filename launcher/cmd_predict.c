@@ -31,6 +31,7 @@ static enum status scorer_load(struct session *session, struct scorer *scorer)
     TRY(model_source_open(config->model.path, &scorer->source));
     TRY(model_max_length(&scorer->source, config->data.max_length, &scorer->max_length));
     TRY(predict_task(&scorer->source, &scorer->task));
+    TRY(task_decide_metric(config, &scorer->task));
     tokens = config->eval.batch_tokens > scorer->max_length ? config->eval.batch_tokens : scorer->max_length;
     struct model_opts opts = {
         .encoder = scorer->source.encoder,

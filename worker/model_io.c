@@ -277,8 +277,8 @@ enum status model_save_files(const struct model_source *source, const struct tas
     TRY_GOTO(done, hf_make_config(source->config, one_logit ? NULL : (const char *const *)task->labels,
                                   one_logit ? 0 : task->classes, problems[task->task],
                                   "BertForSequenceClassification", task->outputs, &config));
-    cohort = json_pack("{s:s, s:i, s:i}", "pooling", poolings[pooling], "max_length", max_length, "outputs",
-                       task->outputs);
+    cohort = json_pack("{s:s, s:i, s:i, s:s}", "pooling", poolings[pooling], "max_length", max_length, "outputs",
+                       task->outputs, "metric", metric_name(task->metric));
     json_t *labels = one_logit ? json_pack("[s, s]", task->labels[0], task->labels[1]) : NULL;
     if (cohort == NULL || (one_logit && json_object_set_new(cohort, "labels", labels) != 0) ||
         json_object_set(config, "cohort", cohort) != 0) {

@@ -24,7 +24,7 @@ struct model_source {
     int head_outputs;       /* logits of its classifier, if it has one */
     struct tokenizer *tokenizer; /* owned */
     struct tokenizer_info tokenizer_info;
-    json_t *cohort;         /* borrowed from config: what cohort stored there (pooling, precision, max_length), or NULL */
+    json_t *cohort;         /* borrowed from config: what cohort stored there (pooling, max_length, outputs, metric), or NULL */
 };
 
 /* STATUS_NOINPUT no such folder or config.json; STATUS_FORMAT, STATUS_UNAVAILABLE as the parts say. */

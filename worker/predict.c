@@ -105,6 +105,16 @@ struct row_source part_source_rows(struct part_source *source)
 
 /* ---- the task of a trained folder ---- */
 
+/* The metric that the model was trained for, if it is one of the task. */
+static void take_metric(const struct model_source *source, struct task_spec *task)
+{
+    const char *name = json_string_value(json_object_get(source->cohort, "metric"));
+    enum metric metric;
+    task->metric = metric_default(task->task);
+    if (name != NULL && metric_find(name, &metric) && metric_is_of(metric, task->task, task->classes))
+        task->metric = metric;
+}
+
 enum status predict_task(const struct model_source *source, struct task_spec *out)
 {
     const char *problem = json_string_value(json_object_get(source->config, "problem_type"));
@@ -119,7 +129,7 @@ enum status predict_task(const struct model_source *source, struct task_spec *ou
                                            : out->task == TASK_MULTI_LABEL ? LOSS_BCE
                                                                            : LOSS_MSE,
                                    .outputs = out->outputs};
-    out->metric = metric_default(out->task);
+    take_metric(source, out);
     if (out->task == TASK_REGRESSION)
         return STATUS_OK;
     TRY(mem_alloc((size_t)source->label_count, sizeof *out->labels, "the labels", &out->labels));
@@ -132,6 +142,7 @@ enum status predict_task(const struct model_source *source, struct task_spec *ou
         out->outputs = 1;
         out->loss = (struct loss_opts){.kind = LOSS_BCE, .outputs = 1};
     }
+    take_metric(source, out);
     if (st != STATUS_OK)
         task_release(out);
     return st;

@@ -28,7 +28,8 @@ NODISCARD enum status part_source_open(const struct dataset_part *part, const st
 void part_source_close(struct part_source *source);
 struct row_source part_source_rows(struct part_source *source);
 
-/* What a trained folder predicts: from its config.json alone. Labels are the model's. */
+/* What a trained folder predicts: from its config.json alone. Labels are the model's; the metric is the one it was
+ * trained for, or the task's default. */
 NODISCARD enum status predict_task(const struct model_source *source, struct task_spec *out);
 
 struct predict_opts {

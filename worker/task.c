@@ -62,10 +62,9 @@ static enum status decide_loss(const struct run_config *config, struct task_spec
     return STATUS_OK;
 }
 
-static enum status decide_metric(const struct run_config *config, struct task_spec *task)
+enum status task_decide_metric(const struct run_config *config, struct task_spec *task)
 {
     static const char *const kinds[] = {"classes", "multi-label data", "regression"};
-    task->metric = metric_default(task->task);
     if (config->eval.metric[0] == '\0')
         return STATUS_OK;
     if (!metric_find(config->eval.metric, &task->metric))
@@ -112,7 +111,8 @@ enum status task_decide(const struct run_config *config, const struct dataset_in
     if (out->task != TASK_REGRESSION)
         out->outputs = out->classes;
     TRY_GOTO(fail, decide_loss(config, out));
-    TRY_GOTO(fail, decide_metric(config, out));
+    out->metric = metric_default(out->task);
+    TRY_GOTO(fail, task_decide_metric(config, out));
     return STATUS_OK;
 fail:
     task_release(out);

@@ -43,6 +43,8 @@ struct task_targets {
  */
 NODISCARD enum status task_decide(const struct run_config *config, const struct dataset_info *train,
                                   char *const *model_labels, int model_label_count, struct task_spec *out);
+/* Set task->metric from eval.metric; it stays what it is where that is not given. STATUS_CONFIG: none of this task. */
+NODISCARD enum status task_decide_metric(const struct run_config *config, struct task_spec *task);
 void task_release(struct task_spec *task);
 
 /* Map a dataset's labels onto the task's. STATUS_DATA: a label that the task does not have (row, label, file name

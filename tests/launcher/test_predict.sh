@@ -92,6 +92,18 @@ assert e["metrics"] == r["metrics"], (e["metrics"], r["metrics"])
 assert e["metrics"]["accuracy"] == r["score"]
 PY
 checks=$((checks + 1))
+# The score is of the metric that is asked for, else of the one that the model was trained with.
+must 2 train model.path=model "${common[@]}" eval.metric=macro_f1 out=macro
+for metric in micro_f1 macro_f1 ''; do
+    must 1 eval "${score[@]}" model.path=macro/best data.input=valid.tsv data.label=label eval.metric=$metric out=metric.json
+    python3 - "${metric:-macro_f1}" <<'PY' 2>said || fail "eval.metric=$metric"
+import json, sys
+e = json.load(open("metric.json"))
+assert e["metric"] == sys.argv[1] and e["score"] == e["metrics"][sys.argv[1]], e
+PY
+done
+refused 78 'eval.metric=f1 is of two classes, this data has 3' 2 eval "${score[@]}" data.input=valid.tsv data.label=label eval.metric=f1 out=no.json
+refused 78 'eval.metric=pearson does not fit classes' 1 eval "${score[@]}" data.input=valid.tsv data.label=label eval.metric=pearson out=no.json
 { cat valid.tsv; printf 'x\tg0\tclass9\tw1\tw2\n'; } >unseen.tsv
 refused 65 'row 30 .*class9' 2 eval "${score[@]}" data.input=unseen.tsv data.label=label out=no.json
 refused 65 'row 30 .*class9' 2 train model.path=model "${common[@]}" data.eval=unseen.tsv out=unseen
