@@ -172,6 +172,7 @@ static void oof_release(struct oof *oof)
 static enum status pool(const struct run *run, const struct fold_outcome *folds, int count, struct oof *out)
 {
     int64_t n = run->train.info.rows;
+    int rows;
     size_t outputs = (size_t)run->task.outputs;
     int64_t *place = NULL; /* index of a row in the pooled table, + 1 */
     enum status st = STATUS_OK;
@@ -190,6 +191,7 @@ static enum status pool(const struct run *run, const struct fold_outcome *folds,
         if (place[r] != 0)
             place[r] = ++out->rows;
     }
+    TRY_GOTO(done, checked_int(out->rows, "the number of scored rows", &rows));
     TRY_GOTO(done, mem_alloc_raw((size_t)out->rows, sizeof *out->row, "the out-of-fold table", &out->row));
     TRY_GOTO(done, mem_alloc_raw((size_t)out->rows, sizeof *out->fold, "the out-of-fold table", &out->fold));
     TRY_GOTO(done, mem_alloc_raw((size_t)out->rows * outputs, sizeof *out->logits, "the out-of-fold table",
@@ -205,7 +207,7 @@ static enum status pool(const struct run *run, const struct fold_outcome *folds,
                    outputs * sizeof *out->logits);
         }
     }
-    loss_probabilities(&run->task.loss, (int)out->rows, out->logits, out->scores);
+    loss_probabilities(&run->task.loss, rows, out->logits, out->scores);
     if (run->train.info.has_ids) {
         TRY_GOTO(done, mem_alloc((size_t)out->rows, sizeof *out->id, "row names", &out->id));
         for (int64_t i = 0; i < out->rows && st == STATUS_OK; i++) {
@@ -248,7 +250,7 @@ static enum status write_tsv(const struct run *run, const struct oof *oof, const
 {
     const struct task_spec *task = &run->task;
     struct text_writer *writer;
-    char(*names)[80] = NULL;
+    struct str *names = NULL;
     struct text_cell *cells = NULL;
     struct str target = {0};
     int outputs = task->outputs;
@@ -257,8 +259,7 @@ static enum status write_tsv(const struct run *run, const struct oof *oof, const
     if (st == STATUS_OK)
         st = mem_alloc((size_t)outputs + 4, sizeof *cells, "columns", &cells);
     for (int c = 0; c < outputs && st == STATUS_OK; c++)
-        (void)snprintf(names[c], sizeof names[c], "pred%s%.60s", outputs == 1 ? "" : "_",
-                       outputs == 1 ? "s" : task->labels[c]);
+        st = outputs == 1 ? str_addf(&names[c], "preds") : str_addf(&names[c], "pred_%s", task->labels[c]);
     for (int64_t i = 0; i < oof->rows && st == STATUS_OK; i++) {
         int n = 0;
         str_clear(&target);
@@ -273,11 +274,13 @@ static enum status write_tsv(const struct run *run, const struct oof *oof, const
         cells[n++] = (struct text_cell){.name = "label", .kind = CELL_TEXT, .text = {target.p, target.n}};
         for (int c = 0; c < outputs; c++)
             cells[n++] = (struct text_cell){
-                .name = names[c], .kind = CELL_FLOATS, .floats = oof->scores + i * outputs + c, .n = 1};
+                .name = names[c].p, .kind = CELL_FLOATS, .floats = oof->scores + i * outputs + c, .n = 1};
         if (st == STATUS_OK)
             st = text_writer_row(writer, cells, n);
     }
     enum status end = text_writer_close(writer, st == STATUS_OK);
+    for (int c = 0; c < outputs && names != NULL; c++)
+        str_release(&names[c]);
     mem_free(names);
     mem_free(cells);
     str_release(&target);

@@ -260,7 +260,9 @@ enum status task_scored(const struct task_spec *task, const struct task_targets 
     float *probabilities = NULL, *value = NULL, *weight = NULL;
     int32_t *label = NULL;
     double *loss = NULL;
+    int checked;
     *out = (struct scored){0};
+    TRY(checked_int(n, "the number of scored rows", &checked));
     TRY_GOTO(fail, mem_alloc_raw(count, sizeof *ids, "row ids", &ids));
     TRY_GOTO(fail, mem_alloc_raw(count * outputs, sizeof *probabilities, "probabilities", &probabilities));
     TRY_GOTO(fail, mem_alloc_raw(count, sizeof *loss, "losses", &loss));
@@ -281,10 +283,10 @@ enum status task_scored(const struct task_spec *task, const struct task_targets 
     }
     struct loss_target target = {.label = label, .value = value, .row_weight = weight};
     double divisor = 0.0;
-    for (int64_t i = 0; i < n; i++)
-        divisor += loss_weight(&task->loss, &target, (int)i);
-    TRY_GOTO(fail, loss_compute(&task->loss, &target, (int)n, logits, 1.0, 1.0, loss, NULL));
-    loss_probabilities(&task->loss, (int)n, logits, probabilities);
+    for (int i = 0; i < checked; i++)
+        divisor += loss_weight(&task->loss, &target, i);
+    TRY_GOTO(fail, loss_compute(&task->loss, &target, checked, logits, 1.0, 1.0, loss, NULL));
+    loss_probabilities(&task->loss, checked, logits, probabilities);
     *out = (struct scored){.task = task->task,
                            .n = n,
                            .outputs = task->outputs,

@@ -56,7 +56,8 @@ void task_targets_release(struct task_targets *targets);
 NODISCARD enum status task_weigh_classes(struct task_spec *task, const char *setting,
                                          const struct task_targets *targets, const int64_t *rows, int64_t count);
 
-/* The loss's and the metrics' view of rows[0..n) with their logits; arrays are the caller's to free (task_scored_release). */
+/* The loss's and the metrics' view of rows[0..n) with their logits; arrays are the caller's to free (task_scored_release).
+ * STATUS_ARG: more than 2^31 - 1 rows. */
 NODISCARD enum status task_scored(const struct task_spec *task, const struct task_targets *targets,
                                   const int64_t *rows, int64_t n, const float *logits, struct scored *out);
 void task_scored_release(struct scored *scored);

@@ -97,6 +97,14 @@ checks=$((checks + 1))
 paste <(cut -f3 group/oof.tsv | tail -n +2) <(cut -f2 train.tsv | tail -n +2) | sort -u | cut -f2 | sort | uniq -d >twice
 [ -s twice ] && fail "groups in several folds: $(tr '\n' ' ' <twice)"
 
+# Labels of any length name their columns, whole.
+long=$(printf 'a%.0s' {1..59})
+sed -e "s/class0/${long}é0/; s/class1/${long}é1/" train.tsv >long.tsv
+must 2 train "${common[@]}" data.train=long.tsv cv.run_folds=[0] out=long
+columns=$(head -1 long/oof.tsv | cut -f5-)
+checks=$((checks + 1))
+[[ $columns == *"pred_${long}é0"*"pred_${long}é1"* ]] || fail "the columns of long labels are $columns"
+
 # A class too rare for the folds.
 { cat train.tsv; printf 'x0\tg0\trare\tw1 w2\tw3\nx1\tg1\trare\tw4\tw5\n'; } >rare.tsv
 refused 65 'rare' 2 train "${common[@]}" data.train=rare.tsv out=rare

@@ -341,6 +341,9 @@ static void test_scored_rows_are_picked_in_any_order(void **state)
     static const float broken[] = {0.0f, 1.0f, NAN, 3.0f};
     assert_fails(task_scored(&task, &targets, rows, 2, broken, &scored), STATUS_NUMERIC, "1");
     assert_null(scored.row);
+    assert_fails(task_scored(&task, &targets, rows, (int64_t)INT32_MAX + 1, logits, &scored), STATUS_ARG,
+                 "scored rows is 2147483648");
+    assert_null(scored.row);
     task_targets_release(&targets);
     task_release(&task);
     dataset_close(ds);
