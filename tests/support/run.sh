@@ -37,7 +37,7 @@ ranks() {
     if [ "$n" = 1 ]; then
         ("$cohort" "$@"; exit $?) >said 2>&1 # in a shell of its own, which says "Killed" there
     else
-        mpirun --oversubscribe -n "$n" "$cohort" "$@" >said 2>&1
+        timeout -k 5 90 mpirun --oversubscribe -n "$n" "$cohort" "$@" >said 2>&1 # 124: it hung
     fi
     code=$?
 }
