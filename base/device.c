@@ -18,7 +18,8 @@ enum status device_open(enum device_kind kind, int index, struct device **out)
     (void)index;
     *out = NULL;
     if (kind != DEVICE_CPU)
-        return status_fail(STATUS_UNAVAILABLE, "parallel.backend=cuda: this cohort was built without CUDA");
+        return status_fail(STATUS_UNAVAILABLE,
+                           "parallel.backend=cuda: this cohort was built without CUDA");
     TRY(mem_alloc(1, sizeof **out, "a device", out));
     (*out)->kind = kind;
     return STATUS_OK;
@@ -46,8 +47,10 @@ enum status device_alloc(struct device *device, size_t bytes, const char *what, 
     size_t padded;
     (void)device;
     memcpy(out, &p, sizeof p);
-    if (!size_add(bytes, DEVICE_ALIGNMENT, &padded) || padded > PTRDIFF_MAX) /* 0 bytes give a valid pointer, too */
-        return status_fail(STATUS_NOMEM, "%s: %zu bytes are more than can be addressed", what, bytes);
+    if (!size_add(bytes, DEVICE_ALIGNMENT, &padded) ||
+        padded > PTRDIFF_MAX) /* 0 bytes give a valid pointer, too */
+        return status_fail(STATUS_NOMEM, "%s: %zu bytes are more than can be addressed", what,
+                           bytes);
     if (posix_memalign(&p, DEVICE_ALIGNMENT, padded / DEVICE_ALIGNMENT * DEVICE_ALIGNMENT) != 0)
         return status_fail(STATUS_NOMEM, "%s: no memory for %zu bytes", what, bytes);
     memset(p, 0, bytes);

@@ -30,8 +30,9 @@ enum status fault_setup(int rank)
     fault.seen = 0;
     size_t n = strcspn(text, ":@=");
     if (n == 0 || n >= sizeof fault.place)
-        return status_fail(STATUS_USAGE, "COHORT_FAULT is \"%s\", wanted PLACE[:VISIT][@RANK][=error|kill|stop|hang]",
-                           text);
+        return status_fail(
+            STATUS_USAGE,
+            "COHORT_FAULT is \"%s\", wanted PLACE[:VISIT][@RANK][=error|kill|stop|hang]", text);
     memcpy(fault.place, text, n);
     fault.place[n] = '\0';
     const char *p = text + n;
@@ -43,9 +44,11 @@ enum status fault_setup(int rank)
         memcpy(rest, p + 1, strlen(p + 1) + 1);
     else if (*p != '\0')
         return status_fail(STATUS_USAGE, "COHORT_FAULT is \"%s\": cannot read \"%s\"", text, p);
-    if (rest[0] != '\0' && strcmp(rest, "error") != 0 && strcmp(rest, "kill") != 0 && strcmp(rest, "stop") != 0 &&
-        strcmp(rest, "hang") != 0)
-        return status_fail(STATUS_USAGE, "COHORT_FAULT is \"%s\", wanted error, kill, stop or hang behind \"=\"", text);
+    if (rest[0] != '\0' && strcmp(rest, "error") != 0 && strcmp(rest, "kill") != 0 &&
+        strcmp(rest, "stop") != 0 && strcmp(rest, "hang") != 0)
+        return status_fail(STATUS_USAGE,
+                           "COHORT_FAULT is \"%s\", wanted error, kill, stop or hang behind \"=\"",
+                           text);
     if (only >= 0 && only != rank)
         return STATUS_OK;
     fault.kind = strcmp(rest, "kill") == 0   ? FAULT_KILL

@@ -20,7 +20,8 @@ enum status path_join(const char *folder, const char *name, char **out)
         n--;
     size_t bytes = n + strlen(name) + 2;
     TRY(mem_alloc_raw(bytes, 1, "a path", out));
-    (void)snprintf(*out, bytes, "%.*s%s%s", (int)n, folder, n == 1 && folder[0] == '/' ? "" : "/", name);
+    (void)snprintf(*out, bytes, "%.*s%s%s", (int)n, folder, n == 1 && folder[0] == '/' ? "" : "/",
+                   name);
     return STATUS_OK;
 }
 
@@ -87,7 +88,8 @@ enum status folder_make(const char *path)
         if (mkdir(copy, 0777) != 0 && errno != EEXIST)
             st = status_fail(STATUS_IO, "cannot make the folder %s: %s", copy, strerror(errno));
         else if (!file_is_folder(copy))
-            st = status_fail(STATUS_IO, "cannot make the folder %s: a file of that name is in the way", copy);
+            st = status_fail(STATUS_IO,
+                             "cannot make the folder %s: a file of that name is in the way", copy);
         *p = kept;
         if (kept == '\0')
             break;
@@ -211,7 +213,8 @@ enum status file_read(const char *path, size_t limit, char **bytes, size_t *n)
         goto done;
     }
     if (info.st_size < 0 || (uint64_t)info.st_size > limit) {
-        st = status_fail(STATUS_FORMAT, "%s has %lld bytes, wanted at most %zu", path, (long long)info.st_size, limit);
+        st = status_fail(STATUS_FORMAT, "%s has %lld bytes, wanted at most %zu", path,
+                         (long long)info.st_size, limit);
         goto done;
     }
     TRY_GOTO(done, mem_alloc_raw((size_t)info.st_size + 1, 1, "a file's bytes", bytes));
@@ -235,7 +238,8 @@ enum status fd_write_all(int fd, const void *bytes, size_t n, const char *path)
         if (done < 0 && errno == EINTR)
             continue;
         if (done <= 0)
-            return status_fail(STATUS_IO, "cannot write %s: %s", path, done < 0 ? strerror(errno) : "nothing written");
+            return status_fail(STATUS_IO, "cannot write %s: %s", path,
+                               done < 0 ? strerror(errno) : "nothing written");
         p += done;
         n -= (size_t)done;
     }
@@ -250,7 +254,8 @@ enum status fd_pwrite_all(int fd, const void *bytes, size_t n, int64_t offset, c
         if (done < 0 && errno == EINTR)
             continue;
         if (done <= 0)
-            return status_fail(STATUS_IO, "cannot write %s: %s", path, done < 0 ? strerror(errno) : "nothing written");
+            return status_fail(STATUS_IO, "cannot write %s: %s", path,
+                               done < 0 ? strerror(errno) : "nothing written");
         p += done;
         offset += done;
         n -= (size_t)done;
@@ -268,7 +273,8 @@ enum status fd_pread_all(int fd, void *bytes, size_t n, int64_t offset, const ch
         if (done < 0)
             return status_fail(STATUS_IO, "cannot read %s: %s", path, strerror(errno));
         if (done == 0)
-            return status_fail(STATUS_FORMAT, "%s ends at byte %lld, %zu bytes early", path, (long long)offset, n);
+            return status_fail(STATUS_FORMAT, "%s ends at byte %lld, %zu bytes early", path,
+                               (long long)offset, n);
         p += done;
         offset += done;
         n -= (size_t)done;

@@ -1,5 +1,6 @@
 /*
- * hash.h - XXH3 of bytes, for file manifests, cache keys and the comparison of weights. Not for secrets.
+ * hash.h - XXH3 of bytes, for file manifests, cache keys and the comparison of weights. Not for
+ * secrets.
  */
 #ifndef COHORT_BASE_HASH_H
 #define COHORT_BASE_HASH_H

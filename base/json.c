@@ -15,7 +15,8 @@ static enum status parse(const char *bytes, size_t n, const char *name, size_t f
     json_error_t error;
     *out = json_loadb(bytes, n, flags, &error);
     if (*out == NULL)
-        return status_fail(STATUS_FORMAT, "%s:%d: not valid JSON: %s", name, error.line, error.text);
+        return status_fail(STATUS_FORMAT, "%s:%d: not valid JSON: %s", name, error.line,
+                           error.text);
     return STATUS_OK;
 }
 
@@ -57,18 +58,20 @@ char *json_line(const json_t *value)
     return json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(17));
 }
 
-enum status json_int_or(const json_t *object, const char *key, const char *where, int64_t low, int64_t high,
-                        int64_t fallback, int64_t *out)
+enum status json_int_or(const json_t *object, const char *key, const char *where, int64_t low,
+                        int64_t high, int64_t fallback, int64_t *out)
 {
     const json_t *value = json_object_get(object, key);
     if (value == NULL || json_is_null(value)) {
         *out = fallback;
         return STATUS_OK;
     }
-    if (!json_is_integer(value) || json_integer_value(value) < low || json_integer_value(value) > high) {
+    if (!json_is_integer(value) || json_integer_value(value) < low ||
+        json_integer_value(value) > high) {
         char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-        enum status st = status_fail(STATUS_FORMAT, "%s: \"%s\" is %.60s, wanted a whole number from %lld to %lld",
-                                     where, key, text == NULL ? "?" : text, (long long)low, (long long)high);
+        enum status st = status_fail(
+            STATUS_FORMAT, "%s: \"%s\" is %.60s, wanted a whole number from %lld to %lld", where,
+            key, text == NULL ? "?" : text, (long long)low, (long long)high);
         free(text);
         *out = fallback;
         return st;
@@ -77,15 +80,18 @@ enum status json_int_or(const json_t *object, const char *key, const char *where
     return STATUS_OK;
 }
 
-enum status json_int(const json_t *object, const char *key, const char *where, int64_t low, int64_t high, int64_t *out)
+enum status json_int(const json_t *object, const char *key, const char *where, int64_t low,
+                     int64_t high, int64_t *out)
 {
     *out = 0;
     if (json_object_get(object, key) == NULL)
-        return status_fail(STATUS_FORMAT, "%s: \"%s\" is missing, wanted a whole number", where, key);
+        return status_fail(STATUS_FORMAT, "%s: \"%s\" is missing, wanted a whole number", where,
+                           key);
     return json_int_or(object, key, where, low, high, 0, out);
 }
 
-enum status json_real_or(const json_t *object, const char *key, const char *where, double fallback, double *out)
+enum status json_real_or(const json_t *object, const char *key, const char *where, double fallback,
+                         double *out)
 {
     const json_t *value = json_object_get(object, key);
     *out = fallback;
@@ -97,7 +103,8 @@ enum status json_real_or(const json_t *object, const char *key, const char *wher
     return STATUS_OK;
 }
 
-enum status json_bool_or(const json_t *object, const char *key, const char *where, bool fallback, bool *out)
+enum status json_bool_or(const json_t *object, const char *key, const char *where, bool fallback,
+                         bool *out)
 {
     const json_t *value = json_object_get(object, key);
     *out = fallback;
@@ -109,8 +116,8 @@ enum status json_bool_or(const json_t *object, const char *key, const char *wher
     return STATUS_OK;
 }
 
-enum status json_text_or(const json_t *object, const char *key, const char *where, const char *fallback,
-                         const char **out)
+enum status json_text_or(const json_t *object, const char *key, const char *where,
+                         const char *fallback, const char **out)
 {
     const json_t *value = json_object_get(object, key);
     *out = fallback;
@@ -149,7 +156,8 @@ enum status json_get_hex64(const json_t *object, const char *key, const char *wh
     *out = 0;
     TRY(json_text(object, key, where, &text));
     if (strlen(text) != 16 || text[strspn(text, "0123456789abcdef")] != '\0')
-        return status_fail(STATUS_FORMAT, "%s: \"%s\" is \"%.40s\", wanted 16 hex digits", where, key, text);
+        return status_fail(STATUS_FORMAT, "%s: \"%s\" is \"%.40s\", wanted 16 hex digits", where,
+                           key, text);
     *out = strtoull(text, &end, 16);
     return STATUS_OK;
 }

@@ -1,8 +1,8 @@
 /*
  * log.h - lines for people, on standard error.
  *
- * Rank 0 speaks; other ranks speak on errors, with "[rank r host]" in front. Results that programs read go to files,
- * never through here. log_setup() is called once by the launcher.
+ * Rank 0 speaks; other ranks speak on errors, with "[rank r host]" in front. Results that programs
+ * read go to files, never through here. log_setup() is called once by the launcher.
  */
 #ifndef COHORT_BASE_LOG_H
 #define COHORT_BASE_LOG_H
@@ -15,13 +15,15 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
 /* rank of nranks, for the prefix; lines above level are dropped. */
 void log_setup(enum log_level level, int rank, int nranks);
-/* One line; a newline is added. INFO and DEBUG only on rank 0. A progress line on the terminal is cleared first. */
+/* One line; a newline is added. INFO and DEBUG only on rank 0. A progress line on the terminal is
+ * cleared first. */
 void log_line(enum log_level level, const char *format, ...) PRINTF_LIKE(2, 3);
 #define log_info(...) log_line(LOG_INFO, __VA_ARGS__)
 #define log_warning(...) log_line(LOG_WARNING, __VA_ARGS__)
 /* Also write every line of rank 0 to this file (append); NULL closes it. */
 NODISCARD enum status log_to_file(const char *path);
-/* Whether standard error is a terminal and this is rank 0: then progress may be redrawn in place. */
+/* Whether standard error is a terminal and this is rank 0: then progress may be redrawn in place.
+ */
 bool log_is_terminal(void);
 /* Redraw the progress line (no newline) on a terminal; nothing elsewhere. "" clears it. */
 void log_progress(const char *format, ...) PRINTF_LIKE(1, 2);

@@ -14,7 +14,8 @@ enum status checked_int(int64_t value, const char *what, int *out)
 {
     *out = 0;
     if (value < INT_MIN || value > INT_MAX)
-        return status_fail(STATUS_ARG, "%s is %lld, which does not fit 32 bits", what, (long long)value);
+        return status_fail(STATUS_ARG, "%s is %lld, which does not fit 32 bits", what,
+                           (long long)value);
     *out = (int)value;
     return STATUS_OK;
 }
@@ -24,9 +25,11 @@ enum status mem_alloc_raw(size_t count, size_t size, const char *what, void *out
     void *p = NULL;
     size_t bytes, padded;
     memcpy(out, &p, sizeof p);
-    if (!size_mul(count, size, &bytes) || !size_add(bytes, 2 * ALIGNMENT, &padded) || padded > PTRDIFF_MAX)
-        return status_fail(STATUS_NOMEM, "%s: %zu elements of %zu bytes are more than can be addressed", what, count,
-                           size);
+    if (!size_mul(count, size, &bytes) || !size_add(bytes, 2 * ALIGNMENT, &padded) ||
+        padded > PTRDIFF_MAX)
+        return status_fail(STATUS_NOMEM,
+                           "%s: %zu elements of %zu bytes are more than can be addressed", what,
+                           count, size);
     if (posix_memalign(&p, ALIGNMENT, (bytes + ALIGNMENT) / ALIGNMENT * ALIGNMENT) != 0)
         return status_fail(STATUS_NOMEM, "%s: no memory for %zu bytes", what, bytes);
     memcpy(out, &p, sizeof p);
@@ -113,7 +116,8 @@ int64_t mem_limit_bytes(void)
     found = read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes");
     if (found < limit)
         limit = found;
-    if (getrlimit(RLIMIT_AS, &address) == 0 && address.rlim_cur != RLIM_INFINITY && (int64_t)address.rlim_cur < limit)
+    if (getrlimit(RLIMIT_AS, &address) == 0 && address.rlim_cur != RLIM_INFINITY &&
+        (int64_t)address.rlim_cur < limit)
         limit = (int64_t)address.rlim_cur;
     return limit;
 }

@@ -11,7 +11,8 @@ enum status status_fail(enum status code, const char *format, ...)
     char text[sizeof message];
     va_list args;
     va_start(args, format);
-    (void)vsnprintf(text, sizeof text, format, args); /* via a copy: an argument may be status_message() itself */
+    (void)vsnprintf(text, sizeof text, format,
+                    args); /* via a copy: an argument may be status_message() itself */
     va_end(args);
     memcpy(message, text, sizeof message);
     return code;

@@ -167,8 +167,8 @@ int utf8_decode(const char *s, size_t n, uint32_t *code_point)
         *code_point = (uint32_t)(u[0] & 0x0F) << 12 | (uint32_t)(u[1] & 0x3F) << 6 | (u[2] & 0x3F);
         return 3;
     case 4:
-        *code_point = (uint32_t)(u[0] & 0x07) << 18 | (uint32_t)(u[1] & 0x3F) << 12 | (uint32_t)(u[2] & 0x3F) << 6 |
-                      (u[3] & 0x3F);
+        *code_point = (uint32_t)(u[0] & 0x07) << 18 | (uint32_t)(u[1] & 0x3F) << 12 |
+                      (uint32_t)(u[2] & 0x3F) << 6 | (u[3] & 0x3F);
         return 4;
     default: /* ASCII; a byte that is no UTF-8 stands for itself, so that callers always advance */
         *code_point = u[0];

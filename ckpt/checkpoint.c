@@ -1,12 +1,13 @@
 /*
  * checkpoint.c - see checkpoint.h.
  *
- * The order of a commit is the whole design: files and their folder reach the disk before the manifest, the manifest
- * before the rename, the rename before the old folder goes. At every point in between, a crash leaves a folder that
- * verifies under NAME, or under NAME.old from where it is renamed back.
+ * The order of a commit is the whole design: files and their folder reach the disk before the
+ * manifest, the manifest before the rename, the rename before the old folder goes. At every point
+ * in between, a crash leaves a folder that verifies under NAME, or under NAME.old from where it is
+ * renamed back.
  *
- * The manifest carries a hash of itself ("check": its bytes with these 16 digits zero), so that a flipped bit in the
- * manifest is found like one in any other file.
+ * The manifest carries a hash of itself ("check": its bytes with these 16 digits zero), so that a
+ * flipped bit in the manifest is found like one in any other file.
  */
 #include "ckpt/checkpoint.h"
 
@@ -28,7 +29,8 @@
 #include "base/mem.h"
 
 #define MANIFEST "manifest.json"
-#define MANIFEST_END "\"\n}\n" /* what json_dumps with indentation and our newline put behind the last value */
+#define MANIFEST_END                                                                               \
+    "\"\n}\n" /* what json_dumps with indentation and our newline put behind the last value */
 static const char prefix[] = "checkpoint-";
 enum { NAME_MOST = 100, CHECK_DIGITS = 16, MANIFEST_MOST = 64 << 20, LOCK_MOST = 64 << 10 };
 
@@ -56,7 +58,8 @@ static enum status paths_init(struct paths *paths, const char *folder, const cha
     enum status st;
     size_t n = strlen(name);
     *paths = (struct paths){0};
-    if (n == 0 || n > NAME_MOST || name[0] == '.' || ends_in(name, ".tmp") || ends_in(name, ".old") ||
+    if (n == 0 || n > NAME_MOST || name[0] == '.' || ends_in(name, ".tmp") ||
+        ends_in(name, ".old") ||
         strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") != n)
         return status_fail(STATUS_ARG, "\"%.120s\" is no name for a checkpoint", name);
     TRY_GOTO(fail, path_join(folder, name, &paths->name));
@@ -80,7 +83,8 @@ static bool is_there(const char *path)
 static bool is_plain_name(const char *name)
 {
     size_t n = strlen(name);
-    return n > 0 && n <= NAME_MAX && strchr(name, '/') == NULL && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+    return n > 0 && n <= NAME_MAX && strchr(name, '/') == NULL && strcmp(name, ".") != 0 &&
+           strcmp(name, "..") != 0;
 }
 
 /* A crash between the two renames of a commit left only NAME.old: it is the checkpoint. */
@@ -96,17 +100,20 @@ static enum status recover(const struct paths *paths)
 static enum status check_space(const char *path, int64_t need_bytes)
 {
     struct statvfs disk;
-    if (need_bytes <= 0 || statvfs(path, &disk) != 0) /* a file system that does not say is found out by writing */
+    if (need_bytes <= 0 ||
+        statvfs(path, &disk) != 0) /* a file system that does not say is found out by writing */
         return STATUS_OK;
     unsigned __int128 spare = (unsigned __int128)disk.f_bavail * disk.f_frsize;
     unsigned __int128 need = (unsigned __int128)need_bytes + (unsigned __int128)need_bytes / 10;
     if (spare >= need)
         return STATUS_OK;
-    return status_fail(STATUS_IO, "%s: a checkpoint needs %llu bytes with room to spare, %llu are free", path,
+    return status_fail(STATUS_IO,
+                       "%s: a checkpoint needs %llu bytes with room to spare, %llu are free", path,
                        (unsigned long long)need, (unsigned long long)spare);
 }
 
-enum status checkpoint_begin(const char *folder, const char *name, int64_t need_bytes, struct str *working)
+enum status checkpoint_begin(const char *folder, const char *name, int64_t need_bytes,
+                             struct str *working)
 {
     struct paths paths;
     enum status st;
@@ -116,7 +123,8 @@ enum status checkpoint_begin(const char *folder, const char *name, int64_t need_
     TRY_GOTO(done, folder_make(folder));
     TRY_GOTO(done, recover(&paths));
     TRY_GOTO(done, folder_remove(paths.tmp));
-    TRY_GOTO(done, folder_remove(paths.old)); /* NAME is there and was complete before this was moved aside */
+    TRY_GOTO(done, folder_remove(
+                       paths.old)); /* NAME is there and was complete before this was moved aside */
     TRY_GOTO(done, check_space(folder, need_bytes));
     TRY_GOTO(done, folder_make(paths.tmp));
     TRY_GOTO(done, fault_here("ckpt.begun"));
@@ -154,7 +162,8 @@ static enum status flush_file(const char *path)
 }
 
 /* Flush and hash one file. expected: its entry in the manifest it was copied from, or NULL. */
-static enum status add_file(json_t *files, const char *folder, const char *name, const json_t *expected)
+static enum status add_file(json_t *files, const char *folder, const char *name,
+                            const json_t *expected)
 {
     struct stat info;
     char *path;
@@ -163,7 +172,8 @@ static enum status add_file(json_t *files, const char *folder, const char *name,
     TRY(path_join(folder, name, &path));
     enum status st = STATUS_OK;
     if (lstat(path, &info) != 0 || !S_ISREG(info.st_mode)) {
-        st = status_fail(STATUS_IO, "%s is not a plain file, and a checkpoint holds nothing else", path);
+        st = status_fail(STATUS_IO, "%s is not a plain file, and a checkpoint holds nothing else",
+                         path);
         goto done;
     }
     TRY_GOTO(done, flush_file(path));
@@ -173,7 +183,8 @@ static enum status add_file(json_t *files, const char *folder, const char *name,
         st = status_fail(STATUS_NOMEM, "%s: no memory for its manifest entry", path);
     } else if (expected != NULL && !json_equal(entry, expected)) {
         json_decref(entry);
-        st = status_fail(STATUS_FORMAT, "%s is not what it was when the checkpoint was committed", path);
+        st = status_fail(STATUS_FORMAT, "%s is not what it was when the checkpoint was committed",
+                         path);
     } else if (json_object_set_new(files, name, entry) != 0) {
         st = status_fail(STATUS_FORMAT, "%s: its name is not UTF-8", path);
     }
@@ -209,18 +220,21 @@ static enum status merge_extra(json_t *manifest, const json_t *extra)
     json_object_foreach((json_t *)extra, key, value)
     {
         if (is_own_key(key))
-            return status_fail(STATUS_ARG, "\"%s\" is the manifest's own key and cannot be merged in", key);
+            return status_fail(STATUS_ARG,
+                               "\"%s\" is the manifest's own key and cannot be merged in", key);
         if (json_object_set(manifest, key, value) != 0)
             return status_fail(STATUS_NOMEM, "no memory for a manifest");
     }
     return STATUS_OK;
 }
 
-/* Where the 16 digits of "check" are, or NULL: the last value of the file as save_manifest() writes it. */
+/* Where the 16 digits of "check" are, or NULL: the last value of the file as save_manifest() writes
+ * it. */
 static char *find_check(char *bytes, size_t n)
 {
     size_t tail = CHECK_DIGITS + strlen(MANIFEST_END);
-    if (n < tail || memcmp(bytes + n - strlen(MANIFEST_END), MANIFEST_END, strlen(MANIFEST_END)) != 0)
+    if (n < tail ||
+        memcmp(bytes + n - strlen(MANIFEST_END), MANIFEST_END, strlen(MANIFEST_END)) != 0)
         return NULL;
     return bytes + n - tail;
 }
@@ -253,7 +267,8 @@ static enum status make_manifest(const char *folder, const json_t *extra, const 
     char *path = NULL;
     enum status st;
     json_t *files = json_object();
-    json_t *manifest = json_pack("{s:s, s:i, s:O}", "format", "cohort-checkpoint", "version", 1, "files", files);
+    json_t *manifest =
+        json_pack("{s:s, s:i, s:O}", "format", "cohort-checkpoint", "version", 1, "files", files);
     if (manifest == NULL) {
         st = status_fail(STATUS_NOMEM, "no memory for a manifest");
         goto done;
@@ -289,7 +304,8 @@ static enum status load_manifest(const char *folder, json_t **out)
     TRY_GOTO(done, json_parse(bytes, n, path, out));
     TRY_GOTO(done, json_text(*out, "format", path, &format));
     if (strcmp(format, "cohort-checkpoint") != 0) {
-        st = status_fail(STATUS_FORMAT, "%s: \"format\" is \"%.40s\", wanted \"cohort-checkpoint\"", path, format);
+        st = status_fail(STATUS_FORMAT, "%s: \"format\" is \"%.40s\", wanted \"cohort-checkpoint\"",
+                         path, format);
         goto done;
     }
     TRY_GOTO(done, json_int(*out, "version", path, 1, 1, &version));
@@ -298,7 +314,8 @@ static enum status load_manifest(const char *folder, json_t **out)
     if (check != NULL)
         memset(check, '0', CHECK_DIGITS);
     if (check == NULL || hash_bytes(bytes, n) != wanted)
-        st = status_fail(STATUS_FORMAT, "%s has changed since it was written (its hash is not \"check\")", path);
+        st = status_fail(STATUS_FORMAT,
+                         "%s has changed since it was written (its hash is not \"check\")", path);
 done:
     if (st != STATUS_OK) {
         json_decref(*out);
@@ -317,7 +334,8 @@ static enum status verify_file(const char *folder, const char *name, const json_
     uint64_t wanted, hash;
     enum status st = STATUS_OK;
     if (!is_plain_name(name))
-        return status_fail(STATUS_FORMAT, "%s: " MANIFEST " names a file outside the folder", folder);
+        return status_fail(STATUS_FORMAT, "%s: " MANIFEST " names a file outside the folder",
+                           folder);
     TRY(path_join(folder, name, &path));
     TRY_GOTO(done, json_int(entry, "size", path, 0, INT64_MAX, &wanted_size));
     TRY_GOTO(done, json_get_hex64(entry, "xxh3", path, &wanted));
@@ -326,14 +344,14 @@ static enum status verify_file(const char *folder, const char *name, const json_
     else if (!S_ISREG(info.st_mode))
         st = status_fail(STATUS_FORMAT, "%s is not a plain file", path);
     else if (info.st_size != wanted_size)
-        st = status_fail(STATUS_FORMAT, "%s has %lld bytes, its manifest says %lld", path, (long long)info.st_size,
-                         (long long)wanted_size);
+        st = status_fail(STATUS_FORMAT, "%s has %lld bytes, its manifest says %lld", path,
+                         (long long)info.st_size, (long long)wanted_size);
     if (st != STATUS_OK || !deep)
         goto done;
     TRY_GOTO(done, hash_file(path, &hash, &size));
     if (hash != wanted || size != wanted_size)
-        st = status_fail(STATUS_FORMAT, "%s: its bytes hash to %016llx, its manifest says %016llx", path,
-                         (unsigned long long)hash, (unsigned long long)wanted);
+        st = status_fail(STATUS_FORMAT, "%s: its bytes hash to %016llx, its manifest says %016llx",
+                         path, (unsigned long long)hash, (unsigned long long)wanted);
 done:
     mem_free(path);
     return st;
@@ -386,12 +404,14 @@ enum status checkpoint_verify(const char *folder, const char *name, bool deep)
 
 /* ---- commit ---- */
 
-/* Take the renames of a commit back, as far as they came; the sentence of the failure stays the caller's. */
+/* Take the renames of a commit back, as far as they came; the sentence of the failure stays the
+ * caller's. */
 static void undo(const struct paths *paths, bool moved_in, bool moved_aside)
 {
     char sentence[1024];
     (void)snprintf(sentence, sizeof sentence, "%s", status_message());
-    if ((moved_in && rename(paths->name, paths->tmp) != 0) || (moved_aside && rename(paths->old, paths->name) != 0))
+    if ((moved_in && rename(paths->name, paths->tmp) != 0) ||
+        (moved_aside && rename(paths->old, paths->name) != 0))
         log_warning("%s: cannot take a failed commit back: %s", paths->name, strerror(errno));
     (void)status_fail(STATUS_IO, "%s", sentence);
 }
@@ -406,19 +426,23 @@ static enum status swap_in(const char *folder, const struct paths *paths)
         TRY(folder_remove(paths->old));
         TRY(fault_here("ckpt.aside"));
         if (rename(paths->name, paths->old) != 0)
-            return status_fail(STATUS_IO, "cannot rename %s to %s: %s", paths->name, paths->old, strerror(errno));
+            return status_fail(STATUS_IO, "cannot rename %s to %s: %s", paths->name, paths->old,
+                               strerror(errno));
         moved_aside = true;
     }
     TRY_GOTO(fail, fault_here("ckpt.rename"));
     if (rename(paths->tmp, paths->name) != 0) {
-        st = status_fail(STATUS_IO, "cannot rename %s to %s: %s", paths->tmp, paths->name, strerror(errno));
+        st = status_fail(STATUS_IO, "cannot rename %s to %s: %s", paths->tmp, paths->name,
+                         strerror(errno));
         goto fail;
     }
     moved_in = true;
     TRY_GOTO(fail, fault_here("ckpt.parent"));
     TRY_GOTO(fail, folder_sync(folder));
-    /* From here on the commit stands; what is left is room, and the next begin takes it if this does not. */
-    if (moved_aside && (fault_here("ckpt.cleanup") != STATUS_OK || folder_remove(paths->old) != STATUS_OK))
+    /* From here on the commit stands; what is left is room, and the next begin takes it if this
+     * does not. */
+    if (moved_aside &&
+        (fault_here("ckpt.cleanup") != STATUS_OK || folder_remove(paths->old) != STATUS_OK))
         log_warning("%s is committed, but %s", paths->name, status_message());
     return STATUS_OK;
 fail:
@@ -426,7 +450,8 @@ fail:
     return st;
 }
 
-static enum status commit(const char *folder, const char *name, const json_t *extra, const json_t *expected)
+static enum status commit(const char *folder, const char *name, const json_t *extra,
+                          const json_t *expected)
 {
     struct paths paths;
     enum status st;
@@ -455,7 +480,8 @@ static int64_t step_of(const char *name, const char *end)
     size_t n = strlen(name), m = strlen(end), p = strlen(prefix);
     char digits[24];
     int64_t step;
-    if (n <= p + m || n - p - m >= sizeof digits || strncmp(name, prefix, p) != 0 || strcmp(name + n - m, end) != 0)
+    if (n <= p + m || n - p - m >= sizeof digits || strncmp(name, prefix, p) != 0 ||
+        strcmp(name + n - m, end) != 0)
         return -1;
     memcpy(digits, name + p, n - p - m);
     digits[n - p - m] = '\0';
@@ -477,7 +503,8 @@ static int newest_first(const void *a, const void *b)
 }
 
 /* The steps whose names in names[] have this end, newest first; owned by the caller (mem_free). */
-static enum status list_steps(char *const *names, size_t count, const char *end, int64_t **steps, size_t *n)
+static enum status list_steps(char *const *names, size_t count, const char *end, int64_t **steps,
+                              size_t *n)
 {
     *n = 0;
     TRY(mem_alloc(count, sizeof **steps, "checkpoint steps", steps));
@@ -508,7 +535,8 @@ static enum status recover_all(const char *folder, char ***names, size_t *count)
             paths_release(&paths);
         }
         if (st != STATUS_OK)
-            log_warning("%s", status_message()); /* a folder we may only read: others in it may do */
+            log_warning("%s",
+                        status_message()); /* a folder we may only read: others in it may do */
     }
     folder_list_free(*names, *count);
     return folder_list(folder, names, count);
@@ -546,7 +574,8 @@ done:
     return st;
 }
 
-/* Out of the way by one rename, so that a crash while its files go leaves no half checkpoint under its name. */
+/* Out of the way by one rename, so that a crash while its files go leaves no half checkpoint under
+ * its name. */
 static enum status remove_whole(const char *folder, const char *name)
 {
     struct paths paths;
@@ -561,8 +590,10 @@ done:
     return st;
 }
 
-/* Remove "checkpoint-<step><end>" for steps before the newest good one: nobody will come back for them. */
-static enum status sweep(const char *folder, char *const *names, size_t count, const char *end, int64_t newest)
+/* Remove "checkpoint-<step><end>" for steps before the newest good one: nobody will come back for
+ * them. */
+static enum status sweep(const char *folder, char *const *names, size_t count, const char *end,
+                         int64_t newest)
 {
     for (size_t i = 0; i < count; i++) {
         char *path;
@@ -774,7 +805,8 @@ static enum status read_lock(const char *path, json_t **out)
     if (!is_there(path))
         return STATUS_OK;
     enum status st = json_read_file(path, LOCK_MOST, out);
-    if (st == STATUS_FORMAT) { /* it is written atomically, so this is damage: nobody can be named */
+    if (st ==
+        STATUS_FORMAT) { /* it is written atomically, so this is damage: nobody can be named */
         log_warning("%s is replaced: %s", path, status_message());
         st = STATUS_OK;
     }
@@ -795,11 +827,13 @@ enum status checkpoint_fence(const char *run_folder, char token[64])
     TRY_GOTO(done, read_lock(path, &before));
     find_job(job, sizeof job, &restart);
     const json_t *restart_before = json_object_get(before, "restart");
-    if (job[0] != '\0' && strcmp(text_of(before, "job"), job) == 0 && json_is_integer(restart_before) &&
-        json_integer_value(restart_before) > restart) {
-        st = status_fail(STATUS_FENCED, "%s: restart %lld of job %s on %.60s has taken over from this restart %lld",
-                         path, (long long)json_integer_value(restart_before), job, text_of(before, "host"),
-                         (long long)restart);
+    if (job[0] != '\0' && strcmp(text_of(before, "job"), job) == 0 &&
+        json_is_integer(restart_before) && json_integer_value(restart_before) > restart) {
+        st =
+            status_fail(STATUS_FENCED,
+                        "%s: restart %lld of job %s on %.60s has taken over from this restart %lld",
+                        path, (long long)json_integer_value(restart_before), job,
+                        text_of(before, "host"), (long long)restart);
         goto done;
     }
     (void)gethostname(host, sizeof host - 1);
@@ -809,8 +843,10 @@ enum status checkpoint_fence(const char *run_folder, char token[64])
     }
     (void)snprintf(token, 64, "%016llx-%ld", (unsigned long long)noise, (long)getpid());
     lock = json_pack("{s:s, s:s, s:I, s:s, s:I, s:s}", "format", "cohort-lock", "host", host, "pid",
-                     (json_int_t)getpid(), "job", job, "restart", (json_int_t)restart, "token", token);
-    st = lock == NULL ? status_fail(STATUS_OS, "%s: the host's name is not UTF-8", path) : json_write_file(path, lock);
+                     (json_int_t)getpid(), "job", job, "restart", (json_int_t)restart, "token",
+                     token);
+    st = lock == NULL ? status_fail(STATUS_OS, "%s: the host's name is not UTF-8", path)
+                      : json_write_file(path, lock);
 done:
     if (st != STATUS_OK)
         token[0] = '\0';
@@ -832,8 +868,9 @@ enum status checkpoint_check_fence(const char *run_folder, const char token[64])
         st = status_prefix(STATUS_IO, "run.lock cannot be read");
     else if (st == STATUS_OK && strcmp(text_of(lock, "token"), token) != 0)
         st = status_fail(STATUS_FENCED, "%s: taken over by process %lld on %.60s%s%.60s", path,
-                         (long long)json_integer_value(json_object_get(lock, "pid")), text_of(lock, "host"),
-                         text_of(lock, "job")[0] == '\0' ? "" : ", job ", text_of(lock, "job"));
+                         (long long)json_integer_value(json_object_get(lock, "pid")),
+                         text_of(lock, "host"), text_of(lock, "job")[0] == '\0' ? "" : ", job ",
+                         text_of(lock, "job"));
     json_decref(lock);
     mem_free(path);
     return st;

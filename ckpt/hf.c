@@ -12,7 +12,8 @@
 
 enum { CONFIG_MOST = 8 << 20, LABELS_MOST = 100000, LABELS_SHOWN = 50 };
 
-static const char *const problem_types[] = {"single_label_classification", "multi_label_classification", "regression"};
+static const char *const problem_types[] = {"single_label_classification",
+                                            "multi_label_classification", "regression"};
 
 static enum status check_problem_type(const char *problem_type)
 {
@@ -20,8 +21,10 @@ static enum status check_problem_type(const char *problem_type)
         if (strcmp(problem_type, problem_types[i]) == 0)
             return STATUS_OK;
     }
-    return status_fail(STATUS_ARG, "problem_type is \"%.40s\", wanted single_label_classification, "
-                       "multi_label_classification or regression", problem_type);
+    return status_fail(STATUS_ARG,
+                       "problem_type is \"%.40s\", wanted single_label_classification, "
+                       "multi_label_classification or regression",
+                       problem_type);
 }
 
 enum status hf_read_config(const char *folder, json_t **out)
@@ -59,10 +62,12 @@ static enum status label_of(const json_t *id2label, int id, char **out)
     (void)snprintf(key, sizeof key, "%d", id);
     const json_t *value = json_object_get(id2label, key);
     if (value == NULL)
-        return status_fail(STATUS_FORMAT, "config.json: \"id2label\" has %zu names, but none for %d",
+        return status_fail(STATUS_FORMAT,
+                           "config.json: \"id2label\" has %zu names, but none for %d",
                            json_object_size(id2label), id);
     if (!json_is_string(value) || json_string_length(value) == 0)
-        return status_fail(STATUS_FORMAT, "config.json: \"id2label\" gives %d a name that is not a string", id);
+        return status_fail(STATUS_FORMAT,
+                           "config.json: \"id2label\" gives %d a name that is not a string", id);
     return mem_strndup(json_string_value(value), json_string_length(value), out);
 }
 
@@ -72,8 +77,10 @@ static enum status count_labels(const json_t *config, const json_t *id2label, in
     if (id2label == NULL) {
         TRY(json_int_or(config, "num_labels", "config.json", 1, LABELS_MOST, 2, &n));
     } else {
-        if (!json_is_object(id2label) || json_object_size(id2label) == 0 || json_object_size(id2label) > LABELS_MOST)
-            return status_fail(STATUS_FORMAT, "config.json: \"id2label\" is not an object of 1 to %d names",
+        if (!json_is_object(id2label) || json_object_size(id2label) == 0 ||
+            json_object_size(id2label) > LABELS_MOST)
+            return status_fail(STATUS_FORMAT,
+                               "config.json: \"id2label\" is not an object of 1 to %d names",
                                (int)LABELS_MOST);
         n = (int64_t)json_object_size(id2label);
     }
@@ -96,7 +103,8 @@ enum status hf_labels(const json_t *config, char ***names, int *count, bool *gen
     for (int i = 0; i < n; i++) {
         char plain[24];
         generic_name(i, plain);
-        enum status st = id2label == NULL ? mem_strdup(plain, &(*names)[i]) : label_of(id2label, i, &(*names)[i]);
+        enum status st = id2label == NULL ? mem_strdup(plain, &(*names)[i])
+                                          : label_of(id2label, i, &(*names)[i]);
         if (st != STATUS_OK) {
             hf_labels_free(*names, i);
             *names = NULL;
@@ -113,8 +121,10 @@ enum status hf_labels(const json_t *config, char ***names, int *count, bool *gen
 
 static enum status set(json_t *object, const char *key, json_t *value)
 {
-    if (json_object_set_new(object, key, value) != 0) /* also where value is NULL: no memory, or not UTF-8 */
-        return status_fail(STATUS_ARG, "config.json: \"%.80s\" cannot be set (not UTF-8, or no memory)", key);
+    if (json_object_set_new(object, key, value) !=
+        0) /* also where value is NULL: no memory, or not UTF-8 */
+        return status_fail(STATUS_ARG,
+                           "config.json: \"%.80s\" cannot be set (not UTF-8, or no memory)", key);
     return STATUS_OK;
 }
 
@@ -172,15 +182,17 @@ static enum status sort_keys(json_t *object, json_t **out)
     return STATUS_OK;
 }
 
-enum status hf_make_config(const json_t *base, const char *const *labels, int count, const char *problem_type,
-                           const char *architecture, int outputs, json_t **out)
+enum status hf_make_config(const json_t *base, const char *const *labels, int count,
+                           const char *problem_type, const char *architecture, int outputs,
+                           json_t **out)
 {
-    static const char *const dropped[] = {"_name_or_path", "auto_map", "dtype",      "num_labels",
-                                          "_num_labels",   "quantization_config"};
+    static const char *const dropped[] = {"_name_or_path", "auto_map",    "dtype",
+                                          "num_labels",    "_num_labels", "quantization_config"};
     enum status st;
     *out = NULL;
     TRY(check_problem_type(problem_type));
-    if (!json_is_object(base) || outputs < 1 || outputs > LABELS_MOST || (count != 0 && count != outputs))
+    if (!json_is_object(base) || outputs < 1 || outputs > LABELS_MOST ||
+        (count != 0 && count != outputs))
         return status_fail(STATUS_ARG, "config.json of %d outputs and %d labels", outputs, count);
     json_t *config = json_deep_copy(base);
     if (config == NULL)
@@ -199,12 +211,14 @@ done:
 
 /* ---- model card ---- */
 
-/* A name as the hub has them, "name" or "owner/name": goes into YAML as it is and is no path of this machine. */
+/* A name as the hub has them, "name" or "owner/name": goes into YAML as it is and is no path of
+ * this machine. */
 static bool is_hub_name(const char *name)
 {
     size_t n = strlen(name);
     const char *slash = strchr(name, '/');
-    return n > 0 && n <= 96 && name[0] != '.' && name[0] != '-' && name[0] != '/' && name[n - 1] != '/' &&
+    return n > 0 && n <= 96 && name[0] != '.' && name[0] != '-' && name[0] != '/' &&
+           name[n - 1] != '/' &&
            (slash == NULL || (slash == strrchr(name, '/') && slash[1] != '.')) &&
            strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-/") == n;
 }
@@ -228,18 +242,21 @@ static enum status add_front(struct str *text, const struct hf_card *card)
 
 static enum status add_task(struct str *text, const struct hf_card *card)
 {
-    const char *task = strcmp(card->problem_type, problem_types[0]) == 0   ? "Single-label text classification"
-                       : strcmp(card->problem_type, problem_types[1]) == 0 ? "Multi-label text classification"
-                                                                           : "Text regression";
-    TRY(str_addf(text, "# %s\n\nFine-tuned with cohort. Class: `%s`. Pooling: `%s`.\n\n", task, card->architecture,
-                 card->pooling));
+    const char *task = strcmp(card->problem_type, problem_types[0]) == 0
+                           ? "Single-label text classification"
+                       : strcmp(card->problem_type, problem_types[1]) == 0
+                           ? "Multi-label text classification"
+                           : "Text regression";
+    TRY(str_addf(text, "# %s\n\nFine-tuned with cohort. Class: `%s`. Pooling: `%s`.\n\n", task,
+                 card->architecture, card->pooling));
     if (card->count > 0 && card->labels != NULL) {
         TRY(str_addf(text, "Labels (%d):", card->count));
         for (int i = 0; i < card->count && i < LABELS_SHOWN; i++) {
             TRY(str_addf(text, i == 0 ? " " : ", "));
             TRY(add_code(text, card->labels[i]));
         }
-        TRY(str_addf(text, card->count > LABELS_SHOWN ? ", ... (all in `config.json`)\n\n" : "\n\n"));
+        TRY(str_addf(text,
+                     card->count > LABELS_SHOWN ? ", ... (all in `config.json`)\n\n" : "\n\n"));
     }
     if (card->metric != NULL && isfinite(card->score)) {
         TRY(str_addf(text, "Score on the evaluation rows (`%s`): ", card->metric));
@@ -252,9 +269,11 @@ static enum status add_task(struct str *text, const struct hf_card *card)
 static const char *pooled_line(const char *pooling)
 {
     if (strcmp(pooling, "mean") == 0)
-        return "    pooled = (hidden * mask).sum(1) / mask.sum(1)  # all tokens of a text, special ones too\n";
+        return "    pooled = (hidden * mask).sum(1) / mask.sum(1)  # all tokens of a text, special "
+               "ones too\n";
     if (strcmp(pooling, "max") == 0)
-        return "    pooled = hidden.masked_fill(mask == 0, float(\"-inf\")).amax(1)  # all tokens of a text\n";
+        return "    pooled = hidden.masked_fill(mask == 0, float(\"-inf\")).amax(1)  # all tokens "
+               "of a text\n";
     if (strcmp(pooling, "cls") == 0)
         return "    pooled = hidden[:, 0]  # the first token, without the pooler's dense layer\n";
     if (strcmp(pooling, "pooler") == 0)
@@ -266,34 +285,39 @@ static enum status add_loading(struct str *text, const struct hf_card *card)
 {
     TRY(str_addf(text, "## How to load it\n\nFOLDER is the path of this folder.\n\n"));
     if (card->native)
-        return str_addf(text, "```python\nfrom transformers import pipeline\n\n"
-                              "classify = pipeline(\"text-classification\", model=FOLDER%s)\n"
-                              "print(classify(\"a text\"))\n```\n",
-                        strcmp(card->problem_type, problem_types[2]) == 0 ? ", function_to_apply=\"none\"" : "");
+        return str_addf(text,
+                        "```python\nfrom transformers import pipeline\n\n"
+                        "classify = pipeline(\"text-classification\", model=FOLDER%s)\n"
+                        "print(classify(\"a text\"))\n```\n",
+                        strcmp(card->problem_type, problem_types[2]) == 0
+                            ? ", function_to_apply=\"none\""
+                            : "");
     const char *line = pooled_line(card->pooling);
-    TRY(str_addf(text, "transformers' own classes do not pool this way: its pipeline would load this folder and give "
+    TRY(str_addf(text, "transformers' own classes do not pool this way: its pipeline would load "
+                       "this folder and give "
                        "other scores.\n"));
     if (line == NULL)
         return str_addf(text, "Use `cohort predict`.\n");
     const char *prefix = card->classifier == NULL ? "classifier" : card->classifier;
-    return str_addf(text,
-                    "Use `cohort predict`, or:\n\n"
-                    "```python\n"
-                    "import torch\n"
-                    "from safetensors.torch import load_file\n"
-                    "from transformers import AutoModel, AutoTokenizer\n\n"
-                    "tokenizer = AutoTokenizer.from_pretrained(FOLDER)\n"
-                    "encoder = AutoModel.from_pretrained(FOLDER).eval()\n"
-                    "weights = load_file(FOLDER + \"/model.safetensors\")\n"
-                    "batch = tokenizer([\"a text\"], padding=True, truncation=True, return_tensors=\"pt\")\n"
-                    "with torch.no_grad():\n"
-                    "    output = encoder(**batch)\n"
-                    "    hidden = output.last_hidden_state\n"
-                    "    mask = batch[\"attention_mask\"].unsqueeze(-1)\n"
-                    "%s"
-                    "    logits = pooled @ weights[\"%s.weight\"].T + weights[\"%s.bias\"]\n"
-                    "```\n",
-                    line, prefix, prefix);
+    return str_addf(
+        text,
+        "Use `cohort predict`, or:\n\n"
+        "```python\n"
+        "import torch\n"
+        "from safetensors.torch import load_file\n"
+        "from transformers import AutoModel, AutoTokenizer\n\n"
+        "tokenizer = AutoTokenizer.from_pretrained(FOLDER)\n"
+        "encoder = AutoModel.from_pretrained(FOLDER).eval()\n"
+        "weights = load_file(FOLDER + \"/model.safetensors\")\n"
+        "batch = tokenizer([\"a text\"], padding=True, truncation=True, return_tensors=\"pt\")\n"
+        "with torch.no_grad():\n"
+        "    output = encoder(**batch)\n"
+        "    hidden = output.last_hidden_state\n"
+        "    mask = batch[\"attention_mask\"].unsqueeze(-1)\n"
+        "%s"
+        "    logits = pooled @ weights[\"%s.weight\"].T + weights[\"%s.bias\"]\n"
+        "```\n",
+        line, prefix, prefix);
 }
 
 enum status hf_write_readme(const char *folder, const struct hf_card *card)
@@ -317,10 +341,16 @@ done:
 
 enum status hf_copy_tokenizer(const char *from_folder, const char *to_folder, int *copied)
 {
-    static const char *const files[] = {
-        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-        "vocab.txt",      "vocab.json",            "merges.txt",              "spm.model",
-        "spiece.model",   "sentencepiece.bpe.model"};
+    static const char *const files[] = {"tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "added_tokens.json",
+                                        "vocab.txt",
+                                        "vocab.json",
+                                        "merges.txt",
+                                        "spm.model",
+                                        "spiece.model",
+                                        "sentencepiece.bpe.model"};
     *copied = 0;
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         char *from, *to = NULL;
@@ -337,6 +367,8 @@ enum status hf_copy_tokenizer(const char *from_folder, const char *to_folder, in
         TRY(st);
     }
     if (*copied == 0)
-        return status_fail(STATUS_NOINPUT, "%s has no tokenizer files (tokenizer.json, vocab.txt, ...)", from_folder);
+        return status_fail(STATUS_NOINPUT,
+                           "%s has no tokenizer files (tokenizer.json, vocab.txt, ...)",
+                           from_folder);
     return STATUS_OK;
 }

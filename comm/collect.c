@@ -1,8 +1,8 @@
 /*
  * collect.c - agreement, broadcast, gathering, and exact sums and maxima.
  *
- * Memory that one rank alone may fail to get is agreed on before the bytes move, so that no rank waits for another
- * that has left.
+ * Memory that one rank alone may fail to get is agreed on before the bytes move, so that no rank
+ * waits for another that has left.
  */
 #include <limits.h>
 #include <math.h>
@@ -20,8 +20,8 @@
 static char adopted[SENTENCE_BYTES];
 
 /*
- * Everyone learns the sentence of the lowest rank that has the worst status. Ranks that brought this status themselves
- * keep their own words.
+ * Everyone learns the sentence of the lowest rank that has the worst status. Ranks that brought
+ * this status themselves keep their own words.
  */
 static enum status share_sentence(struct comm *comm, enum status mine, enum status worst)
 {
@@ -31,8 +31,9 @@ static enum status share_sentence(struct comm *comm, enum status mine, enum stat
     TRY(mpi_status(MPI_Allreduce(&from, &lowest, 1, MPI_INT, MPI_MIN, comm->mpi), "MPI_Allreduce"));
     if (lowest == comm->rank) {
         const char *own = status_message();
-        int n = adopted[0] != '\0' && strcmp(own, adopted) == 0 ? snprintf(text, sizeof text, "%s", own)
-                                          : snprintf(text, sizeof text, "rank %d: %s", comm->world_rank, own);
+        int n = adopted[0] != '\0' && strcmp(own, adopted) == 0
+                    ? snprintf(text, sizeof text, "%s", own)
+                    : snprintf(text, sizeof text, "rank %d: %s", comm->world_rank, own);
         (void)n; /* a sentence cut at its end still says what failed */
     }
     collective_begins();
@@ -48,15 +49,17 @@ static enum status share_sentence(struct comm *comm, enum status mine, enum stat
 enum status comm_agree_flags(struct comm *comm, enum status mine, uint32_t *flags)
 {
     /*
-     * Status s is bit s and the statuses are ordered by severity, so one OR of one word carries the worst status (its
-     * highest bit) and all flags: one small reduction per step, no user-defined operation.
+     * Status s is bit s and the statuses are ordered by severity, so one OR of one word carries the
+     * worst status (its highest bit) and all flags: one small reduction per step, no user-defined
+     * operation.
      */
     _Static_assert(STATUS_COUNT <= 32, "a status is one bit of 32");
     uint64_t word = (uint64_t)1 << mine | (uint64_t)*flags << 32;
     collective_begins();
     if (comm->size == 1)
         return mine;
-    TRY(mpi_status(MPI_Allreduce(MPI_IN_PLACE, &word, 1, MPI_UINT64_T, MPI_BOR, comm->mpi), "MPI_Allreduce"));
+    TRY(mpi_status(MPI_Allreduce(MPI_IN_PLACE, &word, 1, MPI_UINT64_T, MPI_BOR, comm->mpi),
+                   "MPI_Allreduce"));
     *flags = (uint32_t)(word >> 32);
     enum status worst = (enum status)(31 - __builtin_clz((uint32_t)word));
     return worst == STATUS_OK ? STATUS_OK : share_sentence(comm, mine, worst);
@@ -74,8 +77,10 @@ enum status comm_check_same(struct comm *comm, uint64_t hash, const char *what)
     enum status st = STATUS_OK;
     TRY(comm_broadcast(comm, &first, (int64_t)sizeof first, 0));
     if (hash != first)
-        st = status_fail(STATUS_INTERNAL, "%s is not the same on all ranks: hash %016llx here, %016llx on rank %d",
-                         what, (unsigned long long)hash, (unsigned long long)first, comm->world_rank - comm->rank);
+        st = status_fail(STATUS_INTERNAL,
+                         "%s is not the same on all ranks: hash %016llx here, %016llx on rank %d",
+                         what, (unsigned long long)hash, (unsigned long long)first,
+                         comm->world_rank - comm->rank);
     return comm_agree(comm, st);
 }
 
@@ -109,7 +114,8 @@ enum status comm_broadcast(struct comm *comm, void *bytes, int64_t n, int root)
         return STATUS_OK;
     for (int64_t at = 0; at < n; at += PIECE_BYTES) {
         int piece = (int)(n - at < PIECE_BYTES ? n - at : PIECE_BYTES);
-        TRY(mpi_status(MPI_Bcast((char *)bytes + at, piece, MPI_BYTE, root, comm->mpi), "MPI_Bcast"));
+        TRY(mpi_status(MPI_Bcast((char *)bytes + at, piece, MPI_BYTE, root, comm->mpi),
+                       "MPI_Bcast"));
     }
     return STATUS_OK;
 }
@@ -147,16 +153,19 @@ static enum status gather_begin(struct comm *comm, int64_t n, int64_t *begin)
     begin[1] = n;
     collective_begins();
     if (comm->size > 1)
-        TRY(mpi_status(MPI_Allgather(&n, 1, MPI_INT64_T, begin + 1, 1, MPI_INT64_T, comm->mpi), "MPI_Allgather"));
+        TRY(mpi_status(MPI_Allgather(&n, 1, MPI_INT64_T, begin + 1, 1, MPI_INT64_T, comm->mpi),
+                       "MPI_Allgather"));
     for (int r = 0; r < comm->size; r++) {
         if (begin[r + 1] < 0 || __builtin_add_overflow(begin[r], begin[r + 1], &begin[r + 1]))
-            return status_fail(STATUS_ARG, "rank %d brings a number of bytes out of range to a gathering", r);
+            return status_fail(STATUS_ARG,
+                               "rank %d brings a number of bytes out of range to a gathering", r);
     }
     return STATUS_OK;
 }
 
 /* The pieces of one rank's bytes to root, for totals that MPI's int displacements cannot reach. */
-static enum status gather_large(struct comm *comm, const void *bytes, int root, char *all, const int64_t *begin)
+static enum status gather_large(struct comm *comm, const void *bytes, int root, char *all,
+                                const int64_t *begin)
 {
     for (int r = 0; r < comm->size; r++) {
         int64_t n = begin[r + 1] - begin[r];
@@ -165,11 +174,12 @@ static enum status gather_large(struct comm *comm, const void *bytes, int root, 
         for (int64_t at = 0; r != root && at < n; at += PIECE_BYTES) {
             int piece = (int)(n - at < PIECE_BYTES ? n - at : PIECE_BYTES);
             if (comm->rank == r)
-                TRY(mpi_status(MPI_Send((const char *)bytes + at, piece, MPI_BYTE, root, LARGE_TAG, comm->mpi),
-                               "MPI_Send"));
+                TRY(mpi_status(
+                    MPI_Send((const char *)bytes + at, piece, MPI_BYTE, root, LARGE_TAG, comm->mpi),
+                    "MPI_Send"));
             if (comm->rank == root)
-                TRY(mpi_status(MPI_Recv(all + begin[r] + at, piece, MPI_BYTE, r, LARGE_TAG, comm->mpi,
-                                        MPI_STATUS_IGNORE),
+                TRY(mpi_status(MPI_Recv(all + begin[r] + at, piece, MPI_BYTE, r, LARGE_TAG,
+                                        comm->mpi, MPI_STATUS_IGNORE),
                                "MPI_Recv"));
         }
     }
@@ -177,7 +187,8 @@ static enum status gather_large(struct comm *comm, const void *bytes, int root, 
 }
 
 /* Both gatherings: root < 0 means that all ranks get all. */
-static enum status gather(struct comm *comm, const void *bytes, int64_t n, int root, char **out, int64_t *begin)
+static enum status gather(struct comm *comm, const void *bytes, int64_t n, int root, char **out,
+                          int64_t *begin)
 {
     enum status st = STATUS_OK;
     char *all = NULL;
@@ -192,7 +203,8 @@ static enum status gather(struct comm *comm, const void *bytes, int64_t n, int r
     if (st == STATUS_OK && small)
         st = mem_alloc((size_t)comm->size, sizeof *counts, "counts of a gathering", &counts);
     if (st == STATUS_OK && small)
-        st = mem_alloc((size_t)comm->size, sizeof *displacements, "places of a gathering", &displacements);
+        st = mem_alloc((size_t)comm->size, sizeof *displacements, "places of a gathering",
+                       &displacements);
     TRY_GOTO(out, comm_agree(comm, st));
     for (int r = 0; small && r < comm->size; r++) {
         counts[r] = (int)(begin[r + 1] - begin[r]);
@@ -203,12 +215,12 @@ static enum status gather(struct comm *comm, const void *bytes, int64_t n, int r
         if (n > 0)
             memcpy(all, bytes, (size_t)n);
     } else if (small && root < 0) {
-        TRY_GOTO(out, mpi_status(MPI_Allgatherv(bytes, (int)n, MPI_BYTE, all, counts, displacements, MPI_BYTE,
-                                                comm->mpi),
+        TRY_GOTO(out, mpi_status(MPI_Allgatherv(bytes, (int)n, MPI_BYTE, all, counts, displacements,
+                                                MPI_BYTE, comm->mpi),
                                  "MPI_Allgatherv"));
     } else if (small) {
-        TRY_GOTO(out, mpi_status(MPI_Gatherv(bytes, (int)n, MPI_BYTE, all, counts, displacements, MPI_BYTE, root,
-                                             comm->mpi),
+        TRY_GOTO(out, mpi_status(MPI_Gatherv(bytes, (int)n, MPI_BYTE, all, counts, displacements,
+                                             MPI_BYTE, root, comm->mpi),
                                  "MPI_Gatherv"));
     } else if (root < 0) {
         if (n > 0)
@@ -229,12 +241,14 @@ out:
     return st;
 }
 
-enum status comm_allgather(struct comm *comm, const void *bytes, int64_t n, char **all, int64_t *begin)
+enum status comm_allgather(struct comm *comm, const void *bytes, int64_t n, char **all,
+                           int64_t *begin)
 {
     return gather(comm, bytes, n, -1, all, begin);
 }
 
-enum status comm_gather(struct comm *comm, const void *bytes, int64_t n, int root, char **all, int64_t *begin)
+enum status comm_gather(struct comm *comm, const void *bytes, int64_t n, int root, char **all,
+                        int64_t *begin)
 {
     return gather(comm, bytes, n, root, all, begin);
 }
@@ -244,12 +258,14 @@ enum status comm_sum_int64(struct comm *comm, int64_t *values, int count)
     collective_begins();
     if (comm->size == 1)
         return STATUS_OK;
-    return mpi_status(MPI_Allreduce(MPI_IN_PLACE, values, count, MPI_INT64_T, MPI_SUM, comm->mpi), "MPI_Allreduce");
+    return mpi_status(MPI_Allreduce(MPI_IN_PLACE, values, count, MPI_INT64_T, MPI_SUM, comm->mpi),
+                      "MPI_Allreduce");
 }
 
 /*
- * MPI_MAX of doubles says nothing about NaN and may differ with the order of ranks. Whole numbers in the same order as
- * the doubles have neither problem: negative ones have their lower bits turned over, and NaN becomes the largest.
+ * MPI_MAX of doubles says nothing about NaN and may differ with the order of ranks. Whole numbers
+ * in the same order as the doubles have neither problem: negative ones have their lower bits turned
+ * over, and NaN becomes the largest.
  */
 static int64_t order_key(int64_t bits)
 {
@@ -270,7 +286,8 @@ enum status comm_max_double(struct comm *comm, double *values, int count)
         bits = order_key(bits);
         memcpy(&values[i], &bits, sizeof bits);
     }
-    st = mpi_status(MPI_Allreduce(MPI_IN_PLACE, values, count, MPI_INT64_T, MPI_MAX, comm->mpi), "MPI_Allreduce");
+    st = mpi_status(MPI_Allreduce(MPI_IN_PLACE, values, count, MPI_INT64_T, MPI_MAX, comm->mpi),
+                    "MPI_Allreduce");
     for (int i = 0; i < count; i++) {
         memcpy(&bits, &values[i], sizeof bits);
         bits = order_key(bits);

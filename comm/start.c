@@ -1,8 +1,8 @@
 /*
  * start.c - joining the launcher's job, ending it, groups.
  *
- * MPI is started only where a launcher's environment is found: MPI_Init of a lone process took 0.27 to
- * 0.29 s (Open MPI 4.1.4, five runs), which `cohort inspect` has no use for.
+ * MPI is started only where a launcher's environment is found: MPI_Init of a lone process took 0.27
+ * to 0.29 s (Open MPI 4.1.4, five runs), which `cohort inspect` has no use for.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,8 +15,8 @@
 #include "comm/internal.h"
 
 static struct {
-    bool started;   /* comm_start() has succeeded in this process */
-    bool mpi;       /* MPI is initialized and not yet finalized */
+    bool started;    /* comm_start() has succeeded in this process */
+    bool mpi;        /* MPI is initialized and not yet finalized */
     bool mpi_failed; /* an MPI call has failed: MPI_Finalize is not safe any more */
 } job;
 
@@ -41,8 +41,9 @@ static int64_t environment_number(const char *name)
 }
 
 /*
- * Whether a launcher that MPI can talk to has started this process, and how many it says it started (-1: it does not
- * say). Open MPI's mpirun sets OMPI_*, srun --mpi=pmix and PRRTE set PMIX_*, MPICH's mpiexec and its kin set PMI_*.
+ * Whether a launcher that MPI can talk to has started this process, and how many it says it started
+ * (-1: it does not say). Open MPI's mpirun sets OMPI_*, srun --mpi=pmix and PRRTE set PMIX_*,
+ * MPICH's mpiexec and its kin set PMI_*.
  */
 static enum status find_launcher(bool *found, int64_t *started)
 {
@@ -52,7 +53,8 @@ static enum status find_launcher(bool *found, int64_t *started)
         *started = environment_number("PMI_SIZE");
     if (*started < 0)
         *started = tasks;
-    *found = getenv("OMPI_COMM_WORLD_SIZE") != NULL || getenv("PMIX_RANK") != NULL || getenv("PMI_RANK") != NULL;
+    *found = getenv("OMPI_COMM_WORLD_SIZE") != NULL || getenv("PMIX_RANK") != NULL ||
+             getenv("PMI_RANK") != NULL;
     if (!*found && tasks > 1) /* each would train alone and write over the others' files */
         return status_fail(STATUS_OS,
                            "srun started %lld tasks without PMIx, so they cannot find each other: "
@@ -70,14 +72,18 @@ static enum status init_mpi(struct comm *world, int64_t started)
     job.mpi = true;
     if (provided < MPI_THREAD_FUNNELED) {
         job.mpi_failed = true;
-        return status_fail(STATUS_OS, "MPI gives thread level %d, wanted MPI_THREAD_FUNNELED (%d)", provided,
-                           MPI_THREAD_FUNNELED);
+        return status_fail(STATUS_OS, "MPI gives thread level %d, wanted MPI_THREAD_FUNNELED (%d)",
+                           provided, MPI_THREAD_FUNNELED);
     }
-    /* Errors that belong to no communicator go to the world's handler (MPI 3) or to that of MPI_COMM_SELF (MPI 4). */
-    TRY(mpi_status(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"));
-    TRY(mpi_status(MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"));
+    /* Errors that belong to no communicator go to the world's handler (MPI 3) or to that of
+     * MPI_COMM_SELF (MPI 4). */
+    TRY(mpi_status(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN),
+                   "MPI_Comm_set_errhandler"));
+    TRY(mpi_status(MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN),
+                   "MPI_Comm_set_errhandler"));
     TRY(mpi_status(MPI_Comm_dup(MPI_COMM_WORLD, &world->mpi), "MPI_Comm_dup"));
-    TRY(mpi_status(MPI_Comm_set_errhandler(world->mpi, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"));
+    TRY(mpi_status(MPI_Comm_set_errhandler(world->mpi, MPI_ERRORS_RETURN),
+                   "MPI_Comm_set_errhandler"));
     TRY(mpi_status(MPI_Comm_rank(world->mpi, &world->rank), "MPI_Comm_rank"));
     TRY(mpi_status(MPI_Comm_size(world->mpi, &world->size), "MPI_Comm_size"));
     world->world_rank = world->rank;
@@ -85,11 +91,13 @@ static enum status init_mpi(struct comm *world, int64_t started)
         job.mpi_failed = true;
         return status_fail(STATUS_OS,
                            "the launcher started %lld processes, but each sees itself alone: "
-                           "mpirun, mpiexec or srun belongs to another MPI than the one this program was built with",
+                           "mpirun, mpiexec or srun belongs to another MPI than the one this "
+                           "program was built with",
                            (long long)started);
     }
-    TRY(mpi_status(MPI_Comm_split_type(world->mpi, MPI_COMM_TYPE_SHARED, world->rank, MPI_INFO_NULL, &node),
-                   "MPI_Comm_split_type"));
+    TRY(mpi_status(
+        MPI_Comm_split_type(world->mpi, MPI_COMM_TYPE_SHARED, world->rank, MPI_INFO_NULL, &node),
+        "MPI_Comm_split_type"));
     TRY_GOTO(out, mpi_status(MPI_Comm_rank(node, &world->local_rank), "MPI_Comm_rank"));
     TRY_GOTO(out, mpi_status(MPI_Comm_size(node, &world->local_size), "MPI_Comm_size"));
 out:
@@ -131,10 +139,12 @@ void comm_end(struct comm *world)
         return;
     bool idle = world->requests == 0;
     if (idle)
-        reduce_release(world); /* else messages may still be written into that memory: the process's end frees it */
+        reduce_release(world); /* else messages may still be written into that memory: the process's
+                                  end frees it */
     /*
-     * Without MPI_Finalize the launcher sees this process end early and ends the others. With messages under way MPI's
-     * standard forbids it; Open MPI 4.1.4 finished all the same when tried, so no test can show the difference there.
+     * Without MPI_Finalize the launcher sees this process end early and ends the others. With
+     * messages under way MPI's standard forbids it; Open MPI 4.1.4 finished all the same when
+     * tried, so no test can show the difference there.
      */
     if (job.mpi && !job.mpi_failed && idle) {
         job.mpi = false;
@@ -186,7 +196,8 @@ enum status comm_group(struct comm *comm, int group_size, struct comm **out)
     struct comm *group = NULL;
     *out = NULL;
     if (group_size < 1)
-        return status_fail(STATUS_ARG, "a group of %d ranks was asked for, wanted at least 1", group_size);
+        return status_fail(STATUS_ARG, "a group of %d ranks was asked for, wanted at least 1",
+                           group_size);
     TRY(comm_agree(comm, mem_alloc(1, sizeof *group, "a group of ranks", &group)));
     *group = (struct comm){.mpi = MPI_COMM_NULL,
                            .size = 1,
@@ -195,9 +206,11 @@ enum status comm_group(struct comm *comm, int group_size, struct comm **out)
                            .local_size = comm->local_size};
     if (comm->mpi != MPI_COMM_NULL) {
         collective_begins();
-        TRY_GOTO(fail, mpi_status(MPI_Comm_split(comm->mpi, comm->rank / group_size, comm->rank, &group->mpi),
+        TRY_GOTO(fail, mpi_status(MPI_Comm_split(comm->mpi, comm->rank / group_size, comm->rank,
+                                                 &group->mpi),
                                   "MPI_Comm_split"));
-        TRY_GOTO(fail, mpi_status(MPI_Comm_set_errhandler(group->mpi, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"));
+        TRY_GOTO(fail, mpi_status(MPI_Comm_set_errhandler(group->mpi, MPI_ERRORS_RETURN),
+                                  "MPI_Comm_set_errhandler"));
         TRY_GOTO(fail, mpi_status(MPI_Comm_rank(group->mpi, &group->rank), "MPI_Comm_rank"));
         TRY_GOTO(fail, mpi_status(MPI_Comm_size(group->mpi, &group->size), "MPI_Comm_size"));
     }

@@ -1,17 +1,21 @@
 /*
- * watchdog.c - a thread that ends a process which stands still, and the status page that outlives it.
+ * watchdog.c - a thread that ends a process which stands still, and the status page that outlives
+ * it.
  *
- * MPI offers no time limit on a wait: when one rank is stuck, the others wait for it in a collective without end. Each
- * rank's watchdog therefore looks only at its own main thread; the launcher ends the job when one process ends.
+ * MPI offers no time limit on a wait: when one rank is stuck, the others wait for it in a
+ * collective without end. Each rank's watchdog therefore looks only at its own main thread; the
+ * launcher ends the job when one process ends.
  *
- * The page is a small file mapped into memory. What is stored there survives the process, however it ends, because the
- * kernel owns the memory. Layout (version 1, the machine's byte order, 256 bytes used of 4,096):
+ * The page is a small file mapped into memory. What is stored there survives the process, however
+ * it ends, because the kernel owns the memory. Layout (version 1, the machine's byte order, 256
+ * bytes used of 4,096):
  *
- *   0 magic "COHORTST"  8 version u32  12 rank i32  16 ranks i32  20 process id i32  24 host char[64]
- *   88 marks u64  96 collectives begun u64  104 state u32  108 slot u32
- *   112, 168 two places: step i64, wall clock in ns i64, phase char[40]
+ *   0 magic "COHORTST"  8 version u32  12 rank i32  16 ranks i32  20 process id i32  24 host
+ * char[64] 88 marks u64  96 collectives begun u64  104 state u32  108 slot u32 112, 168 two places:
+ * step i64, wall clock in ns i64, phase char[40]
  *
- * A place is written into the slot not in use, then `slot` is switched: a kill in the middle leaves the old one whole.
+ * A place is written into the slot not in use, then `slot` is switched: a kill in the middle leaves
+ * the old one whole.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -52,7 +56,8 @@ struct page {
     _Atomic uint32_t slot;
     struct place place[2];
 };
-_Static_assert(sizeof(struct page) == 224 && offsetof(struct page, place) == 112, "the layout above is a file format");
+_Static_assert(sizeof(struct page) == 224 && offsetof(struct page, place) == 112,
+               "the layout above is a file format");
 
 /* What the watchdog thread reads; the page is only written. */
 static struct {
@@ -61,7 +66,8 @@ static struct {
     _Atomic(const char *) phase;
 } now = {.phase = "start"};
 
-static struct page *page; /* NULL without a folder; written by the main thread, its state also by the watchdog */
+static struct page
+    *page; /* NULL without a folder; written by the main thread, its state also by the watchdog */
 
 static struct {
     bool runs, stops; /* stops is under lock */
@@ -112,14 +118,16 @@ void comm_mark(int64_t step, const char *phase)
 static _Noreturn void expire(double idle_s)
 {
     char line[512];
-    int n = snprintf(line, sizeof line,
-                     "cohort: error: watchdog: no progress for %.1f s: rank %d of %d on %s, step %lld, phase %s, "
-                     "collective %llu; ending with code %d\n",
-                     idle_s, watchdog.rank, watchdog.ranks, watchdog.host,
-                     (long long)atomic_load_explicit(&now.step, memory_order_relaxed),
-                     atomic_load_explicit(&now.phase, memory_order_relaxed),
-                     (unsigned long long)atomic_load_explicit(&now.collectives, memory_order_relaxed),
-                     status_exit_code(STATUS_INTERNAL));
+    int n =
+        snprintf(line, sizeof line,
+                 "cohort: error: watchdog: no progress for %.1f s: rank %d of %d on %s, step %lld, "
+                 "phase %s, "
+                 "collective %llu; ending with code %d\n",
+                 idle_s, watchdog.rank, watchdog.ranks, watchdog.host,
+                 (long long)atomic_load_explicit(&now.step, memory_order_relaxed),
+                 atomic_load_explicit(&now.phase, memory_order_relaxed),
+                 (unsigned long long)atomic_load_explicit(&now.collectives, memory_order_relaxed),
+                 status_exit_code(STATUS_INTERNAL));
     size_t bytes = n < 0 ? 0 : (size_t)n < sizeof line ? (size_t)n : sizeof line - 1;
     if (page != NULL)
         atomic_store_explicit(&page->state, COMM_PLACE_EXPIRED, memory_order_relaxed);
@@ -143,7 +151,8 @@ static void *watch(void *unused)
         (void)pthread_cond_timedwait(&watchdog.wake, &watchdog.lock, &until);
         uint64_t marks = atomic_load_explicit(&now.marks, memory_order_relaxed);
         double t = clock_s();
-        /* A process that was stopped as a whole (SIGSTOP, a suspended job) was not idle: at most two ticks count. */
+        /* A process that was stopped as a whole (SIGSTOP, a suspended job) was not idle: at most
+         * two ticks count. */
         idle_s = marks != seen ? 0 : idle_s + fmin(t - last, 2 * tick_s);
         seen = marks;
         last = t;
@@ -204,7 +213,8 @@ static enum status open_page(const char *folder)
         st = status_fail(STATUS_IO, "cannot write the status page %s: %s", path, strerror(errno));
         goto out;
     }
-    /* Written, not only extended: a store to a page that the disk has no room for would be SIGBUS. */
+    /* Written, not only extended: a store to a page that the disk has no room for would be SIGBUS.
+     */
     TRY_GOTO(out, fd_write_all(fd, zeros, sizeof zeros, path));
     memory = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (memory == MAP_FAILED) {
@@ -219,7 +229,8 @@ static enum status open_page(const char *folder)
     memcpy(page->host, watchdog.host, sizeof page->host);
     comm_mark(atomic_load_explicit(&now.step, memory_order_relaxed),
               atomic_load_explicit(&now.phase, memory_order_relaxed));
-    atomic_store_explicit(&page->collectives, atomic_load_explicit(&now.collectives, memory_order_relaxed),
+    atomic_store_explicit(&page->collectives,
+                          atomic_load_explicit(&now.collectives, memory_order_relaxed),
                           memory_order_relaxed);
     memcpy(page->magic, page_magic, sizeof page_magic); /* last: before, the page is not one */
 out:
@@ -234,7 +245,8 @@ enum status comm_watchdog_start(struct comm *world, double timeout_s, const char
     if (watchdog.runs || page != NULL)
         return status_fail(STATUS_ARG, "the watchdog runs already");
     if (!(timeout_s >= 0 && timeout_s <= 1e9))
-        return status_fail(STATUS_ARG, "a watchdog of %g s was asked for, wanted 0 (off) to 1e9", timeout_s);
+        return status_fail(STATUS_ARG, "a watchdog of %g s was asked for, wanted 0 (off) to 1e9",
+                           timeout_s);
     watchdog.timeout_s = timeout_s;
     watchdog.rank = comm_rank(world);
     watchdog.ranks = comm_size(world);
@@ -282,8 +294,9 @@ enum status comm_status_read(const char *folder, int rank, struct comm_place *pl
     memcpy(&found, bytes, sizeof found);
     uint32_t slot = atomic_load(&found.slot), state = atomic_load(&found.state);
     if (found.version != PAGE_VERSION || slot > 1 || state > COMM_PLACE_EXPIRED) {
-        st = status_fail(STATUS_FORMAT, "%s is a status page of version %u, slot %u, state %u; wanted version %d", path,
-                         found.version, slot, state, PAGE_VERSION);
+        st = status_fail(STATUS_FORMAT,
+                         "%s is a status page of version %u, slot %u, state %u; wanted version %d",
+                         path, found.version, slot, state, PAGE_VERSION);
         goto out;
     }
     place->rank = found.rank;

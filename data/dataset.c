@@ -1,8 +1,10 @@
 /*
- * dataset.c - reading a prepared file; see dataset.h, docs/formats.md, and h5.h for what is refused before this.
+ * dataset.c - reading a prepared file; see dataset.h, docs/formats.md, and h5.h for what is refused
+ * before this.
  *
- * What a row needs for planning (offsets, split, labels, weights, groups) is held in memory and was checked; tokens,
- * text and ids stay in the file and are checked when they are read, since anyone may change a file under our hands.
+ * What a row needs for planning (offsets, split, labels, weights, groups) is held in memory and was
+ * checked; tokens, text and ids stay in the file and are checked when they are read, since anyone
+ * may change a file under our hands.
  */
 #include "data/dataset.h"
 
@@ -47,18 +49,23 @@ static enum status read_attributes(struct dataset *ds)
         int32_t *id;
         int64_t least;
     } ids[] = {
-        {"cls", &t->cls, 0}, {"sep", &t->sep, 0}, {"pad", &t->pad, 0}, {"unk", &t->unk, -1}, {"mask", &t->mask, -1},
+        {"cls", &t->cls, 0},  {"sep", &t->sep, 0},    {"pad", &t->pad, 0},
+        {"unk", &t->unk, -1}, {"mask", &t->mask, -1},
     };
 
     TRY(h5_get_text(file, "format", &text));
     bool ours = strcmp(text, DATASET_FORMAT) == 0;
     mem_free(text);
     if (!ours)
-        return status_fail(STATUS_FORMAT, "%s: attribute \"format\" is not \"" DATASET_FORMAT "\"", file->path);
+        return status_fail(STATUS_FORMAT, "%s: attribute \"format\" is not \"" DATASET_FORMAT "\"",
+                           file->path);
     TRY(h5_get_int(file, "version", INT64_MIN, INT64_MAX, &value));
     if (value != DATASET_VERSION)
-        return status_fail(STATUS_FORMAT, "%s: prepared dataset of version %lld, this cohort reads version %d: prepare "
-                           "it again", file->path, (long long)value, DATASET_VERSION);
+        return status_fail(
+            STATUS_FORMAT,
+            "%s: prepared dataset of version %lld, this cohort reads version %d: prepare "
+            "it again",
+            file->path, (long long)value, DATASET_VERSION);
     TRY(h5_get_text(file, "tool", &ds->tool));
     TRY(h5_get_text(file, "source", &ds->source));
     TRY(h5_get_text(file, "tokenizer", &ds->kind));
@@ -80,15 +87,17 @@ static enum status read_attributes(struct dataset *ds)
         kind++;
     mem_free(text);
     if (kind == 4)
-        return status_fail(STATUS_FORMAT, "%s: attribute \"label_kind\" is unknown, wanted none, class, value or multi",
-                           file->path);
+        return status_fail(
+            STATUS_FORMAT,
+            "%s: attribute \"label_kind\" is unknown, wanted none, class, value or multi",
+            file->path);
     ds->info.label_kind = (enum label_kind)kind;
     return STATUS_OK;
 }
 
 /* Read a whole column of count values (any number if < 0) into fresh memory. */
-static enum status load(const struct h5_file *file, const char *name, enum h5_type type, int64_t count, void *out,
-                        int64_t *found)
+static enum status load(const struct h5_file *file, const char *name, enum h5_type type,
+                        int64_t count, void *out, int64_t *found)
 {
     struct h5_column column;
     void *values = NULL;
@@ -114,8 +123,8 @@ static enum status open_rows(struct dataset *ds)
     TRY(h5_column_open(file, "tokens", H5_U32, -1, &ds->tokens));
     TRY(load(file, "offsets", H5_U64, -1, &ds->offsets, &count));
     if (count < 2)
-        return status_fail(STATUS_FORMAT, "%s: /offsets has %lld values: there are no rows", file->path,
-                           (long long)count);
+        return status_fail(STATUS_FORMAT, "%s: /offsets has %lld values: there are no rows",
+                           file->path, (long long)count);
     const int64_t rows = count - 1;
     ds->info.rows = rows;
     ds->info.tokens = ds->tokens.count;
@@ -126,22 +135,25 @@ static enum status open_rows(struct dataset *ds)
     for (int64_t i = 0; i < rows; i++) {
         uint64_t from = ds->offsets[i], to = ds->offsets[i + 1];
         if (to < from || to - from > INT32_MAX)
-            return status_fail(STATUS_FORMAT, "%s: row %lld begins at token %llu and ends at %llu", file->path,
-                               (long long)i, (unsigned long long)from, (unsigned long long)to);
+            return status_fail(STATUS_FORMAT, "%s: row %lld begins at token %llu and ends at %llu",
+                               file->path, (long long)i, (unsigned long long)from,
+                               (unsigned long long)to);
         if (ds->split[i] != DATASET_SINGLE && ds->split[i] > to - from)
-            return status_fail(STATUS_FORMAT, "%s: row %lld has %llu tokens, %u of them in its first text", file->path,
-                               (long long)i, (unsigned long long)(to - from), ds->split[i]);
+            return status_fail(
+                STATUS_FORMAT, "%s: row %lld has %llu tokens, %u of them in its first text",
+                file->path, (long long)i, (unsigned long long)(to - from), ds->split[i]);
         ds->info.has_pairs |= ds->split[i] != DATASET_SINGLE;
     }
     if (ds->offsets[rows] != (uint64_t)ds->tokens.count)
-        return status_fail(STATUS_FORMAT, "%s: the last row ends at token %llu, /tokens has %lld", file->path,
-                           (unsigned long long)ds->offsets[rows], (long long)ds->tokens.count);
+        return status_fail(STATUS_FORMAT, "%s: the last row ends at token %llu, /tokens has %lld",
+                           file->path, (unsigned long long)ds->offsets[rows],
+                           (long long)ds->tokens.count);
     return STATUS_OK;
 }
 
 /* Names as bytes and offsets: UTF-8, no NUL, all different. */
-static enum status load_names(const struct h5_file *file, const char *bytes_name, const char *offsets_name,
-                              struct name_list *list)
+static enum status load_names(const struct h5_file *file, const char *bytes_name,
+                              const char *offsets_name, struct name_list *list)
 {
     char *bytes = NULL;
     uint64_t *offsets = NULL;
@@ -150,26 +162,29 @@ static enum status load_names(const struct h5_file *file, const char *bytes_name
     enum status st;
     TRY_GOTO(done, load(file, bytes_name, H5_BYTES, -1, &bytes, &nbytes));
     TRY_GOTO(done, load(file, offsets_name, H5_U64, -1, &offsets, &count));
-    if (count < 1 || offsets[0] != 0 || offsets[count - 1] != (uint64_t)nbytes || count > INT32_MAX / 4) {
-        st = status_fail(STATUS_FORMAT, "%s: /%s does not cover /%s", file->path, offsets_name, bytes_name);
+    if (count < 1 || offsets[0] != 0 || offsets[count - 1] != (uint64_t)nbytes ||
+        count > INT32_MAX / 4) {
+        st = status_fail(STATUS_FORMAT, "%s: /%s does not cover /%s", file->path, offsets_name,
+                         bytes_name);
         goto done;
     }
     for (int64_t i = 0; i + 1 < count; i++) {
         if (offsets[i + 1] < offsets[i] || offsets[i + 1] > (uint64_t)nbytes) {
-            st = status_fail(STATUS_FORMAT, "%s: /%s runs backwards at %lld", file->path, offsets_name, (long long)i);
+            st = status_fail(STATUS_FORMAT, "%s: /%s runs backwards at %lld", file->path,
+                             offsets_name, (long long)i);
             goto done;
         }
         const char *p = bytes + offsets[i];
         size_t n = (size_t)(offsets[i + 1] - offsets[i]);
         if (utf8_valid_prefix(p, n) != n || memchr(p, '\0', n) != NULL) {
-            st = status_fail(STATUS_FORMAT, "%s: name %lld of /%s is not UTF-8 text", file->path, (long long)i,
-                             bytes_name);
+            st = status_fail(STATUS_FORMAT, "%s: name %lld of /%s is not UTF-8 text", file->path,
+                             (long long)i, bytes_name);
             goto done;
         }
         TRY_GOTO(done, name_list_add(list, p, n, &number));
         if (number != i) {
-            st = status_fail(STATUS_FORMAT, "%s: names %d and %lld of /%s are the same", file->path, number,
-                             (long long)i, bytes_name);
+            st = status_fail(STATUS_FORMAT, "%s: names %d and %lld of /%s are the same", file->path,
+                             number, (long long)i, bytes_name);
             goto done;
         }
     }
@@ -179,23 +194,24 @@ done:
     return st;
 }
 
-static enum status check_range(const struct h5_file *file, const char *name, const int32_t *values, int64_t n,
-                               size_t names)
+static enum status check_range(const struct h5_file *file, const char *name, const int32_t *values,
+                               int64_t n, size_t names)
 {
     for (int64_t i = 0; i < n; i++) {
         if (values[i] < 0 || (size_t)values[i] >= names)
-            return status_fail(STATUS_FORMAT, "%s: value %lld of /%s is %d, there are %zu names", file->path,
-                               (long long)i, name, values[i], names);
+            return status_fail(STATUS_FORMAT, "%s: value %lld of /%s is %d, there are %zu names",
+                               file->path, (long long)i, name, values[i], names);
     }
     return STATUS_OK;
 }
 
-static enum status check_floats(const struct h5_file *file, const char *name, const float *values, int64_t n, float low)
+static enum status check_floats(const struct h5_file *file, const char *name, const float *values,
+                                int64_t n, float low)
 {
     for (int64_t i = 0; i < n; i++) {
         if (!isfinite(values[i]) || values[i] < low)
-            return status_fail(STATUS_FORMAT, "%s: value %lld of /%s is %g", file->path, (long long)i, name,
-                               (double)values[i]);
+            return status_fail(STATUS_FORMAT, "%s: value %lld of /%s is %g", file->path,
+                               (long long)i, name, (double)values[i]);
     }
     return STATUS_OK;
 }
@@ -209,16 +225,17 @@ static enum status load_multi(struct dataset *ds)
     TRY(load(file, "label/multi", H5_I32, -1, &ds->multi, &count));
     const int64_t *begin = ds->multi_begin;
     if (begin[0] != 0 || begin[rows] != count)
-        return status_fail(STATUS_FORMAT, "%s: /label/multi_begin covers %lld to %lld of %lld labels", file->path,
+        return status_fail(STATUS_FORMAT,
+                           "%s: /label/multi_begin covers %lld to %lld of %lld labels", file->path,
                            (long long)begin[0], (long long)begin[rows], (long long)count);
     for (int64_t i = 0; i < rows; i++) {
         if (begin[i + 1] < begin[i] || begin[i + 1] > count)
-            return status_fail(STATUS_FORMAT, "%s: /label/multi_begin runs backwards at row %lld", file->path,
-                               (long long)i);
+            return status_fail(STATUS_FORMAT, "%s: /label/multi_begin runs backwards at row %lld",
+                               file->path, (long long)i);
         for (int64_t j = begin[i] + 1; j < begin[i + 1]; j++) {
             if (ds->multi[j] <= ds->multi[j - 1])
-                return status_fail(STATUS_FORMAT, "%s: the labels of row %lld are not ascending", file->path,
-                                   (long long)i);
+                return status_fail(STATUS_FORMAT, "%s: the labels of row %lld are not ascending",
+                                   file->path, (long long)i);
         }
     }
     return check_range(file, "label/multi", ds->multi, count, ds->names.count);
@@ -268,7 +285,8 @@ static enum status open_columns(struct dataset *ds)
     TRY(h5_has(file, "text/bytes", &ds->info.has_text));
     if (ds->info.has_text) {
         TRY(h5_column_open(file, "text/bytes", H5_BYTES, -1, &ds->text));
-        TRY(h5_column_open(file, "text/offsets", H5_U64, rows * (ds->info.has_pairs ? 2 : 1) + 1, &ds->text_offsets));
+        TRY(h5_column_open(file, "text/offsets", H5_U64, rows * (ds->info.has_pairs ? 2 : 1) + 1,
+                           &ds->text_offsets));
     }
     return STATUS_OK;
 }
@@ -277,8 +295,8 @@ static enum status check_max_length(const struct dataset *ds)
 {
     int least = ds->info.has_pairs ? 4 : 3;
     if (ds->max_length < least || ds->max_length > INT32_MAX / 4)
-        return status_fail(STATUS_ARG, "%s: rows are to be cut to %d tokens, wanted at least %d", ds->file.path,
-                           ds->max_length, least);
+        return status_fail(STATUS_ARG, "%s: rows are to be cut to %d tokens, wanted at least %d",
+                           ds->file.path, ds->max_length, least);
     return STATUS_OK;
 }
 
@@ -297,8 +315,8 @@ enum status dataset_open(const struct dataset_opts *opts, struct dataset **out)
     TRY_GOTO(fail, check_max_length(ds));
     TRY_GOTO(fail, open_labels(ds));
     TRY_GOTO(fail, open_columns(ds));
-    TRY_GOTO(fail, mem_alloc_raw(2 * (size_t)ds->max_length + 2, sizeof *ds->scratch, "the tokens of a row",
-                                 &ds->scratch));
+    TRY_GOTO(fail, mem_alloc_raw(2 * (size_t)ds->max_length + 2, sizeof *ds->scratch,
+                                 "the tokens of a row", &ds->scratch));
     ds->info.vocab_size = ds->tokenizer.vocab_size;
     ds->info.cls = ds->tokenizer.cls;
     ds->info.sep = ds->tokenizer.sep;
@@ -410,28 +428,29 @@ const char *dataset_group_name(const struct dataset *ds, int32_t group)
 static enum status check_row(const struct dataset *ds, int64_t row)
 {
     if (row < 0 || row >= ds->info.rows)
-        return status_fail(STATUS_ARG, "%s: row %lld was asked for, there are %lld", ds->file.path, (long long)row,
-                           (long long)ds->info.rows);
+        return status_fail(STATUS_ARG, "%s: row %lld was asked for, there are %lld", ds->file.path,
+                           (long long)row, (long long)ds->info.rows);
     return STATUS_OK;
 }
 
 /* Append the at-th piece of a column of bytes to out. */
-static enum status read_piece(struct dataset *ds, const struct h5_column *bytes, const struct h5_column *offsets,
-                              int64_t at, struct str *out)
+static enum status read_piece(struct dataset *ds, const struct h5_column *bytes,
+                              const struct h5_column *offsets, int64_t at, struct str *out)
 {
     uint64_t range[2];
     char *piece;
     TRY(h5_column_read(&ds->file, offsets, at, 2, range));
     if (range[1] < range[0] || range[1] > (uint64_t)bytes->count)
-        return status_fail(STATUS_FORMAT, "%s: piece %lld of /%s begins at byte %llu and ends at %llu of %lld",
+        return status_fail(STATUS_FORMAT,
+                           "%s: piece %lld of /%s begins at byte %llu and ends at %llu of %lld",
                            ds->file.path, (long long)at, bytes->name, (unsigned long long)range[0],
                            (unsigned long long)range[1], (long long)bytes->count);
     const size_t n = (size_t)(range[1] - range[0]);
     TRY(mem_alloc_raw(n, 1, "the text of a row", &piece));
     enum status st = h5_column_read(&ds->file, bytes, (int64_t)range[0], (int64_t)n, piece);
     if (st == STATUS_OK && utf8_valid_prefix(piece, n) != n)
-        st = status_fail(STATUS_FORMAT, "%s: piece %lld of /%s is not UTF-8", ds->file.path, (long long)at,
-                         bytes->name);
+        st = status_fail(STATUS_FORMAT, "%s: piece %lld of /%s is not UTF-8", ds->file.path,
+                         (long long)at, bytes->name);
     if (st == STATUS_OK)
         st = str_add(out, piece, n);
     mem_free(piece);
@@ -441,7 +460,8 @@ static enum status read_piece(struct dataset *ds, const struct h5_column *bytes,
 enum status dataset_row_id(struct dataset *ds, int64_t row, struct str *out)
 {
     TRY(check_row(ds, row));
-    return ds->info.has_ids ? read_piece(ds, &ds->id, &ds->id_offsets, row, out) : str_add(out, "", 0);
+    return ds->info.has_ids ? read_piece(ds, &ds->id, &ds->id_offsets, row, out)
+                            : str_add(out, "", 0);
 }
 
 enum status dataset_row_text(struct dataset *ds, int64_t row, struct str *text, struct str *pair)
@@ -457,7 +477,8 @@ enum status dataset_row_text(struct dataset *ds, int64_t row, struct str *text, 
     return read_piece(ds, &ds->text, &ds->text_offsets, 2 * row + 1, pair);
 }
 
-enum status dataset_row_source(struct dataset *ds, int64_t row, int64_t *source_row, int64_t *byte_offset)
+enum status dataset_row_source(struct dataset *ds, int64_t row, int64_t *source_row,
+                               int64_t *byte_offset)
 {
     *source_row = *byte_offset = 0;
     TRY(check_row(ds, row));
@@ -510,7 +531,8 @@ static int64_t first_bad(const struct dataset *ds, const int32_t *ids, int64_t n
 {
     uint32_t vocab = (uint32_t)ds->tokenizer.vocab_size, worst = 0;
     int64_t i = 0;
-    for (int64_t j = 0; j < n; j++) /* all of them without a branch first: bad ids are the exception */
+    for (int64_t j = 0; j < n;
+         j++) /* all of them without a branch first: bad ids are the exception */
         worst |= (uint32_t)((uint32_t)ids[j] >= vocab);
     if (worst == 0)
         return n;
@@ -519,7 +541,8 @@ static int64_t first_bad(const struct dataset *ds, const int32_t *ids, int64_t n
     return i;
 }
 
-static enum status read_tokens(struct dataset *ds, int64_t row, int64_t first, int64_t n, int32_t *out)
+static enum status read_tokens(struct dataset *ds, int64_t row, int64_t first, int64_t n,
+                               int32_t *out)
 {
     int64_t source_row, source_byte;
     TRY(h5_column_read(&ds->file, &ds->tokens, (int64_t)ds->offsets[row] + first, n, out));
@@ -527,16 +550,21 @@ static enum status read_tokens(struct dataset *ds, int64_t row, int64_t first, i
     if (bad == n)
         return STATUS_OK;
     TRY(dataset_row_source(ds, row, &source_row, &source_byte));
-    return status_fail(STATUS_FORMAT, "%s: token %lld of row %lld (row %lld of %s, byte %lld) is %u, the vocabulary "
-                       "has %d", ds->file.path, (long long)(first + bad), (long long)row, (long long)source_row,
-                       ds->source, (long long)source_byte, (uint32_t)out[bad], ds->tokenizer.vocab_size);
+    return status_fail(
+        STATUS_FORMAT,
+        "%s: token %lld of row %lld (row %lld of %s, byte %lld) is %u, the vocabulary "
+        "has %d",
+        ds->file.path, (long long)(first + bad), (long long)row, (long long)source_row, ds->source,
+        (long long)source_byte, (uint32_t)out[bad], ds->tokenizer.vocab_size);
 }
 
 /*
- * Only what may survive the cut is read: a row of a million tokens costs no more than one of max_length. One token more
- * than that is kept of each text, since longest-first cutting asks which of the two is the longer.
+ * Only what may survive the cut is read: a row of a million tokens costs no more than one of
+ * max_length. One token more than that is kept of each text, since longest-first cutting asks which
+ * of the two is the longer.
  */
-static enum status read_row(struct dataset *ds, int64_t row, int32_t *ids, int32_t *types, int *length)
+static enum status read_row(struct dataset *ds, int64_t row, int32_t *ids, int32_t *types,
+                            int *length)
 {
     int64_t na, nb, most = (int64_t)ds->max_length + 1;
     int32_t *second = ds->scratch;
@@ -554,7 +582,8 @@ static enum status read_row(struct dataset *ds, int64_t row, int32_t *ids, int32
         TRY(read_tokens(ds, row, 0, ka, ds->scratch));
         TRY(read_tokens(ds, row, na, kb, second));
     }
-    *length = tokenizer_join(&ds->tokenizer, ds->scratch, ka, second, kb, ds->max_length, ids, types);
+    *length =
+        tokenizer_join(&ds->tokenizer, ds->scratch, ka, second, kb, ds->max_length, ids, types);
     return STATUS_OK;
 }
 
@@ -616,17 +645,21 @@ enum status dataset_verify(struct dataset *ds)
         TRY_GOTO(done, h5_column_read(&ds->file, &ds->tokens, at, m, piece));
         int64_t bad = first_bad(ds, piece, m);
         if (bad < m) {
-            st = status_fail(STATUS_FORMAT, "%s: value %lld of /tokens is %u, the vocabulary has %d", ds->file.path,
-                             (long long)(at + bad), (uint32_t)piece[bad], ds->tokenizer.vocab_size);
+            st = status_fail(STATUS_FORMAT,
+                             "%s: value %lld of /tokens is %u, the vocabulary has %d",
+                             ds->file.path, (long long)(at + bad), (uint32_t)piece[bad],
+                             ds->tokenizer.vocab_size);
             goto done;
         }
         hash = content_hash_tokens(hash, piece, m);
     }
     hash = content_hash(hash, &content);
     if (hash != ds->info.content_hash)
-        st = status_fail(STATUS_FORMAT, "%s: its content has hash %016llx, it was written with %016llx: the file was "
-                         "changed or damaged", ds->file.path, (unsigned long long)hash,
-                         (unsigned long long)ds->info.content_hash);
+        st = status_fail(
+            STATUS_FORMAT,
+            "%s: its content has hash %016llx, it was written with %016llx: the file was "
+            "changed or damaged",
+            ds->file.path, (unsigned long long)hash, (unsigned long long)ds->info.content_hash);
 done:
     mem_free(piece);
     return st;

@@ -52,7 +52,8 @@ enum status name_list_add(struct name_list *list, const char *name, size_t n, in
     if (list->slots[at] == 0) {
         if (list->count >= INT32_MAX / 4)
             return status_fail(STATUS_DATA, "more than %zu different names", list->count);
-        TRY(mem_grow(&list->names, &list->capacity, list->count + 1, sizeof *list->names, "a list of names"));
+        TRY(mem_grow(&list->names, &list->capacity, list->count + 1, sizeof *list->names,
+                     "a list of names"));
         TRY(mem_strndup(name, n, &list->names[list->count]));
         list->count++;
         list->slots[at] = (int32_t)list->count;
@@ -81,7 +82,8 @@ uint64_t content_hash_tokens(uint64_t so_far, const int32_t *tokens, int64_t n)
 static uint64_t add(uint64_t so_far, const void *values, int64_t n, size_t size)
 {
     so_far = hash_combine(so_far, values == NULL ? UINT64_MAX : (uint64_t)n);
-    return values == NULL || n == 0 ? so_far : hash_combine(so_far, hash_bytes(values, (size_t)n * size));
+    return values == NULL || n == 0 ? so_far
+                                    : hash_combine(so_far, hash_bytes(values, (size_t)n * size));
 }
 
 uint64_t content_hash(uint64_t tokens, const struct content *c)

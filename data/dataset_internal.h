@@ -1,5 +1,6 @@
 /*
- * dataset_internal.h - what dataset.c (reading) and dataset_write.c share: the content hash and lists of names.
+ * dataset_internal.h - what dataset.c (reading) and dataset_write.c share: the content hash and
+ * lists of names.
  */
 #ifndef COHORT_DATA_DATASET_INTERNAL_H
 #define COHORT_DATA_DATASET_INTERNAL_H
@@ -26,10 +27,12 @@ struct name_list {
 /* The number of a name, or -1. */
 int32_t name_list_find(const struct name_list *list, const char *name, size_t n);
 /* The number of a name, which is added if it is new. name has no NUL inside. STATUS_NOMEM. */
-NODISCARD enum status name_list_add(struct name_list *list, const char *name, size_t n, int32_t *number);
+NODISCARD enum status name_list_add(struct name_list *list, const char *name, size_t n,
+                                    int32_t *number);
 void name_list_release(struct name_list *list);
 
-/* All that can change a result, beside the tokens. Arrays as in dataset.h; NULL where there is none. */
+/* All that can change a result, beside the tokens. Arrays as in dataset.h; NULL where there is
+ * none. */
 struct content {
     int64_t rows;
     const uint64_t *offsets; /* (rows + 1) */

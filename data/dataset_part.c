@@ -1,8 +1,8 @@
 /*
  * dataset_part.c - tokenized rows in memory, and their way between ranks; see dataset.h.
  *
- * Rows are tokenized in parallel in blocks of consecutive rows, each into a part of its own, and the blocks appended in
- * order: nothing depends on which thread took which block.
+ * Rows are tokenized in parallel in blocks of consecutive rows, each into a part of its own, and
+ * the blocks appended in order: nothing depends on which thread took which block.
  */
 #include <limits.h>
 #include <math.h>
@@ -13,15 +13,19 @@
 #include "data/dataset.h"
 #include "data/text.h"
 
-#define BLOCK_ROWS 32 /* a thread's portion: enough rows to hide the appending, few enough to balance long texts */
+#define BLOCK_ROWS                                                                                 \
+    32 /* a thread's portion: enough rows to hide the appending, few enough to balance long texts  \
+        */
 
-/* Room for `more` rows. All columns have the same capacity, byte_lengths PART_FIELDS times as much. */
+/* Room for `more` rows. All columns have the same capacity, byte_lengths PART_FIELDS times as much.
+ */
 static enum status reserve(struct dataset_part *part, int64_t more)
 {
     size_t need, capacity = part->capacity, fields;
-    if (!size_add((size_t)part->rows, (size_t)more, &need) || !size_mul(need, 2 * PART_FIELDS, &fields))
-        return status_fail(STATUS_NOMEM, "%lld rows and %lld more are too many", (long long)part->rows,
-                           (long long)more);
+    if (!size_add((size_t)part->rows, (size_t)more, &need) ||
+        !size_mul(need, 2 * PART_FIELDS, &fields))
+        return status_fail(STATUS_NOMEM, "%lld rows and %lld more are too many",
+                           (long long)part->rows, (long long)more);
     if (need <= capacity)
         return STATUS_OK;
     TRY(mem_grow(&part->lengths, &capacity, need, sizeof *part->lengths, "tokenized rows"));
@@ -31,11 +35,13 @@ static enum status reserve(struct dataset_part *part, int64_t more)
     capacity = part->capacity;
     TRY(mem_grow(&part->source_row, &capacity, need, sizeof *part->source_row, "tokenized rows"));
     capacity = part->capacity;
-    TRY(mem_grow(&part->source_offset, &capacity, need, sizeof *part->source_offset, "tokenized rows"));
+    TRY(mem_grow(&part->source_offset, &capacity, need, sizeof *part->source_offset,
+                 "tokenized rows"));
     capacity = part->capacity;
     TRY(mem_grow(&part->weight, &capacity, need, sizeof *part->weight, "tokenized rows"));
     capacity = part->capacity * PART_FIELDS;
-    TRY(mem_grow(&part->byte_lengths, &capacity, grown * PART_FIELDS, sizeof *part->byte_lengths, "tokenized rows"));
+    TRY(mem_grow(&part->byte_lengths, &capacity, grown * PART_FIELDS, sizeof *part->byte_lengths,
+                 "tokenized rows"));
     part->capacity = grown;
     return STATUS_OK;
 }
@@ -47,17 +53,19 @@ static enum status read_weight(const struct text_row *row, float *weight)
     *weight = NAN;
     if (row->weight.p == NULL)
         return STATUS_OK;
-    (void)snprintf(text, sizeof text, "%.*s", (int)(row->weight.n < 63 ? row->weight.n : 63), row->weight.p);
-    if (row->weight.n >= sizeof text || strlen(text) != row->weight.n || !parse_double(text, &value) || !(value >= 0) ||
-        value > 3e38)
-        return status_fail(STATUS_DATA, "row %lld: weight \"%s\", wanted a number that is not negative",
+    (void)snprintf(text, sizeof text, "%.*s", (int)(row->weight.n < 63 ? row->weight.n : 63),
+                   row->weight.p);
+    if (row->weight.n >= sizeof text || strlen(text) != row->weight.n ||
+        !parse_double(text, &value) || !(value >= 0) || value > 3e38)
+        return status_fail(STATUS_DATA,
+                           "row %lld: weight \"%s\", wanted a number that is not negative",
                            (long long)row->row, text);
     *weight = (float)value;
     return STATUS_OK;
 }
 
-static enum status add_tokens(struct dataset_part *part, const struct tokenizer *tokenizer, const struct text_row *row,
-                              int64_t *length, uint32_t *split)
+static enum status add_tokens(struct dataset_part *part, const struct tokenizer *tokenizer,
+                              const struct text_row *row, int64_t *length, uint32_t *split)
 {
     size_t before = part->tokens.n;
     if (row->text.n > 0)
@@ -67,8 +75,8 @@ static enum status add_tokens(struct dataset_part *part, const struct tokenizer 
         TRY(tokenizer_encode(tokenizer, row->pair.p, row->pair.n, &part->tokens));
     size_t all = part->tokens.n - before;
     if (all > INT32_MAX)
-        return status_fail(STATUS_DATA, "row %lld has %zu tokens, wanted at most %d", (long long)row->row, all,
-                           INT32_MAX);
+        return status_fail(STATUS_DATA, "row %lld has %zu tokens, wanted at most %d",
+                           (long long)row->row, all, INT32_MAX);
     *length = (int64_t)all;
     *split = row->pair.p == NULL ? UINT32_MAX : (uint32_t)first;
     return STATUS_OK;
@@ -84,10 +92,11 @@ static void cut_back(struct dataset_part *part, int64_t rows, size_t tokens, siz
         part->bytes.p[bytes] = '\0';
 }
 
-enum status dataset_part_add(struct dataset_part *part, const struct tokenizer *tokenizer, const struct text_row *row,
-                             bool keep_text)
+enum status dataset_part_add(struct dataset_part *part, const struct tokenizer *tokenizer,
+                             const struct text_row *row, bool keep_text)
 {
-    const struct text_field fields[PART_FIELDS] = {row->text, row->pair, row->label, row->group, row->id};
+    const struct text_field fields[PART_FIELDS] = {row->text, row->pair, row->label, row->group,
+                                                   row->id};
     const size_t tokens_before = part->tokens.n, bytes_before = part->bytes.n;
     const int64_t at = part->rows;
     enum status st;
@@ -109,15 +118,16 @@ fail:
     return st;
 }
 
-/* One thread's work; the sentence of a failure lives in the thread that failed and is carried over here. */
+/* One thread's work; the sentence of a failure lives in the thread that failed and is carried over
+ * here. */
 struct block {
     struct dataset_part part;
     enum status st;
     char message[1024];
 };
 
-static void tokenize_block(struct block *block, const struct tokenizer *tokenizer, const struct text_row *rows,
-                           int64_t count, bool keep_text)
+static void tokenize_block(struct block *block, const struct tokenizer *tokenizer,
+                           const struct text_row *rows, int64_t count, bool keep_text)
 {
     block->st = STATUS_OK;
     for (int64_t i = 0; i < count && block->st == STATUS_OK; i++)
@@ -138,7 +148,8 @@ enum status dataset_part_add_many(struct dataset_part *part, const struct tokeni
 #pragma omp parallel for schedule(dynamic)
     for (int64_t b = 0; b < nblocks; b++) {
         int64_t first = b * BLOCK_ROWS, left = count - first;
-        tokenize_block(&blocks[b], tokenizer, rows + first, left < BLOCK_ROWS ? left : BLOCK_ROWS, keep_text);
+        tokenize_block(&blocks[b], tokenizer, rows + first, left < BLOCK_ROWS ? left : BLOCK_ROWS,
+                       keep_text);
     }
     for (int64_t b = 0; b < nblocks && st == STATUS_OK; b++) {
         st = blocks[b].st;
@@ -179,7 +190,8 @@ enum status dataset_part_append(struct dataset_part *a, const struct dataset_par
     copy(a->source_row + at, b->source_row, n * sizeof *b->source_row);
     copy(a->source_offset + at, b->source_offset, n * sizeof *b->source_offset);
     copy(a->weight + at, b->weight, n * sizeof *b->weight);
-    copy(a->byte_lengths + at * PART_FIELDS, b->byte_lengths, n * PART_FIELDS * sizeof *b->byte_lengths);
+    copy(a->byte_lengths + at * PART_FIELDS, b->byte_lengths,
+         n * PART_FIELDS * sizeof *b->byte_lengths);
     a->tokens.n = tokens;
     a->rows += b->rows;
     return STATUS_OK;
@@ -200,7 +212,8 @@ void dataset_part_release(struct dataset_part *part)
 
 /* ---- packing ---- */
 
-/* The head of a packed part; behind it the columns of dataset_part in the order of its declaration. */
+/* The head of a packed part; behind it the columns of dataset_part in the order of its declaration.
+ */
 struct packed_head {
     char magic[8];
     uint64_t rows, tokens, bytes;
@@ -220,7 +233,8 @@ enum status dataset_part_pack(const struct dataset_part *part, struct str *out)
     TRY(str_add(out, (const char *)part->source_offset, n * sizeof *part->source_offset));
     TRY(str_add(out, (const char *)part->weight, n * sizeof *part->weight));
     TRY(str_add(out, part->bytes.p, part->bytes.n));
-    return str_add(out, (const char *)part->byte_lengths, n * PART_FIELDS * sizeof *part->byte_lengths);
+    return str_add(out, (const char *)part->byte_lengths,
+                   n * PART_FIELDS * sizeof *part->byte_lengths);
 }
 
 static void take(const char **from, void *to, size_t n)
@@ -240,7 +254,8 @@ static enum status check_part(const struct dataset_part *part)
     for (int64_t i = 0; i < part->rows; i++) {
         int64_t n = part->lengths[i];
         if (n < 0 || n > INT32_MAX || (part->split[i] != UINT32_MAX && part->split[i] > n))
-            return status_fail(STATUS_FORMAT, "packed rows: row %lld has %lld tokens, %u in the first text",
+            return status_fail(STATUS_FORMAT,
+                               "packed rows: row %lld has %lld tokens, %u in the first text",
                                (long long)i, (long long)n, part->split[i]);
         tokens += (uint64_t)n;
         if (part->weight[i] < 0 || isinf(part->weight[i]))
@@ -249,14 +264,16 @@ static enum status check_part(const struct dataset_part *part)
         for (int f = 0; f < PART_FIELDS; f++) {
             int64_t length = part->byte_lengths[i * PART_FIELDS + f];
             if (length < -1 || (uint64_t)(length + 1) > part->bytes.n + 1 - bytes)
-                return status_fail(STATUS_FORMAT, "packed rows: row %lld has a field of %lld bytes", (long long)i,
-                                   (long long)length);
+                return status_fail(STATUS_FORMAT, "packed rows: row %lld has a field of %lld bytes",
+                                   (long long)i, (long long)length);
             bytes += length > 0 ? (uint64_t)length : 0;
         }
     }
     if (tokens != part->tokens.n || bytes != part->bytes.n)
-        return status_fail(STATUS_FORMAT, "packed rows: rows have %llu tokens and %llu bytes, there are %zu and %zu",
-                           (unsigned long long)tokens, (unsigned long long)bytes, part->tokens.n, part->bytes.n);
+        return status_fail(
+            STATUS_FORMAT,
+            "packed rows: rows have %llu tokens and %llu bytes, there are %zu and %zu",
+            (unsigned long long)tokens, (unsigned long long)bytes, part->tokens.n, part->bytes.n);
     return STATUS_OK;
 }
 
@@ -272,14 +289,17 @@ enum status dataset_part_unpack(const char *bytes, size_t n, struct dataset_part
         return status_fail(STATUS_FORMAT, "packed rows: %zu bytes", n);
     take(&from, &head, sizeof head);
     const uint64_t left = n - sizeof head; /* counts are bounded by it before they are multiplied */
-    if (memcmp(head.magic, magic, sizeof magic) != 0 || head.rows > left / per_row || head.tokens > left / 4 ||
-        head.bytes > left || head.rows * per_row + head.tokens * 4 + head.bytes != left)
-        return status_fail(STATUS_FORMAT, "packed rows: %zu bytes do not hold %llu rows, %llu tokens, %llu bytes", n,
-                           (unsigned long long)head.rows, (unsigned long long)head.tokens,
+    if (memcmp(head.magic, magic, sizeof magic) != 0 || head.rows > left / per_row ||
+        head.tokens > left / 4 || head.bytes > left ||
+        head.rows * per_row + head.tokens * 4 + head.bytes != left)
+        return status_fail(STATUS_FORMAT,
+                           "packed rows: %zu bytes do not hold %llu rows, %llu tokens, %llu bytes",
+                           n, (unsigned long long)head.rows, (unsigned long long)head.tokens,
                            (unsigned long long)head.bytes);
     const size_t rows = (size_t)head.rows, tokens = (size_t)head.tokens;
     TRY_GOTO(fail, reserve(part, (int64_t)rows));
-    TRY_GOTO(fail, mem_grow(&part->tokens.p, &part->tokens.capacity, tokens, sizeof *part->tokens.p, "tokens"));
+    TRY_GOTO(fail, mem_grow(&part->tokens.p, &part->tokens.capacity, tokens, sizeof *part->tokens.p,
+                            "tokens"));
     part->tokens.n = tokens;
     take(&from, part->tokens.p, tokens * sizeof *part->tokens.p);
     take(&from, part->lengths, rows * sizeof *part->lengths);

@@ -1,8 +1,8 @@
 /*
  * dataset_write.c - tokenized rows into a prepared file; see dataset.h and docs/formats.md.
  *
- * Labels, groups and ids travel as bytes and get their numbers here, on the one process that writes, so that numbers do
- * not depend on how rows were divided.
+ * Labels, groups and ids travel as bytes and get their numbers here, on the one process that
+ * writes, so that numbers do not depend on how rows were divided.
  */
 #include <limits.h>
 #include <math.h>
@@ -19,16 +19,16 @@
 struct writer {
     const struct dataset_write_opts *opts;
     const struct dataset_part *part;
-    const char **start;  /* (rows) where each row's bytes begin */
-    uint64_t *offsets;   /* (rows + 1) of tokens */
+    const char **start; /* (rows) where each row's bytes begin */
+    uint64_t *offsets;  /* (rows + 1) of tokens */
     struct name_list label_names, group_names;
-    char **names;        /* classes in their final order; borrowed from label_names */
-    int32_t *classes;    /* (rows) */
-    float *values;       /* (rows) */
+    char **names;         /* classes in their final order; borrowed from label_names */
+    int32_t *classes;     /* (rows) */
+    float *values;        /* (rows) */
     int64_t *multi_begin; /* (rows + 1) */
     int32_t *multi;
     size_t multi_count, multi_capacity;
-    int32_t *groups;     /* (rows) */
+    int32_t *groups; /* (rows) */
     bool pairs, ids, weighted;
     uint64_t *text_offsets, *id_offsets, *label_name_offsets, *group_name_offsets;
     struct str label_name_bytes, group_name_bytes, source;
@@ -70,7 +70,8 @@ static const char *field_of(const struct writer *w, int64_t row, enum part_field
 
 static enum status fail_row(const struct writer *w, int64_t row, const char *what)
 {
-    return status_fail(STATUS_DATA, "%s, row %lld: %s", w->opts->source, (long long)w->part->source_row[row], what);
+    return status_fail(STATUS_DATA, "%s, row %lld: %s", w->opts->source,
+                       (long long)w->part->source_row[row], what);
 }
 
 /* ---- what rows have ---- */
@@ -80,12 +81,15 @@ static enum status survey(struct writer *w)
     const struct dataset_part *part = w->part;
     const char *at = part->bytes.p;
     TRY(mem_alloc_raw((size_t)part->rows, sizeof *w->start, "the places of rows", &w->start));
-    TRY(mem_alloc_raw((size_t)part->rows + 1, sizeof *w->offsets, "the token offsets", &w->offsets));
+    TRY(mem_alloc_raw((size_t)part->rows + 1, sizeof *w->offsets, "the token offsets",
+                      &w->offsets));
     w->offsets[0] = 0;
     for (int64_t i = 0; i < part->rows; i++) {
         w->start[i] = at;
         for (int f = 0; f < PART_FIELDS; f++)
-            at += part->byte_lengths[i * PART_FIELDS + f] > 0 ? part->byte_lengths[i * PART_FIELDS + f] : 0;
+            at += part->byte_lengths[i * PART_FIELDS + f] > 0
+                      ? part->byte_lengths[i * PART_FIELDS + f]
+                      : 0;
         w->offsets[i + 1] = w->offsets[i] + (uint64_t)part->lengths[i];
         w->pairs |= part->split[i] != DATASET_SINGLE;
         w->ids |= part->byte_lengths[i * PART_FIELDS + PART_ID] >= 0;
@@ -121,7 +125,8 @@ static enum status number_groups(struct writer *w)
 /* ---- labels ---- */
 
 /* The number of a label: found or added to the names, or refused where the names are fixed. */
-static enum status number_label(struct writer *w, int64_t row, const char *p, size_t n, int32_t *number)
+static enum status number_label(struct writer *w, int64_t row, const char *p, size_t n,
+                                int32_t *number)
 {
     struct str known = {0};
     enum status st;
@@ -133,10 +138,12 @@ static enum status number_label(struct writer *w, int64_t row, const char *p, si
     if (*number >= 0)
         return STATUS_OK;
     for (size_t i = 0; i < w->label_names.count && i < 6; i++)
-        TRY_GOTO(done, str_addf(&known, "%s\"%.40s\"", i == 0 ? "" : ", ", w->label_names.names[i]));
-    st = status_fail(STATUS_DATA, "%s, row %lld: label \"%.*s\" is not one of the %zu known: %s%s", w->opts->source,
-                     (long long)w->part->source_row[row], (int)(n < 80 ? n : 80), p, w->label_names.count,
-                     known.p == NULL ? "" : known.p, w->label_names.count > 6 ? ", ..." : "");
+        TRY_GOTO(done,
+                 str_addf(&known, "%s\"%.40s\"", i == 0 ? "" : ", ", w->label_names.names[i]));
+    st = status_fail(STATUS_DATA, "%s, row %lld: label \"%.*s\" is not one of the %zu known: %s%s",
+                     w->opts->source, (long long)w->part->source_row[row], (int)(n < 80 ? n : 80),
+                     p, w->label_names.count, known.p == NULL ? "" : known.p,
+                     w->label_names.count > 6 ? ", ..." : "");
 done:
     str_release(&known);
     return st;
@@ -180,9 +187,10 @@ static enum status read_values(struct writer *w)
         size_t kept = n < 63 ? (size_t)n : 63;
         memcpy(text, p, kept);
         text[kept] = '\0';
-        if (kept != (size_t)n || strlen(text) != kept || !parse_double(text, &value) || !isfinite((float)value))
-            return status_fail(STATUS_DATA, "%s, row %lld: label \"%s\" is not a number", w->opts->source,
-                               (long long)w->part->source_row[i], text);
+        if (kept != (size_t)n || strlen(text) != kept || !parse_double(text, &value) ||
+            !isfinite((float)value))
+            return status_fail(STATUS_DATA, "%s, row %lld: label \"%s\" is not a number",
+                               w->opts->source, (long long)w->part->source_row[i], text);
         w->values[i] = (float)value;
     }
     return STATUS_OK;
@@ -205,7 +213,8 @@ static enum status add_multi(struct writer *w, int64_t row, const char *p, size_
     if (n == 0)
         return STATUS_OK;
     TRY(number_label(w, row, p, n, &number));
-    TRY(mem_grow(&w->multi, &w->multi_capacity, w->multi_count + 1, sizeof *w->multi, "the labels"));
+    TRY(mem_grow(&w->multi, &w->multi_capacity, w->multi_count + 1, sizeof *w->multi,
+                 "the labels"));
     w->multi[w->multi_count++] = number;
     return STATUS_OK;
 }
@@ -215,7 +224,8 @@ static enum status read_multi(struct writer *w)
     const char *separator = w->opts->label_separator == NULL ? "," : w->opts->label_separator;
     const size_t wide = strlen(separator);
     int64_t length;
-    TRY(mem_alloc_raw((size_t)w->part->rows + 1, sizeof *w->multi_begin, "the labels", &w->multi_begin));
+    TRY(mem_alloc_raw((size_t)w->part->rows + 1, sizeof *w->multi_begin, "the labels",
+                      &w->multi_begin));
     TRY(mem_grow(&w->multi, &w->multi_capacity, 1, sizeof *w->multi, "the labels"));
     w->multi_begin[0] = 0;
     for (int64_t i = 0; i < w->part->rows; i++) {
@@ -261,7 +271,8 @@ static int by_class(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* From numbers by first appearance to final ones: order of the file must not decide what class 0 is. */
+/* From numbers by first appearance to final ones: order of the file must not decide what class 0
+ * is. */
 static enum status sort_names(struct writer *w)
 {
     const size_t n = w->label_names.count;
@@ -328,8 +339,8 @@ static enum status read_labels(struct writer *w)
 
 /* ---- columns ---- */
 
-static struct h5_output *add_column(struct writer *w, const char *name, enum h5_type type, int64_t count,
-                                    const void *values)
+static struct h5_output *add_column(struct writer *w, const char *name, enum h5_type type,
+                                    int64_t count, const void *values)
 {
     struct h5_output *c = &w->columns[w->ncolumns++];
     *c = (struct h5_output){.name = name, .type = type, .count = count, .values = values};
@@ -337,8 +348,9 @@ static struct h5_output *add_column(struct writer *w, const char *name, enum h5_
 }
 
 /* Names as bytes back to back, and where each begins. */
-static enum status add_names(struct writer *w, const char *bytes_name, const char *offsets_name, char *const *names,
-                             size_t count, struct str *bytes, uint64_t **offsets)
+static enum status add_names(struct writer *w, const char *bytes_name, const char *offsets_name,
+                             char *const *names, size_t count, struct str *bytes,
+                             uint64_t **offsets)
 {
     TRY(mem_alloc_raw(count + 1, sizeof **offsets, "the offsets of names", offsets));
     TRY(str_add(bytes, "", 0));
@@ -377,15 +389,18 @@ static enum status emit_ids(struct h5_sink *sink, const void *writer)
     return emit_fields(sink, writer, PART_ID, PART_ID);
 }
 
-/* Fields first..last of all rows as one column of bytes (written from where they lie) and one of offsets. */
+/* Fields first..last of all rows as one column of bytes (written from where they lie) and one of
+ * offsets. */
 static enum status add_fields(struct writer *w, const char *bytes_name, const char *offsets_name,
                               enum part_field first, enum part_field last,
-                              enum status (*emit)(struct h5_sink *, const void *), uint64_t **offsets)
+                              enum status (*emit)(struct h5_sink *, const void *),
+                              uint64_t **offsets)
 {
     const int64_t per_row = (int64_t)last - (int64_t)first + 1;
     uint64_t at = 0;
     int64_t next = 0;
-    TRY(mem_alloc_raw((size_t)(w->part->rows * per_row) + 1, sizeof **offsets, "the offsets of text", offsets));
+    TRY(mem_alloc_raw((size_t)(w->part->rows * per_row) + 1, sizeof **offsets,
+                      "the offsets of text", offsets));
     for (int64_t i = 0; i < w->part->rows; i++) {
         for (int f = (int)first; f <= (int)last; f++) {
             int64_t n = w->part->byte_lengths[i * PART_FIELDS + f];
@@ -417,22 +432,22 @@ static enum status list_columns(struct writer *w)
         (void)add_column(w, "label/multi", H5_I32, (int64_t)w->multi_count, w->multi);
     }
     if (w->names != NULL)
-        TRY(add_names(w, "label/names", "label/name_offsets", w->names, w->label_names.count, &w->label_name_bytes,
-                      &w->label_name_offsets));
+        TRY(add_names(w, "label/names", "label/name_offsets", w->names, w->label_names.count,
+                      &w->label_name_bytes, &w->label_name_offsets));
     (void)add_column(w, "row/source_row", H5_I64, rows, part->source_row);
     (void)add_column(w, "row/source_offset", H5_I64, rows, part->source_offset);
     if (w->weighted)
         (void)add_column(w, "row/weight", H5_F32, rows, part->weight);
     if (w->groups != NULL) {
         (void)add_column(w, "row/group", H5_I32, rows, w->groups);
-        TRY(add_names(w, "row/group_names", "row/group_name_offsets", w->group_names.names, w->group_names.count,
-                      &w->group_name_bytes, &w->group_name_offsets));
+        TRY(add_names(w, "row/group_names", "row/group_name_offsets", w->group_names.names,
+                      w->group_names.count, &w->group_name_bytes, &w->group_name_offsets));
     }
     if (w->ids)
         TRY(add_fields(w, "row/id", "row/id_offsets", PART_ID, PART_ID, emit_ids, &w->id_offsets));
     if (w->opts->keep_text)
-        TRY(add_fields(w, "text/bytes", "text/offsets", PART_TEXT, w->pairs ? PART_PAIR : PART_TEXT, emit_text,
-                       &w->text_offsets));
+        TRY(add_fields(w, "text/bytes", "text/offsets", PART_TEXT, w->pairs ? PART_PAIR : PART_TEXT,
+                       emit_text, &w->text_offsets));
     return STATUS_OK;
 }
 
@@ -444,7 +459,8 @@ static uint64_t hash_all(const struct writer *w)
     const int64_t n = (int64_t)part->tokens.n;
     uint64_t tokens = 0;
     for (int64_t at = 0; at < n; at += CONTENT_PIECE)
-        tokens = content_hash_tokens(tokens, part->tokens.p + at, n - at < CONTENT_PIECE ? n - at : CONTENT_PIECE);
+        tokens = content_hash_tokens(tokens, part->tokens.p + at,
+                                     n - at < CONTENT_PIECE ? n - at : CONTENT_PIECE);
     struct content content = {
         .rows = part->rows,
         .offsets = w->offsets,
@@ -502,8 +518,8 @@ static enum status write_file(struct writer *w)
         {.name = "model_max_length", .number = t->model_max_length},
         {.name = "label_kind", .text = dataset_label_kinds[w->opts->label_kind]},
     };
-    return h5_write(w->opts->path, attributes, (int)(sizeof attributes / sizeof attributes[0]), w->columns,
-                    w->ncolumns);
+    return h5_write(w->opts->path, attributes, (int)(sizeof attributes / sizeof attributes[0]),
+                    w->columns, w->ncolumns);
 }
 
 enum status dataset_write(const struct dataset_write_opts *opts, const struct dataset_part *part)

@@ -1,8 +1,9 @@
 /*
  * fold.c - folds and hold-out splits; see fold.h for the rules.
  *
- * The floating-point decisions of StratifiedGroupKFold are taken in the order in which NumPy adds (pairwise along a
- * row, row by row across folds), because ties between folds and groups are decided by the last bit.
+ * The floating-point decisions of StratifiedGroupKFold are taken in the order in which NumPy adds
+ * (pairwise along a row, row by row across folds), because ties between folds and groups are
+ * decided by the last bit.
  */
 #include "data/fold.h"
 
@@ -14,7 +15,14 @@
 #include "base/mem.h"
 #include "base/philox.h"
 
-enum purpose { ROWS = 1, CLASS_ROWS = 2, GROUPS = 3, STRATIFIED_GROUPS = 4, HOLDOUT_ROWS = 5, HOLDOUT_GROUPS = 6 };
+enum purpose {
+    ROWS = 1,
+    CLASS_ROWS = 2,
+    GROUPS = 3,
+    STRATIFIED_GROUPS = 4,
+    HOLDOUT_ROWS = 5,
+    HOLDOUT_GROUPS = 6
+};
 
 static uint64_t fold_key(const struct fold_opts *o, enum purpose purpose, int32_t label)
 {
@@ -48,9 +56,10 @@ struct census {
     int32_t *label_of_class; /* (nclasses) */
     int64_t *class_rows;     /* (nclasses) */
     int nclasses;            /* 1 where there is no label */
-    int32_t *group;          /* (rows) dense group numbers, in the order of the given ones; NULL without groups */
-    int64_t *counts;         /* (ngroups x nclasses) */
-    int64_t *group_rows;     /* (ngroups) */
+    int32_t *
+        group; /* (rows) dense group numbers, in the order of the given ones; NULL without groups */
+    int64_t *counts;     /* (ngroups x nclasses) */
+    int64_t *group_rows; /* (ngroups) */
     int64_t ngroups;
 };
 
@@ -87,7 +96,8 @@ static enum status number_groups(const struct fold_opts *o, struct census *c)
             sorted[c->ngroups++] = sorted[i];
     }
     for (int64_t i = 0; i < o->rows; i++) {
-        const int32_t *found = bsearch(&o->group[i], sorted, (size_t)c->ngroups, sizeof *sorted, by_number);
+        const int32_t *found =
+            bsearch(&o->group[i], sorted, (size_t)c->ngroups, sizeof *sorted, by_number);
         c->group[i] = (int32_t)(found - sorted);
     }
     mem_free(sorted);
@@ -96,7 +106,8 @@ static enum status number_groups(const struct fold_opts *o, struct census *c)
 
 static bool needs_groups(const struct fold_opts *o)
 {
-    return o->kind == FOLD_GROUP || o->kind == FOLD_STRATIFIED_GROUP || (o->kind == FOLD_HOLDOUT && o->group != NULL);
+    return o->kind == FOLD_GROUP || o->kind == FOLD_STRATIFIED_GROUP ||
+           (o->kind == FOLD_HOLDOUT && o->group != NULL);
 }
 
 static enum status take_census(const struct fold_opts *o, struct census *c)
@@ -114,9 +125,12 @@ static enum status take_census(const struct fold_opts *o, struct census *c)
         TRY(mem_alloc(labels, sizeof *of_label, "the counts of classes", &of_label));
         for (int64_t i = 0; i < o->rows; i++)
             of_label[o->label[i]]++;
-        TRY_GOTO(done, mem_alloc_raw(labels, sizeof *c->class_of_label, "the classes", &c->class_of_label));
-        TRY_GOTO(done, mem_alloc_raw(labels, sizeof *c->label_of_class, "the classes", &c->label_of_class));
-        TRY_GOTO(done, mem_alloc_raw(labels, sizeof *c->class_rows, "the counts of classes", &c->class_rows));
+        TRY_GOTO(done, mem_alloc_raw(labels, sizeof *c->class_of_label, "the classes",
+                                     &c->class_of_label));
+        TRY_GOTO(done, mem_alloc_raw(labels, sizeof *c->label_of_class, "the classes",
+                                     &c->label_of_class));
+        TRY_GOTO(done, mem_alloc_raw(labels, sizeof *c->class_rows, "the counts of classes",
+                                     &c->class_rows));
         for (int32_t label = 0; label < o->classes; label++) {
             c->class_of_label[label] = -1;
             if (of_label[label] == 0)
@@ -130,12 +144,13 @@ static enum status take_census(const struct fold_opts *o, struct census *c)
         size_t n;
         TRY_GOTO(done, number_groups(o, c));
         if (!size_mul((size_t)c->ngroups, (size_t)c->nclasses, &n)) {
-            st = status_fail(STATUS_NOMEM, "%lld groups of %d classes are too many", (long long)c->ngroups,
-                             c->nclasses);
+            st = status_fail(STATUS_NOMEM, "%lld groups of %d classes are too many",
+                             (long long)c->ngroups, c->nclasses);
             goto done;
         }
         TRY_GOTO(done, mem_alloc(n, sizeof *c->counts, "class counts of groups", &c->counts));
-        TRY_GOTO(done, mem_alloc((size_t)c->ngroups, sizeof *c->group_rows, "sizes of groups", &c->group_rows));
+        TRY_GOTO(done, mem_alloc((size_t)c->ngroups, sizeof *c->group_rows, "sizes of groups",
+                                 &c->group_rows));
         for (int64_t i = 0; i < o->rows; i++) {
             c->counts[(int64_t)c->group[i] * c->nclasses + class_of(o, c, i)]++;
             c->group_rows[c->group[i]]++;
@@ -170,7 +185,8 @@ static enum status assign_kfold(const struct fold_opts *o, int32_t *fold)
     if (o->shuffle)
         shuffle64(fold_key(o, ROWS, 0), order, o->rows);
     for (int f = 0; f < o->folds; f++) {
-        for (int64_t i = run_begin(o->rows, o->folds, f); i < run_begin(o->rows, o->folds, f + 1); i++)
+        for (int64_t i = run_begin(o->rows, o->folds, f); i < run_begin(o->rows, o->folds, f + 1);
+             i++)
             fold[order[i]] = f;
     }
     mem_free(order);
@@ -178,10 +194,12 @@ static enum status assign_kfold(const struct fold_opts *o, int32_t *fold)
 }
 
 /*
- * scikit-learn sorts the labels (classes numbered by first appearance) and deals the sorted list round robin, which
- * fixes how many rows of a class each fold gets; the rows themselves are then taken in blocks, in row order.
+ * scikit-learn sorts the labels (classes numbered by first appearance) and deals the sorted list
+ * round robin, which fixes how many rows of a class each fold gets; the rows themselves are then
+ * taken in blocks, in row order.
  */
-static enum status assign_stratified(const struct fold_opts *o, const struct census *c, int32_t *fold)
+static enum status assign_stratified(const struct fold_opts *o, const struct census *c,
+                                     int32_t *fold)
 {
     int32_t *block = NULL, *seen = NULL;
     int64_t *next = NULL, at = 0;
@@ -198,10 +216,12 @@ static enum status assign_stratified(const struct fold_opts *o, const struct cen
     }
     for (int e = 0; e < c->nclasses; e++) {
         int k = seen[e];
-        int64_t n = c->class_rows[k], filled = at; /* the class's places in the sorted labels: [at, at + n) */
+        int64_t n = c->class_rows[k],
+                filled = at; /* the class's places in the sorted labels: [at, at + n) */
         next[k] = at;
         for (int f = 0; f < o->folds; f++) { /* as many of them as are f modulo folds */
-            int64_t share = (at + n + o->folds - 1 - f) / o->folds - (at + o->folds - 1 - f) / o->folds;
+            int64_t share = (at + n + o->folds - 1 - f) / o->folds -
+                            (at + o->folds - 1 - f) / o->folds;
             for (; share > 0; share--)
                 block[filled++] = f;
         }
@@ -232,7 +252,8 @@ static int by_weight(const void *a, const void *b)
     return (x->place > y->place) - (x->place < y->place);
 }
 
-static void rows_by_group(const struct fold_opts *o, const struct census *c, const int32_t *fold_of, int32_t *fold)
+static void rows_by_group(const struct fold_opts *o, const struct census *c, const int32_t *fold_of,
+                          int32_t *fold)
 {
     for (int64_t i = 0; i < o->rows; i++)
         fold[i] = fold_of[c->group[i]];
@@ -244,16 +265,19 @@ static enum status assign_group(const struct fold_opts *o, const struct census *
     int64_t *order = NULL, *load = NULL;
     int32_t *fold_of = NULL;
     enum status st;
-    TRY_GOTO(done, mem_alloc_raw((size_t)c->ngroups, sizeof *fold_of, "the folds of groups", &fold_of));
+    TRY_GOTO(done,
+             mem_alloc_raw((size_t)c->ngroups, sizeof *fold_of, "the folds of groups", &fold_of));
     if (o->shuffle) {
         TRY_GOTO(done, identity(c->ngroups, &order));
         shuffle64(fold_key(o, GROUPS, 0), order, c->ngroups);
         for (int f = 0; f < o->folds; f++) {
-            for (int64_t i = run_begin(c->ngroups, o->folds, f); i < run_begin(c->ngroups, o->folds, f + 1); i++)
+            for (int64_t i = run_begin(c->ngroups, o->folds, f);
+                 i < run_begin(c->ngroups, o->folds, f + 1); i++)
                 fold_of[order[i]] = f;
         }
     } else { /* largest to the lightest fold; of equal groups scikit-learn deals the last first */
-        TRY_GOTO(done, mem_alloc_raw((size_t)c->ngroups, sizeof *dealt, "the order of groups", &dealt));
+        TRY_GOTO(done,
+                 mem_alloc_raw((size_t)c->ngroups, sizeof *dealt, "the order of groups", &dealt));
         TRY_GOTO(done, mem_alloc((size_t)o->folds, sizeof *load, "the sizes of folds", &load));
         for (int64_t g = 0; g < c->ngroups; g++)
             dealt[g] = (struct dealt){(double)c->group_rows[g], -g, g};
@@ -316,8 +340,8 @@ static double spread_of(const int64_t *counts, int n, double *work)
 }
 
 /* Groups in the order in which the stratified kinds deal them. */
-static enum status order_groups(const struct fold_opts *o, const struct census *c, enum purpose purpose,
-                                struct dealt **out)
+static enum status order_groups(const struct fold_opts *o, const struct census *c,
+                                enum purpose purpose, struct dealt **out)
 {
     int64_t *order = NULL;
     double *work = NULL;
@@ -329,7 +353,8 @@ static enum status order_groups(const struct fold_opts *o, const struct census *
     if (o->shuffle)
         shuffle64(fold_key(o, purpose, 0), order, c->ngroups);
     for (int64_t i = 0; i < c->ngroups; i++)
-        (*out)[i] = (struct dealt){spread_of(c->counts + order[i] * c->nclasses, c->nclasses, work), i, order[i]};
+        (*out)[i] = (struct dealt){spread_of(c->counts + order[i] * c->nclasses, c->nclasses, work),
+                                   i, order[i]};
     qsort(*out, (size_t)c->ngroups, sizeof **out, by_weight);
 done:
     mem_free(order);
@@ -338,8 +363,9 @@ done:
 }
 
 /*
- * How uneven the folds' shares of each class would be: the mean over classes of the standard deviation over folds.
- * share is (folds x nclasses); work is (3 x nclasses). NumPy adds row after row here, not pairwise.
+ * How uneven the folds' shares of each class would be: the mean over classes of the standard
+ * deviation over folds. share is (folds x nclasses); work is (3 x nclasses). NumPy adds row after
+ * row here, not pairwise.
  */
 static double unevenness(const double *share, int folds, int nclasses, double *work)
 {
@@ -362,7 +388,8 @@ static double unevenness(const double *share, int folds, int nclasses, double *w
     return pairwise_sum(spread, nclasses) / nclasses;
 }
 
-static enum status assign_stratified_group(const struct fold_opts *o, const struct census *c, int32_t *fold)
+static enum status assign_stratified_group(const struct fold_opts *o, const struct census *c,
+                                           int32_t *fold)
 {
     struct dealt *dealt = NULL;
     int64_t *counts = NULL, *load = NULL; /* (folds x nclasses), (folds) */
@@ -376,7 +403,8 @@ static enum status assign_stratified_group(const struct fold_opts *o, const stru
     TRY_GOTO(done, mem_alloc((size_t)o->folds, sizeof *load, "the sizes of folds", &load));
     TRY_GOTO(done, mem_alloc(cells, sizeof *share, "class shares of folds", &share));
     TRY_GOTO(done, mem_alloc_raw((size_t)n, 3 * sizeof *work, "class shares", &work));
-    TRY_GOTO(done, mem_alloc_raw((size_t)c->ngroups, sizeof *fold_of, "the folds of groups", &fold_of));
+    TRY_GOTO(done,
+             mem_alloc_raw((size_t)c->ngroups, sizeof *fold_of, "the folds of groups", &fold_of));
     for (int64_t i = 0; i < c->ngroups; i++) {
         const int64_t *mine = c->counts + dealt[i].group * n;
         int best = 0;
@@ -389,7 +417,8 @@ static enum status assign_stratified_group(const struct fold_opts *o, const stru
             double found = unevenness(share, o->folds, n, work);
             for (int k = 0; k < n; k++)
                 share[(int64_t)f * n + k] = (double)here[k] / (double)c->class_rows[k];
-            bool close = isfinite(least) && fabs(found - least) <= 1e-8 + 1e-5 * fabs(least); /* np.isclose */
+            bool close = isfinite(least) &&
+                         fabs(found - least) <= 1e-8 + 1e-5 * fabs(least); /* np.isclose */
             if (found < least || (close && load[f] < least_rows)) {
                 least = found;
                 least_rows = load[f];
@@ -398,7 +427,8 @@ static enum status assign_stratified_group(const struct fold_opts *o, const stru
         }
         for (int k = 0; k < n; k++) {
             counts[(int64_t)best * n + k] += mine[k];
-            share[(int64_t)best * n + k] = (double)counts[(int64_t)best * n + k] / (double)c->class_rows[k];
+            share[(int64_t)best * n + k] = (double)counts[(int64_t)best * n + k] /
+                                           (double)c->class_rows[k];
         }
         load[best] += c->group_rows[dealt[i].group];
         fold_of[dealt[i].group] = best;
@@ -416,13 +446,16 @@ done:
 
 /* ---- hold-out ---- */
 
-/* Rows of each class that validate: what the training share of v rows fewer leaves over. held is (nclasses). */
-static enum status share_out(const struct fold_opts *o, const struct census *c, int64_t v, int64_t *held)
+/* Rows of each class that validate: what the training share of v rows fewer leaves over. held is
+ * (nclasses). */
+static enum status share_out(const struct fold_opts *o, const struct census *c, int64_t v,
+                             int64_t *held)
 {
     struct dealt *left;
     int64_t train = o->rows - v, given = 0;
     TRY(mem_alloc_raw((size_t)c->nclasses, sizeof *left, "the shares of classes", &left));
-    for (int k = 0; k < c->nclasses; k++) { /* whole numbers: remainders that are equal must compare equal */
+    for (int k = 0; k < c->nclasses;
+         k++) { /* whole numbers: remainders that are equal must compare equal */
         __int128 exact = (__int128)train * c->class_rows[k];
         int64_t whole = (int64_t)(exact / o->rows), rest = (int64_t)(exact % o->rows);
         held[k] = c->class_rows[k] - whole;
@@ -436,7 +469,8 @@ static enum status share_out(const struct fold_opts *o, const struct census *c, 
     return STATUS_OK;
 }
 
-static enum status hold_rows(const struct fold_opts *o, const struct census *c, const int64_t *held, int32_t *fold)
+static enum status hold_rows(const struct fold_opts *o, const struct census *c, const int64_t *held,
+                             int32_t *fold)
 {
     int64_t *rows = NULL, *next = NULL, at = 0;
     enum status st;
@@ -462,7 +496,8 @@ done:
     return st;
 }
 
-static enum status hold_groups(const struct fold_opts *o, const struct census *c, const int64_t *held, int32_t *fold)
+static enum status hold_groups(const struct fold_opts *o, const struct census *c,
+                               const int64_t *held, int32_t *fold)
 {
     struct dealt *dealt = NULL;
     int64_t *taken = NULL, ntaken = 0;
@@ -470,7 +505,8 @@ static enum status hold_groups(const struct fold_opts *o, const struct census *c
     enum status st;
     TRY_GOTO(done, order_groups(o, c, HOLDOUT_GROUPS, &dealt));
     TRY_GOTO(done, mem_alloc((size_t)c->nclasses, sizeof *taken, "class counts", &taken));
-    TRY_GOTO(done, mem_alloc_raw((size_t)c->ngroups, sizeof *fold_of, "the folds of groups", &fold_of));
+    TRY_GOTO(done,
+             mem_alloc_raw((size_t)c->ngroups, sizeof *fold_of, "the folds of groups", &fold_of));
     for (int64_t i = 0; i < c->ngroups; i++) {
         const int64_t *mine = c->counts + dealt[i].group * c->nclasses;
         double gain = 0; /* sum of squares now less sum of squares with this group */
@@ -485,7 +521,8 @@ static enum status hold_groups(const struct fold_opts *o, const struct census *c
         for (int k = 0; take && k < c->nclasses; k++)
             taken[k] += mine[k];
     }
-    if (ntaken == 0) { /* every group alone is more than twice the share: the smallest overshoots least */
+    if (ntaken ==
+        0) { /* every group alone is more than twice the share: the smallest overshoots least */
         int64_t smallest = dealt[0].group;
         for (int64_t i = 1; i < c->ngroups; i++) {
             if (c->group_rows[dealt[i].group] < c->group_rows[smallest])
@@ -505,8 +542,8 @@ static enum status assign_holdout(const struct fold_opts *o, const struct census
 {
     int64_t *held, v = (int64_t)ceil(o->holdout * (double)o->rows);
     if (v < 1 || v >= o->rows)
-        return status_fail(STATUS_CONFIG, "holding out %g of %lld rows leaves no row to %s", o->holdout,
-                           (long long)o->rows, v < 1 ? "validate with" : "train on");
+        return status_fail(STATUS_CONFIG, "holding out %g of %lld rows leaves no row to %s",
+                           o->holdout, (long long)o->rows, v < 1 ? "validate with" : "train on");
     TRY(mem_alloc((size_t)c->nclasses, sizeof *held, "the shares of classes", &held));
     for (int64_t i = 0; i < o->rows; i++)
         fold[i] = -1;
@@ -519,14 +556,18 @@ static enum status assign_holdout(const struct fold_opts *o, const struct census
 
 /* ---- the table ---- */
 
-/* counts[column * (classes + 1) + label], the last label being all rows. Hold-out: column 0 trains, 1 validates. */
-static enum status count_table(const struct fold_opts *o, const int32_t *fold, int *columns, int64_t **counts)
+/* counts[column * (classes + 1) + label], the last label being all rows. Hold-out: column 0 trains,
+ * 1 validates. */
+static enum status count_table(const struct fold_opts *o, const int32_t *fold, int *columns,
+                               int64_t **counts)
 {
     int stride = (o->label == NULL ? 0 : o->classes) + 1;
     *columns = o->kind == FOLD_HOLDOUT ? 2 : o->folds;
-    TRY(mem_alloc((size_t)*columns * (size_t)stride, sizeof **counts, "the table of folds", counts));
+    TRY(mem_alloc((size_t)*columns * (size_t)stride, sizeof **counts, "the table of folds",
+                  counts));
     for (int64_t i = 0; i < o->rows; i++) {
-        int64_t *column = *counts + (int64_t)(o->kind == FOLD_HOLDOUT ? fold[i] + 1 : fold[i]) * stride;
+        int64_t *column = *counts +
+                          (int64_t)(o->kind == FOLD_HOLDOUT ? fold[i] + 1 : fold[i]) * stride;
         column[stride - 1]++;
         if (o->label != NULL)
             column[o->label[i]]++;
@@ -548,8 +589,8 @@ static const char *label_name(const struct fold_opts *o, int label, char number[
 }
 
 /* only_missing: the header and the classes that some column lacks, as many as fit a sentence. */
-static enum status write_table(const struct fold_opts *o, int columns, const int64_t *counts, bool only_missing,
-                               struct str *out)
+static enum status write_table(const struct fold_opts *o, int columns, const int64_t *counts,
+                               bool only_missing, struct str *out)
 {
     int labels = o->label == NULL ? 0 : o->classes, stride = labels + 1, wide = 5, shown = 0;
     char number[32];
@@ -618,13 +659,17 @@ static enum status refuse_missing(const struct fold_opts *o, const int32_t *fold
             table.p[--table.n] = '\0';
         const char *name = label_name(o, label, number);
         if (o->kind == FOLD_HOLDOUT)
-            st = status_fail(STATUS_DATA, "class \"%.40s\" has %lld rows, and none of them %s, so its scores would be "
-                             "undefined (cv.allow_missing_class=true goes on)\n%s", name, (long long)total,
-                             lacking == 0 ? "trains" : "validates", table.p);
+            st = status_fail(
+                STATUS_DATA,
+                "class \"%.40s\" has %lld rows, and none of them %s, so its scores would be "
+                "undefined (cv.allow_missing_class=true goes on)\n%s",
+                name, (long long)total, lacking == 0 ? "trains" : "validates", table.p);
         else
-            st = status_fail(STATUS_DATA, "class \"%.40s\" has %lld rows, and fold %d of %d has none of them, so its "
-                             "scores would be undefined (cv.allow_missing_class=true goes on)\n%s", name,
-                             (long long)total, lacking, o->folds, table.p);
+            st = status_fail(
+                STATUS_DATA,
+                "class \"%.40s\" has %lld rows, and fold %d of %d has none of them, so its "
+                "scores would be undefined (cv.allow_missing_class=true goes on)\n%s",
+                name, (long long)total, lacking, o->folds, table.p);
     }
 done:
     str_release(&table);
@@ -641,20 +686,24 @@ static enum status check_opts(const struct fold_opts *o)
     if (o->rows < 1)
         return status_fail(STATUS_CONFIG, "there are no rows to split");
     if (o->kind != FOLD_HOLDOUT && o->folds < 2)
-        return status_fail(STATUS_CONFIG, "%d folds were asked for, at least 2 are needed", o->folds);
+        return status_fail(STATUS_CONFIG, "%d folds were asked for, at least 2 are needed",
+                           o->folds);
     if (o->kind != FOLD_HOLDOUT && o->rows < o->folds)
-        return status_fail(STATUS_CONFIG, "%d folds were asked for, but there are only %lld rows", o->folds,
-                           (long long)o->rows);
+        return status_fail(STATUS_CONFIG, "%d folds were asked for, but there are only %lld rows",
+                           o->folds, (long long)o->rows);
     if (o->kind == FOLD_HOLDOUT && !(o->holdout > 0 && o->holdout < 1))
-        return status_fail(STATUS_CONFIG, "the share to hold out is %g, wanted a number between 0 and 1", o->holdout);
+        return status_fail(STATUS_CONFIG,
+                           "the share to hold out is %g, wanted a number between 0 and 1",
+                           o->holdout);
     if (stratified && o->label == NULL)
         return status_fail(STATUS_CONFIG, "stratified folds need classes, and the data has none");
     if (grouped && o->group == NULL)
-        return status_fail(STATUS_CONFIG, "folds by group need a group column, and the data has none");
+        return status_fail(STATUS_CONFIG,
+                           "folds by group need a group column, and the data has none");
     for (int64_t i = 0; o->label != NULL && i < o->rows; i++) {
         if (o->label[i] < 0 || o->label[i] >= o->classes)
-            return status_fail(STATUS_ARG, "row %lld has class %d, wanted 0 to %d", (long long)i, o->label[i],
-                               o->classes - 1);
+            return status_fail(STATUS_ARG, "row %lld has class %d, wanted 0 to %d", (long long)i,
+                               o->label[i], o->classes - 1);
     }
     for (int64_t i = 0; o->group != NULL && i < o->rows; i++) {
         if (o->group[i] < 0)
@@ -671,8 +720,8 @@ enum status fold_assign(const struct fold_opts *opts, int32_t *fold)
     TRY(check_opts(opts));
     TRY_GOTO(done, take_census(opts, &census));
     if (needs_groups(opts) && census.ngroups < wanted) {
-        st = status_fail(STATUS_CONFIG, "%d parts were asked for, but there are only %lld groups", wanted,
-                         (long long)census.ngroups);
+        st = status_fail(STATUS_CONFIG, "%d parts were asked for, but there are only %lld groups",
+                         wanted, (long long)census.ngroups);
         goto done;
     }
     switch (opts->kind) {

@@ -1,9 +1,10 @@
 /*
- * h5_read.c - the part of the HDF5 format that a prepared file uses, read without the library; see h5.h.
+ * h5_read.c - the part of the HDF5 format that a prepared file uses, read without the library; see
+ * h5.h.
  *
- * By the "HDF5 File Format Specification Version 3.0". Object headers of version 1 and the older forms of messages are
- * understood too, although cohort does not write them: tools such as h5py put them in when they change a file, and the
- * refusal should then name what was changed.
+ * By the "HDF5 File Format Specification Version 3.0". Object headers of version 1 and the older
+ * forms of messages are understood too, although cohort does not write them: tools such as h5py put
+ * them in when they change a file, and the refusal should then name what was changed.
  */
 #include "data/h5.h"
 
@@ -17,9 +18,10 @@
 #include "base/file.h"
 #include "base/mem.h"
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "columns are read and written as they lie in memory");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "columns are read and written as they lie in memory");
 
-#define UNDEFINED UINT64_MAX           /* an address that leads nowhere */
+#define UNDEFINED UINT64_MAX            /* an address that leads nowhere */
 #define MOST_HEADER ((uint64_t)1 << 20) /* bytes of one piece of an object header */
 #define MOST_PIECES 16
 #define MOST_TEXT 65535
@@ -51,7 +53,8 @@ static const char *type_name(enum h5_type type)
 
 /* ---- bytes with an end ---- */
 
-/* What is left of a message. Reading beyond its end gives zeros and sets bad, which is asked once at the end. */
+/* What is left of a message. Reading beyond its end gives zeros and sets bad, which is asked once
+ * at the end. */
 struct view {
     const unsigned char *p;
     size_t n;
@@ -153,17 +156,19 @@ static void header_release(struct h5_header *h)
 
 static enum status fail_header(const struct h5_file *file, uint64_t address, const char *why)
 {
-    return status_fail(STATUS_FORMAT, "%s: the object header at byte %llu %s", file->path, (unsigned long long)address,
-                       why);
+    return status_fail(STATUS_FORMAT, "%s: the object header at byte %llu %s", file->path,
+                       (unsigned long long)address, why);
 }
 
 /* Append n bytes of the file to the header's; *at is where they begin. */
-static enum status read_piece(const struct h5_file *file, uint64_t address, uint64_t n, struct h5_header *h, size_t *at)
+static enum status read_piece(const struct h5_file *file, uint64_t address, uint64_t n,
+                              struct h5_header *h, size_t *at)
 {
     if (n > MOST_HEADER || address > (uint64_t)file->size || n > (uint64_t)file->size - address)
         return fail_header(file, address, "does not lie inside the file");
     *at = h->bytes.n;
-    TRY(mem_grow(&h->bytes.p, &h->bytes.capacity, h->bytes.n + (size_t)n + 1, 1, "an object header"));
+    TRY(mem_grow(&h->bytes.p, &h->bytes.capacity, h->bytes.n + (size_t)n + 1, 1,
+                 "an object header"));
     TRY(fd_pread_all(file->fd, h->bytes.p + h->bytes.n, (size_t)n, (int64_t)address, file->path));
     h->bytes.n += (size_t)n;
     h->bytes.p[h->bytes.n] = '\0';
@@ -181,11 +186,13 @@ struct pieces {
 };
 
 /*
- * Cut bytes [at, end) of the header, which lie at `place` in the file, into messages. Version 1 aligns to 8 bytes and
- * has wider fields; version 2 may leave a gap at the end that is too small for a message.
+ * Cut bytes [at, end) of the header, which lie at `place` in the file, into messages. Version 1
+ * aligns to 8 bytes and has wider fields; version 2 may leave a gap at the end that is too small
+ * for a message.
  */
-static enum status cut_messages(const struct h5_file *file, int version, bool ordered, size_t at, size_t end,
-                                int64_t place, struct h5_header *h, struct pieces *pieces)
+static enum status cut_messages(const struct h5_file *file, int version, bool ordered, size_t at,
+                                size_t end, int64_t place, struct h5_header *h,
+                                struct pieces *pieces)
 {
     const size_t prefix = version == 1 ? 8 : ordered ? 6 : 4;
     const size_t begin = at;
@@ -199,7 +206,8 @@ static enum status cut_messages(const struct h5_file *file, int version, bool or
         if (m.n > end - m.at)
             return fail_header(file, (uint64_t)place, "has a message that is longer than it");
         if ((flags & 2) != 0)
-            return fail_header(file, (uint64_t)place, "shares a message with another one, which is not read");
+            return fail_header(file, (uint64_t)place,
+                               "shares a message with another one, which is not read");
         at = m.at + m.n;
         if (m.type == CONTINUATION) {
             v = message_view(h, &m);
@@ -209,7 +217,8 @@ static enum status cut_messages(const struct h5_file *file, int version, bool or
                 return fail_header(file, (uint64_t)place, "goes on in too many places");
             pieces->list[pieces->count++] = more;
         } else if (m.type != 0) {
-            TRY(mem_grow(&h->messages, &h->capacity, h->count + 1, sizeof *h->messages, "an object header"));
+            TRY(mem_grow(&h->messages, &h->capacity, h->count + 1, sizeof *h->messages,
+                         "an object header"));
             h->messages[h->count++] = m;
         }
     }
@@ -225,7 +234,8 @@ static enum status read_header_2(const struct h5_file *file, uint64_t address, s
     struct view v = {(const unsigned char *)h->bytes.p + 4, h->bytes.n - 4, false};
     int version = (int)number(&v, 1);
     unsigned flags = (unsigned)number(&v, 1);
-    (void)part(&v, ((flags & 0x20) != 0 ? 16 : 0) + ((flags & 0x10) != 0 ? 4 : 0)); /* times, limits of attributes */
+    (void)part(&v, ((flags & 0x20) != 0 ? 16 : 0) +
+                       ((flags & 0x10) != 0 ? 4 : 0)); /* times, limits of attributes */
     uint64_t size = number(&v, (size_t)1 << (flags & 3));
     size_t prefix = (size_t)(v.p - (const unsigned char *)h->bytes.p);
     if (v.bad || version != 2)
@@ -236,13 +246,16 @@ static enum status read_header_2(const struct h5_file *file, uint64_t address, s
     TRY(read_piece(file, address, prefix + size + 4, h, &at));
     if (!sum_is_right(h->bytes.p, h->bytes.n))
         return fail_header(file, address, "is damaged: its checksum is wrong");
-    TRY(cut_messages(file, 2, (flags & 4) != 0, prefix, prefix + (size_t)size, (int64_t)(address + prefix), h, pieces));
+    TRY(cut_messages(file, 2, (flags & 4) != 0, prefix, prefix + (size_t)size,
+                     (int64_t)(address + prefix), h, pieces));
     for (int i = 0; i < pieces->count; i++) { /* may grow while it is gone through */
         struct piece p = pieces->list[i];
         TRY(read_piece(file, p.address, p.n, h, &at));
-        if (p.n < 8 || memcmp(h->bytes.p + at, "OCHK", 4) != 0 || !sum_is_right(h->bytes.p + at, (size_t)p.n))
+        if (p.n < 8 || memcmp(h->bytes.p + at, "OCHK", 4) != 0 ||
+            !sum_is_right(h->bytes.p + at, (size_t)p.n))
             return fail_header(file, p.address, "is damaged: its checksum is wrong");
-        TRY(cut_messages(file, 2, (flags & 4) != 0, at + 4, at + (size_t)p.n - 4, (int64_t)p.address + 4, h, pieces));
+        TRY(cut_messages(file, 2, (flags & 4) != 0, at + 4, at + (size_t)p.n - 4,
+                         (int64_t)p.address + 4, h, pieces));
     }
     return STATUS_OK;
 }
@@ -294,9 +307,10 @@ static const struct h5_message *find_message(const struct h5_header *h, enum mes
     return NULL;
 }
 
-/* Links and attributes that outgrew the header are kept in heaps, which are not read: it must say there is no heap. */
-static enum status check_no_heap(const struct h5_file *file, const struct h5_header *h, enum message_type type,
-                                 size_t index_bytes, const char *what)
+/* Links and attributes that outgrew the header are kept in heaps, which are not read: it must say
+ * there is no heap. */
+static enum status check_no_heap(const struct h5_file *file, const struct h5_header *h,
+                                 enum message_type type, size_t index_bytes, const char *what)
 {
     const struct h5_message *m = find_message(h, type);
     if (m == NULL)
@@ -308,8 +322,9 @@ static enum status check_no_heap(const struct h5_file *file, const struct h5_hea
         (void)part(&v, index_bytes);
     uint64_t heap = number(&v, 8);
     if (v.bad || heap != UNDEFINED)
-        return status_fail(STATUS_FORMAT, "%s: %s are kept in a heap, which cohort prepare does not do", file->path,
-                           what);
+        return status_fail(STATUS_FORMAT,
+                           "%s: %s are kept in a heap, which cohort prepare does not do",
+                           file->path, what);
     return STATUS_OK;
 }
 
@@ -321,27 +336,35 @@ static enum status read_superblock(struct h5_file *file, uint64_t *root)
     char b[48];
     struct view v = {(const unsigned char *)b + 8, sizeof b - 8, false};
     if (file->size < (int64_t)sizeof b)
-        return status_fail(STATUS_FORMAT, "%s: no HDF5 file: it has %lld bytes", file->path, (long long)file->size);
+        return status_fail(STATUS_FORMAT, "%s: no HDF5 file: it has %lld bytes", file->path,
+                           (long long)file->size);
     TRY(fd_pread_all(file->fd, b, sizeof b, 0, file->path));
     if (memcmp(b, signature, sizeof signature) != 0)
-        return status_fail(STATUS_FORMAT, "%s: no HDF5 file: it begins with other bytes", file->path);
+        return status_fail(STATUS_FORMAT, "%s: no HDF5 file: it begins with other bytes",
+                           file->path);
     unsigned version = (unsigned)number(&v, 1), address_bytes = (unsigned)number(&v, 1);
     unsigned length_bytes = (unsigned)number(&v, 1);
     if (version != 2 && version != 3)
-        return status_fail(STATUS_FORMAT, "%s: HDF5 superblock %u, wanted 2 or 3: not written by cohort prepare",
+        return status_fail(STATUS_FORMAT,
+                           "%s: HDF5 superblock %u, wanted 2 or 3: not written by cohort prepare",
                            file->path, version);
     if (!sum_is_right(b, sizeof b))
-        return status_fail(STATUS_FORMAT, "%s: the HDF5 superblock is damaged: its checksum is wrong", file->path);
+        return status_fail(STATUS_FORMAT,
+                           "%s: the HDF5 superblock is damaged: its checksum is wrong", file->path);
     (void)number(&v, 1); /* consistency flags */
     uint64_t base = number(&v, 8), extension = number(&v, 8), end = number(&v, 8);
     *root = number(&v, 8);
     if (address_bytes != 8 || length_bytes != 8 || base != 0 || extension != UNDEFINED)
-        return status_fail(STATUS_FORMAT, "%s: HDF5 superblock with addresses of %u bytes, lengths of %u, a base "
-                           "address or an extension: not written by cohort prepare", file->path, address_bytes,
-                           length_bytes);
+        return status_fail(STATUS_FORMAT,
+                           "%s: HDF5 superblock with addresses of %u bytes, lengths of %u, a base "
+                           "address or an extension: not written by cohort prepare",
+                           file->path, address_bytes, length_bytes);
     if (end != (uint64_t)file->size)
-        return status_fail(STATUS_FORMAT, "%s: the file has %lld bytes, its header says %llu: it was cut short or is "
-                           "still being copied", file->path, (long long)file->size, (unsigned long long)end);
+        return status_fail(
+            STATUS_FORMAT,
+            "%s: the file has %lld bytes, its header says %llu: it was cut short or is "
+            "still being copied",
+            file->path, (long long)file->size, (unsigned long long)end);
     return STATUS_OK;
 }
 
@@ -352,7 +375,8 @@ enum status h5_open(const char *path, struct h5_file *file)
     enum status st;
     *file = H5_FILE_NONE;
     TRY(mem_strdup(path, &file->path));
-    file->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); /* a pipe must not make us wait */
+    file->fd =
+        open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); /* a pipe must not make us wait */
     if (file->fd < 0 || fstat(file->fd, &info) != 0) {
         st = status_fail(STATUS_NOINPUT, "%s: %s", path, strerror(errno));
         goto fail;
@@ -382,10 +406,12 @@ void h5_close(struct h5_file *file)
 
 /* ---- types and extents ---- */
 
-/* Whether a datatype message is exactly this stored type: all bits used, least significant byte first. */
+/* Whether a datatype message is exactly this stored type: all bits used, least significant byte
+ * first. */
 static bool is_type(struct view v, enum h5_type type)
 {
-    static const unsigned char float32[20] = {0x01, 0x20, 0x1F, 0, 4, 0, 0, 0, 0, 0, 32, 0, 23, 8, 0, 23, 127, 0, 0, 0};
+    static const unsigned char float32[20] = {0x01, 0x20, 0x1F, 0, 4, 0,  0,   0, 0, 0,
+                                              32,   0,    23,   8, 0, 23, 127, 0, 0, 0};
     const size_t size = h5_type_size(type);
     const bool has_sign = type == H5_I32 || type == H5_I64;
     if (type == H5_F32) /* versions 1 to 3 differ in other classes only */
@@ -393,8 +419,8 @@ static bool is_type(struct view v, enum h5_type type)
                memcmp(v.p + 1, float32 + 1, 19) == 0;
     unsigned class = (unsigned)number(&v, 1), bits = (unsigned)number(&v, 3);
     uint64_t bytes = number(&v, 4), offset = number(&v, 2), precision = number(&v, 2);
-    return !v.bad && (class & 15) == 0 && class >> 4 >= 1 && class >> 4 <= 3 && bits == (has_sign ? 8u : 0u) &&
-           bytes == size && offset == 0 && precision == 8 * size;
+    return !v.bad && (class & 15) == 0 && class >> 4 >= 1 && class >> 4 <= 3 &&
+           bits == (has_sign ? 8u : 0u) && bytes == size && offset == 0 && precision == 8 * size;
 }
 
 enum extent { EXTENT_NONE, EXTENT_SCALAR, EXTENT_ROW };
@@ -402,9 +428,10 @@ enum extent { EXTENT_NONE, EXTENT_SCALAR, EXTENT_ROW };
 /* A dataspace message: one value, or one dimension of *n values, or neither. */
 static enum extent read_extent(struct view v, uint64_t *n)
 {
-    unsigned version = (unsigned)number(&v, 1), rank = (unsigned)number(&v, 1), flags = (unsigned)number(&v, 1);
+    unsigned version = (unsigned)number(&v, 1), rank = (unsigned)number(&v, 1),
+             flags = (unsigned)number(&v, 1);
     unsigned kind = (unsigned)number(&v, 1); /* version 1: reserved */
-    (void)flags; /* whether maximum sizes follow, which do not matter */
+    (void)flags;                             /* whether maximum sizes follow, which do not matter */
     *n = 1;
     if (version == 1)
         (void)number(&v, 4);
@@ -428,7 +455,8 @@ static struct view padded(struct view *v, uint64_t n, bool to_eight)
 }
 
 /* Find a root attribute of one value: its type and its bytes. */
-static enum status find_attribute(const struct h5_file *file, const char *name, struct view *type, struct view *value)
+static enum status find_attribute(const struct h5_file *file, const char *name, struct view *type,
+                                  struct view *value)
 {
     const size_t n = strlen(name);
     for (size_t i = 0; i < file->root.count; i++) {
@@ -436,7 +464,8 @@ static enum status find_attribute(const struct h5_file *file, const char *name, 
             continue;
         struct view v = message_view(&file->root, &file->root.messages[i]);
         unsigned version = (unsigned)number(&v, 1), flags = (unsigned)number(&v, 1);
-        uint64_t name_bytes = number(&v, 2), type_bytes = number(&v, 2), space_bytes = number(&v, 2), count;
+        uint64_t name_bytes = number(&v, 2), type_bytes = number(&v, 2),
+                 space_bytes = number(&v, 2), count;
         if (version == 3)
             (void)number(&v, 1); /* character set */
         struct view text = padded(&v, name_bytes, version == 1);
@@ -446,31 +475,35 @@ static enum status find_attribute(const struct h5_file *file, const char *name, 
         struct view space = padded(&v, space_bytes, version == 1);
         if (v.bad || version < 1 || version > 3 || (version > 1 && flags != 0) ||
             read_extent(space, &count) != EXTENT_SCALAR)
-            return status_fail(STATUS_FORMAT, "%s: attribute \"%s\" is not one value", file->path, name);
+            return status_fail(STATUS_FORMAT, "%s: attribute \"%s\" is not one value", file->path,
+                               name);
         *value = v;
         return STATUS_OK;
     }
-    return status_fail(STATUS_FORMAT, "%s: no attribute \"%s\": not a prepared dataset", file->path, name);
+    return status_fail(STATUS_FORMAT, "%s: no attribute \"%s\": not a prepared dataset", file->path,
+                       name);
 }
 
-static enum status get_number(const struct h5_file *file, const char *name, enum h5_type wanted, void *out)
+static enum status get_number(const struct h5_file *file, const char *name, enum h5_type wanted,
+                              void *out)
 {
     struct view type, value;
     TRY(find_attribute(file, name, &type, &value));
     if (!is_type(type, wanted) || value.n < h5_type_size(wanted))
-        return status_fail(STATUS_FORMAT, "%s: attribute \"%s\" is not of type %s", file->path, name,
-                           type_name(wanted));
+        return status_fail(STATUS_FORMAT, "%s: attribute \"%s\" is not of type %s", file->path,
+                           name, type_name(wanted));
     memcpy(out, value.p, h5_type_size(wanted));
     return STATUS_OK;
 }
 
-enum status h5_get_int(const struct h5_file *file, const char *name, int64_t low, int64_t high, int64_t *out)
+enum status h5_get_int(const struct h5_file *file, const char *name, int64_t low, int64_t high,
+                       int64_t *out)
 {
     *out = 0;
     TRY(get_number(file, name, H5_I64, out));
     if (*out < low || *out > high)
-        return status_fail(STATUS_FORMAT, "%s: attribute \"%s\" is %lld, wanted %lld to %lld", file->path, name,
-                           (long long)*out, (long long)low, (long long)high);
+        return status_fail(STATUS_FORMAT, "%s: attribute \"%s\" is %lld, wanted %lld to %lld",
+                           file->path, name, (long long)*out, (long long)low, (long long)high);
     return STATUS_OK;
 }
 
@@ -489,7 +522,8 @@ enum status h5_get_text(const struct h5_file *file, const char *name, char **out
     (void)number(&type, 3); /* padding and character set */
     uint64_t n = number(&type, 4);
     if (type.bad || (class & 15) != 3 || n > MOST_TEXT || n > value.n)
-        return status_fail(STATUS_FORMAT, "%s: attribute \"%s\" is not text of fixed length", file->path, name);
+        return status_fail(STATUS_FORMAT, "%s: attribute \"%s\" is not text of fixed length",
+                           file->path, name);
     n = strnlen((const char *)value.p, (size_t)n);
     if (utf8_valid_prefix((const char *)value.p, (size_t)n) != n)
         return status_fail(STATUS_FORMAT, "%s: attribute \"%s\" is not UTF-8", file->path, name);
@@ -498,9 +532,10 @@ enum status h5_get_text(const struct h5_file *file, const char *name, char **out
 
 /* ---- columns ---- */
 
-/* Where the hard link `name` of a group leads; *address is UNDEFINED where there is no such link. */
-static enum status find_link(const struct h5_file *file, const struct h5_header *group, const char *name, size_t n,
-                             uint64_t *address)
+/* Where the hard link `name` of a group leads; *address is UNDEFINED where there is no such link.
+ */
+static enum status find_link(const struct h5_file *file, const struct h5_header *group,
+                             const char *name, size_t n, uint64_t *address)
 {
     *address = UNDEFINED;
     for (size_t i = 0; i < group->count; i++) {
@@ -509,15 +544,16 @@ static enum status find_link(const struct h5_file *file, const struct h5_header 
         struct view v = message_view(group, &group->messages[i]);
         unsigned version = (unsigned)number(&v, 1), flags = (unsigned)number(&v, 1);
         unsigned kind = (flags & 8) != 0 ? (unsigned)number(&v, 1) : 0;
-        (void)part(&v, ((flags & 4) != 0 ? 8 : 0) + ((flags & 16) != 0 ? 1 : 0)); /* order, character set */
+        (void)part(&v, ((flags & 4) != 0 ? 8 : 0) +
+                           ((flags & 16) != 0 ? 1 : 0)); /* order, character set */
         struct view text = part(&v, number(&v, (size_t)1 << (flags & 3)));
         if (v.bad || version != 1)
             return status_fail(STATUS_FORMAT, "%s: a link is damaged", file->path);
         if (text.n != n || memcmp(text.p, name, n) != 0)
             continue;
         if (kind != 0)
-            return status_fail(STATUS_FORMAT, "%s: \"%.*s\" is %s link, which is not followed", file->path, (int)n,
-                               name, kind == 1 ? "a soft" : "an external");
+            return status_fail(STATUS_FORMAT, "%s: \"%.*s\" is %s link, which is not followed",
+                               file->path, (int)n, name, kind == 1 ? "a soft" : "an external");
         *address = number(&v, 8);
         return v.bad ? status_fail(STATUS_FORMAT, "%s: a link is damaged", file->path) : STATUS_OK;
     }
@@ -525,7 +561,8 @@ static enum status find_link(const struct h5_file *file, const struct h5_header 
 }
 
 /* The header of "name" or "group/name"; *found is false where there is none. */
-static enum status find_object(const struct h5_file *file, const char *name, struct h5_header *h, bool *found)
+static enum status find_object(const struct h5_file *file, const char *name, struct h5_header *h,
+                               bool *found)
 {
     const char *slash = strchr(name, '/'), *leaf = slash == NULL ? name : slash + 1;
     const struct h5_header *group = &file->root;
@@ -541,8 +578,9 @@ static enum status find_object(const struct h5_file *file, const char *name, str
         TRY(read_header(file, address, &inner));
         group = &inner;
         if (find_message(group, LINK_INFO) == NULL) {
-            st = status_fail(STATUS_FORMAT, "%s: /%.*s is not a group%s", file->path, (int)(slash - name), name,
-                             find_message(group, SYMBOL_TABLE) == NULL ? "" : " of HDF5 1.8 or later");
+            st = status_fail(
+                STATUS_FORMAT, "%s: /%.*s is not a group%s", file->path, (int)(slash - name), name,
+                find_message(group, SYMBOL_TABLE) == NULL ? "" : " of HDF5 1.8 or later");
             goto done;
         }
     }
@@ -565,24 +603,33 @@ enum status h5_has(const struct h5_file *file, const char *name, bool *found)
 }
 
 /* Where the values lie: only in this file, in one piece. */
-static enum status check_layout(const struct h5_file *file, const struct h5_header *h, struct h5_column *c)
+static enum status check_layout(const struct h5_file *file, const struct h5_header *h,
+                                struct h5_column *c)
 {
     const struct h5_message *m = find_message(h, LAYOUT);
     struct view v = message_view(h, m);
-    const uint64_t bytes = (uint64_t)c->count * h5_type_size(c->type); /* cannot overflow: see check_extent() */
+    const uint64_t bytes = (uint64_t)c->count *
+                           h5_type_size(c->type); /* cannot overflow: see check_extent() */
     unsigned version = (unsigned)number(&v, 1), class = (unsigned)number(&v, 1);
     uint64_t at = 0, n = 0;
     if (find_message(h, EXTERNAL_FILES) != NULL)
-        return status_fail(STATUS_FORMAT, "%s: the values of /%s lie in another file (external storage), which is not "
-                           "read", file->path, c->name);
+        return status_fail(
+            STATUS_FORMAT,
+            "%s: the values of /%s lie in another file (external storage), which is not "
+            "read",
+            file->path, c->name);
     if (version != 3 && version != 4)
-        return status_fail(STATUS_FORMAT, "%s: /%s has a layout of version %u, wanted 3 or 4", file->path, c->name,
-                           version);
+        return status_fail(STATUS_FORMAT, "%s: /%s has a layout of version %u, wanted 3 or 4",
+                           file->path, c->name, version);
     if (class == 3)
-        return status_fail(STATUS_FORMAT, "%s: /%s is a virtual dataset, which is not read", file->path, c->name);
+        return status_fail(STATUS_FORMAT, "%s: /%s is a virtual dataset, which is not read",
+                           file->path, c->name);
     if (class == 2)
-        return status_fail(STATUS_FORMAT, "%s: the values of /%s lie in chunks, wanted in one piece as cohort prepare "
-                           "writes them", file->path, c->name);
+        return status_fail(
+            STATUS_FORMAT,
+            "%s: the values of /%s lie in chunks, wanted in one piece as cohort prepare "
+            "writes them",
+            file->path, c->name);
     if (class == 0) { /* inside the header */
         n = number(&v, 2);
         at = (uint64_t)m->place + (m->n - v.n);
@@ -593,28 +640,35 @@ static enum status check_layout(const struct h5_file *file, const struct h5_head
     }
     if (c->count == 0)
         return STATUS_OK;
-    if (v.bad || class > 1 || n < bytes || at > (uint64_t)file->size || bytes > (uint64_t)file->size - at)
-        return status_fail(STATUS_FORMAT, "%s: the values of /%s do not lie inside the file", file->path, c->name);
+    if (v.bad || class > 1 || n < bytes || at > (uint64_t)file->size ||
+        bytes > (uint64_t)file->size - at)
+        return status_fail(STATUS_FORMAT, "%s: the values of /%s do not lie inside the file",
+                           file->path, c->name);
     c->offset = (int64_t)at;
     return STATUS_OK;
 }
 
-static enum status check_extent(const struct h5_file *file, const struct h5_header *h, struct h5_column *c)
+static enum status check_extent(const struct h5_file *file, const struct h5_header *h,
+                                struct h5_column *c)
 {
     const struct h5_message *m = find_message(h, DATASPACE);
     const size_t size = h5_type_size(c->type);
     uint64_t n = 0;
     if (m == NULL || read_extent(message_view(h, m), &n) != EXTENT_ROW)
-        return status_fail(STATUS_FORMAT, "%s: /%s does not have one dimension", file->path, c->name);
+        return status_fail(STATUS_FORMAT, "%s: /%s does not have one dimension", file->path,
+                           c->name);
     if (n > (uint64_t)file->size / size)
-        return status_fail(STATUS_FORMAT, "%s: /%s claims %llu values of %zu bytes, which a file of %lld bytes cannot "
-                           "hold", file->path, c->name, (unsigned long long)n, size, (long long)file->size);
+        return status_fail(
+            STATUS_FORMAT,
+            "%s: /%s claims %llu values of %zu bytes, which a file of %lld bytes cannot "
+            "hold",
+            file->path, c->name, (unsigned long long)n, size, (long long)file->size);
     c->count = (int64_t)n;
     return STATUS_OK;
 }
 
-enum status h5_column_open(const struct h5_file *file, const char *name, enum h5_type type, int64_t count,
-                           struct h5_column *column)
+enum status h5_column_open(const struct h5_file *file, const char *name, enum h5_type type,
+                           int64_t count, struct h5_column *column)
 {
     struct h5_header h;
     bool found;
@@ -627,7 +681,8 @@ enum status h5_column_open(const struct h5_file *file, const char *name, enum h5
     if (find_message(&h, LAYOUT) == NULL)
         st = status_fail(STATUS_FORMAT, "%s: /%s is not a dataset", file->path, name);
     else if (m == NULL || !is_type(message_view(&h, m), type))
-        st = status_fail(STATUS_FORMAT, "%s: /%s is not of type %s, little-endian", file->path, name, type_name(type));
+        st = status_fail(STATUS_FORMAT, "%s: /%s is not of type %s, little-endian", file->path,
+                         name, type_name(type));
     else
         st = check_extent(file, &h, column);
     if (st == STATUS_OK)
@@ -641,12 +696,14 @@ enum status h5_column_open(const struct h5_file *file, const char *name, enum h5
     return st;
 }
 
-enum status h5_column_read(const struct h5_file *file, const struct h5_column *column, int64_t first, int64_t n,
-                           void *out)
+enum status h5_column_read(const struct h5_file *file, const struct h5_column *column,
+                           int64_t first, int64_t n, void *out)
 {
     const size_t size = h5_type_size(column->type);
     if (first < 0 || n < 0 || n > column->count || first > column->count - n)
-        return status_fail(STATUS_ARG, "%s: values %lld to %lld of /%s were asked for, it has %lld", file->path,
-                           (long long)first, (long long)(first + n), column->name, (long long)column->count);
-    return fd_pread_all(file->fd, out, (size_t)n * size, column->offset + first * (int64_t)size, file->path);
+        return status_fail(STATUS_ARG, "%s: values %lld to %lld of /%s were asked for, it has %lld",
+                           file->path, (long long)first, (long long)(first + n), column->name,
+                           (long long)column->count);
+    return fd_pread_all(file->fd, out, (size_t)n * size, column->offset + first * (int64_t)size,
+                        file->path);
 }

@@ -28,7 +28,8 @@ static void setup(void)
     if (done)
         return;
     done = true;
-    (void)H5dont_atexit(); /* its exit handler flushes: that is where it crashes once something has failed */
+    (void)H5dont_atexit(); /* its exit handler flushes: that is where it crashes once something has
+                              failed */
     (void)H5open();
     (void)H5PLset_loading_state(0);
 }
@@ -44,7 +45,8 @@ static herr_t innermost(unsigned n, const H5E_error2_t *error, void *unused)
     return 0;
 }
 
-/* Called where a call of the library fails, because its next call, such as one that cleans up, forgets why. */
+/* Called where a call of the library fails, because its next call, such as one that cleans up,
+ * forgets why. */
 static herr_t note_reason(hid_t stack, void *unused)
 {
     (void)snprintf(reason, sizeof reason, "no reason given");
@@ -133,7 +135,10 @@ static bool write_attribute(hid_t file, const struct h5_attribute *a)
     hid_t attribute = H5Acreate2(file, a->name, type, space, H5P_DEFAULT, H5P_DEFAULT);
     if (attribute < 0)
         goto done;
-    good = H5Awrite(attribute, type, a->text != NULL ? a->text : a->is_hash ? (const void *)&a->hash : &a->number) >= 0;
+    good = H5Awrite(attribute, type,
+                    a->text != NULL ? a->text
+                    : a->is_hash    ? (const void *)&a->hash
+                                    : &a->number) >= 0;
     good &= H5Aclose(attribute) >= 0;
 done:
     (void)H5Tclose(type);
@@ -141,21 +146,24 @@ done:
     return good;
 }
 
-/* The type of a column's values, to be closed; the caller's next call fails if it could not be made. */
+/* The type of a column's values, to be closed; the caller's next call fails if it could not be
+ * made. */
 static hid_t value_type(const struct h5_output *c)
 {
     hid_t type = H5Tcopy(c->text ? H5T_C_S1 : stored_type(c->type));
-    if (c->text && (H5Tset_size(type, (size_t)c->width) < 0 || H5Tset_strpad(type, H5T_STR_NULLPAD) < 0 ||
-                    H5Tset_cset(type, H5T_CSET_UTF8) < 0)) {
+    if (c->text &&
+        (H5Tset_size(type, (size_t)c->width) < 0 || H5Tset_strpad(type, H5T_STR_NULLPAD) < 0 ||
+         H5Tset_cset(type, H5T_CSET_UTF8) < 0)) {
         (void)H5Tclose(type);
         return H5I_INVALID_HID;
     }
     return type;
 }
 
-/* Lay a column out: space in the file but no values, so that it stays a hole. Its group is made if it is not there. */
-static bool lay_out_column(hid_t file, const struct h5_output *c, hid_t set_creation, hid_t group_creation,
-                           int64_t *offset)
+/* Lay a column out: space in the file but no values, so that it stays a hole. Its group is made if
+ * it is not there. */
+static bool lay_out_column(hid_t file, const struct h5_output *c, hid_t set_creation,
+                           hid_t group_creation, int64_t *offset)
 {
     char group_name[32];
     const char *slash = strchr(c->name, '/');
@@ -185,25 +193,29 @@ static bool lay_out_column(hid_t file, const struct h5_output *c, hid_t set_crea
 }
 
 /*
- * Everything but the values, in the file `name`. Pinned to the 1.8 format (superblock 2, checksummed headers) and to
- * compact storage of links and attributes: one header per group, no heaps, no trees.
+ * Everything but the values, in the file `name`. Pinned to the 1.8 format (superblock 2,
+ * checksummed headers) and to compact storage of links and attributes: one header per group, no
+ * heaps, no trees.
  */
 static bool lay_out(const char *name, const struct h5_attribute *attributes, int nattributes,
                     const struct h5_output *columns, int ncolumns, int64_t *offsets)
 {
     hid_t file = H5I_INVALID_HID;
     hid_t access = H5Pcreate(H5P_FILE_ACCESS), creation = H5Pcreate(H5P_FILE_CREATE);
-    hid_t group_creation = H5Pcreate(H5P_GROUP_CREATE), set_creation = H5Pcreate(H5P_DATASET_CREATE);
-    bool good =
-        H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0 &&
-        H5Pset_alignment(access, 65536, 4096) >= 0 && H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0 &&
-        H5Pset_obj_track_times(creation, false) >= 0 &&
-        H5Pset_attr_phase_change(creation, 64, 0) >= 0 && H5Pset_link_phase_change(creation, 64, 0) >= 0 &&
-        H5Pset_obj_track_times(group_creation, false) >= 0 &&
-        H5Pset_link_phase_change(group_creation, 64, 0) >= 0 && H5Pset_obj_track_times(set_creation, false) >= 0 &&
-        H5Pset_layout(set_creation, H5D_CONTIGUOUS) >= 0 &&
-        H5Pset_alloc_time(set_creation, H5D_ALLOC_TIME_EARLY) >= 0 &&
-        H5Pset_fill_time(set_creation, H5D_FILL_TIME_NEVER) >= 0;
+    hid_t group_creation = H5Pcreate(H5P_GROUP_CREATE),
+          set_creation = H5Pcreate(H5P_DATASET_CREATE);
+    bool good = H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0 &&
+                H5Pset_alignment(access, 65536, 4096) >= 0 &&
+                H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0 &&
+                H5Pset_obj_track_times(creation, false) >= 0 &&
+                H5Pset_attr_phase_change(creation, 64, 0) >= 0 &&
+                H5Pset_link_phase_change(creation, 64, 0) >= 0 &&
+                H5Pset_obj_track_times(group_creation, false) >= 0 &&
+                H5Pset_link_phase_change(group_creation, 64, 0) >= 0 &&
+                H5Pset_obj_track_times(set_creation, false) >= 0 &&
+                H5Pset_layout(set_creation, H5D_CONTIGUOUS) >= 0 &&
+                H5Pset_alloc_time(set_creation, H5D_ALLOC_TIME_EARLY) >= 0 &&
+                H5Pset_fill_time(set_creation, H5D_FILL_TIME_NEVER) >= 0;
     if (good)
         file = H5Fcreate(name, H5F_ACC_TRUNC, creation, access);
     good = good && file >= 0;
@@ -246,8 +258,9 @@ static int by_offset(const void *a, const void *b)
     return x->column - y->column;
 }
 
-static enum status write_all(struct h5_sink *sink, int layout, int64_t size, const struct h5_output *columns,
-                             int ncolumns, const struct placed *placed)
+static enum status write_all(struct h5_sink *sink, int layout, int64_t size,
+                             const struct h5_output *columns, int ncolumns,
+                             const struct placed *placed)
 {
     int64_t at = 0;
     for (int i = 0; i < ncolumns; i++) {
@@ -262,34 +275,39 @@ static enum status write_all(struct h5_sink *sink, int layout, int64_t size, con
             TRY(c->emit(sink, c->context));
         at = placed[i].offset + bytes;
         if (sink->written != at)
-            return status_fail(STATUS_INTERNAL, "%s: column %s came out %lld bytes too long", sink->path, c->name,
-                               (long long)(sink->written - at));
+            return status_fail(STATUS_INTERNAL, "%s: column %s came out %lld bytes too long",
+                               sink->path, c->name, (long long)(sink->written - at));
     }
     TRY(copy_headers(sink, layout, at, size));
     return sink_flush(sink);
 }
 
-/* Asked before writing, because "disk full" after an hour of tokenizing should come with figures. */
+/* Asked before writing, because "disk full" after an hour of tokenizing should come with figures.
+ */
 static enum status check_room(const char *path, int64_t size)
 {
     struct rlimit limit;
     struct statvfs disk;
     char *folder;
-    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && (int64_t)limit.rlim_cur < size)
-        return status_fail(STATUS_IO, "cannot write %s: it needs %lld bytes, files may have %lld (ulimit -f)", path,
-                           (long long)size, (long long)limit.rlim_cur);
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+        (int64_t)limit.rlim_cur < size)
+        return status_fail(STATUS_IO,
+                           "cannot write %s: it needs %lld bytes, files may have %lld (ulimit -f)",
+                           path, (long long)size, (long long)limit.rlim_cur);
     TRY(mem_strndup(path, (size_t)(path_base(path) - path), &folder));
     int failed = statvfs(folder[0] == '\0' ? "." : folder, &disk);
     mem_free(folder);
     if (failed != 0)
         return status_fail(STATUS_IO, "cannot write %s: %s", path, strerror(errno));
     if (disk.f_bavail < ((uint64_t)size + disk.f_frsize - 1) / disk.f_frsize)
-        return status_fail(STATUS_IO, "cannot write %s: it needs %lld bytes, the disk has %llu left", path,
+        return status_fail(STATUS_IO,
+                           "cannot write %s: it needs %lld bytes, the disk has %llu left", path,
                            (long long)size, (unsigned long long)disk.f_bavail * disk.f_frsize);
     return STATUS_OK;
 }
 
-static enum status write_file(const char *path, int layout, int64_t size, const struct h5_output *columns, int ncolumns,
+static enum status write_file(const char *path, int layout, int64_t size,
+                              const struct h5_output *columns, int ncolumns,
                               const struct placed *placed)
 {
     struct h5_sink sink = {.fd = -1};
@@ -321,8 +339,8 @@ done:
 }
 
 /*
- * An empty file for the layout, by a name that the library can open (it resolves links, so no memfd will do): in shared
- * memory, or beside the target where there is none.
+ * An empty file for the layout, by a name that the library can open (it resolves links, so no memfd
+ * will do): in shared memory, or beside the target where there is none.
  */
 static enum status make_layout_file(const char *path, char **name, int *fd)
 {

@@ -1,9 +1,9 @@
 /*
  * sampler.c - the order of an epoch and the dealing of a batch to grains; see sampler.h.
  *
- * Both run once per step on every rank, so that no rank needs to be told: the permutation of an epoch is made when its
- * first step is asked for and kept, a plan is a radix sort and a heap of grains (linear in rows but for the heap's
- * depth).
+ * Both run once per step on every rank, so that no rank needs to be told: the permutation of an
+ * epoch is made when its first step is asked for and kept, a plan is a radix sort and a heap of
+ * grains (linear in rows but for the heap's depth).
  */
 #include "data/sampler.h"
 
@@ -27,17 +27,20 @@ enum status sampler_open(const struct sampler_opts *opts, struct sampler **out)
     enum status st;
     *out = NULL;
     if (opts->count < 1 || opts->batch_size < 1 || opts->batch_size > INT_MAX)
-        return status_fail(STATUS_ARG, "a sampler of %lld rows in batches of %lld: both must be at least 1",
+        return status_fail(STATUS_ARG,
+                           "a sampler of %lld rows in batches of %lld: both must be at least 1",
                            (long long)opts->count, (long long)opts->batch_size);
     TRY(mem_alloc(1, sizeof *s, "a sampler", &s));
     s->count = opts->count;
     s->batch_size = opts->batch_size;
     s->seed = opts->seed;
     s->epoch = -1;
-    TRY_GOTO(fail, mem_alloc_raw((size_t)s->count, sizeof *s->rows, "the sampler's rows", &s->rows));
+    TRY_GOTO(fail,
+             mem_alloc_raw((size_t)s->count, sizeof *s->rows, "the sampler's rows", &s->rows));
     memcpy(s->rows, opts->rows, (size_t)s->count * sizeof *s->rows);
     if (opts->shuffle)
-        TRY_GOTO(fail, mem_alloc_raw((size_t)s->count, sizeof *s->order, "the order of an epoch", &s->order));
+        TRY_GOTO(fail, mem_alloc_raw((size_t)s->count, sizeof *s->order, "the order of an epoch",
+                                     &s->order));
     *out = s;
     return STATUS_OK;
 fail:
@@ -59,7 +62,8 @@ int64_t sampler_steps(const struct sampler *sampler)
     return sampler->count / sampler->batch_size + (sampler->count % sampler->batch_size != 0);
 }
 
-/* Always from the given order, never from the last epoch's: epoch 7 is the same whether or not 6 was ever asked for. */
+/* Always from the given order, never from the last epoch's: epoch 7 is the same whether or not 6
+ * was ever asked for. */
 static void shuffle_rows(struct sampler *s, int64_t epoch)
 {
     uint64_t key = random_key(s->seed, RANDOM_SHUFFLE, (uint64_t)epoch, 0);
@@ -73,12 +77,14 @@ static void shuffle_rows(struct sampler *s, int64_t epoch)
     s->epoch = epoch;
 }
 
-enum status sampler_next(struct sampler *sampler, int64_t epoch, int64_t step, const int64_t **rows, int *count)
+enum status sampler_next(struct sampler *sampler, int64_t epoch, int64_t step, const int64_t **rows,
+                         int *count)
 {
     *rows = NULL;
     *count = 0;
     if (epoch < 0 || step < 0 || step >= sampler_steps(sampler))
-        return status_fail(STATUS_ARG, "step %lld of epoch %lld was asked for; an epoch has %lld steps",
+        return status_fail(STATUS_ARG,
+                           "step %lld of epoch %lld was asked for; an epoch has %lld steps",
                            (long long)step, (long long)epoch, (long long)sampler_steps(sampler));
     if (sampler->order != NULL && sampler->epoch != epoch)
         shuffle_rows(sampler, epoch);
@@ -112,8 +118,10 @@ static enum status plan_reserve(struct batch_plan *plan, int rows, int grains)
         plan->grain_begin = plan->heap = NULL;
         plan->grain_tokens = NULL;
         plan->grain_capacity = 0;
-        TRY(mem_alloc_raw((size_t)grains + 1, sizeof *plan->grain_begin, "a batch plan", &plan->grain_begin));
-        TRY(mem_alloc_raw((size_t)grains, sizeof *plan->grain_tokens, "a batch plan", &plan->grain_tokens));
+        TRY(mem_alloc_raw((size_t)grains + 1, sizeof *plan->grain_begin, "a batch plan",
+                          &plan->grain_begin));
+        TRY(mem_alloc_raw((size_t)grains, sizeof *plan->grain_tokens, "a batch plan",
+                          &plan->grain_tokens));
         TRY(mem_alloc_raw((size_t)grains, sizeof *plan->heap, "a batch plan", &plan->heap));
         plan->grain_capacity = grains;
     }
@@ -121,9 +129,9 @@ static enum status plan_reserve(struct batch_plan *plan, int rows, int grains)
 }
 
 /*
- * Positions by falling length, equal lengths in the batch's order, into plan->order as (length << 32 | position). A
- * stable radix sort of eight bits a pass; passes above the longest row's highest byte are left out, so that usual rows
- * take two.
+ * Positions by falling length, equal lengths in the batch's order, into plan->order as (length <<
+ * 32 | position). A stable radix sort of eight bits a pass; passes above the longest row's highest
+ * byte are left out, so that usual rows take two.
  */
 static const uint64_t *sort_by_length(struct batch_plan *plan, const int32_t *length, int rows)
 {

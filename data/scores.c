@@ -1,6 +1,7 @@
 /*
- * scores.c - see scores.h. Texts get one length, that of the longest: h5py, R and others read such columns without a
- * second one of offsets, and the file stays one that our own writer can lay out (data/h5.h).
+ * scores.c - see scores.h. Texts get one length, that of the longest: h5py, R and others read such
+ * columns without a second one of offsets, and the file stays one that our own writer can lay out
+ * (data/h5.h).
  */
 #include "data/scores.h"
 
@@ -49,10 +50,14 @@ static struct h5_output text_column(const char *name, const struct texts *t)
                               .text = true};
 }
 
-static struct h5_output column(const char *name, enum h5_type type, int64_t rows, int width, const void *values)
+static struct h5_output column(const char *name, enum h5_type type, int64_t rows, int width,
+                               const void *values)
 {
-    return (struct h5_output){
-        .name = name, .type = type, .count = width == 0 ? rows : rows * width, .values = values, .width = width};
+    return (struct h5_output){.name = name,
+                              .type = type,
+                              .count = width == 0 ? rows : rows * width,
+                              .values = values,
+                              .width = width};
 }
 
 enum status scores_write(const char *path, const struct scores_table *table)
@@ -66,8 +71,8 @@ enum status scores_write(const char *path, const struct scores_table *table)
     struct texts names, ids;
     int n = 0;
     if (table->rows < 0 || table->outputs < 1 || table->classes < 0)
-        return status_fail(STATUS_ARG, "%s: %lld rows of %d scores and %d labels cannot be written", path,
-                           (long long)table->rows, table->outputs, table->classes);
+        return status_fail(STATUS_ARG, "%s: %lld rows of %d scores and %d labels cannot be written",
+                           path, (long long)table->rows, table->outputs, table->classes);
     columns[n++] = column("row", H5_I64, table->rows, 0, table->row);
     if (table->fold != NULL)
         columns[n++] = column("fold", H5_I32, table->rows, 0, table->fold);

@@ -1,8 +1,9 @@
 /*
- * text.c - opening a reader, the loop that reads and selects rows, and the checks that every format shares.
+ * text.c - opening a reader, the loop that reads and selects rows, and the checks that every format
+ * shares.
  *
- * A row costs one pass for its end, one for UTF-8 and one for its columns, all in the window: nothing is copied unless
- * a field has to be unescaped or cut to its first words.
+ * A row costs one pass for its end, one for UTF-8 and one for its columns, all in the window:
+ * nothing is copied unless a field has to be unescaped or cut to its first words.
  */
 #include "data/text.h"
 
@@ -16,7 +17,8 @@
 
 #define DEFAULT_ROW_BYTES ((int64_t)64 << 20)
 
-static const char *const role_names[TEXT_ROLES] = {"text", "pair", "label", "group", "id", "weight"};
+static const char *const role_names[TEXT_ROLES] = {"text",  "pair", "label",
+                                                   "group", "id",   "weight"};
 
 enum status text_fail(struct text_reader *r, const char *format, ...)
 {
@@ -26,11 +28,13 @@ enum status text_fail(struct text_reader *r, const char *format, ...)
     (void)vsnprintf(sentence, sizeof sentence, format, args);
     va_end(args);
     if (r->in_header)
-        return status_fail(STATUS_DATA, "%s: header (line %lld): %s", r->source.name, (long long)r->line, sentence);
+        return status_fail(STATUS_DATA, "%s: header (line %lld): %s", r->source.name,
+                           (long long)r->line, sentence);
     if (r->format == TEXT_FOLDER)
-        return status_fail(STATUS_DATA, "%s (row %lld): %s", r->source.name, (long long)r->rows, sentence);
-    return status_fail(STATUS_DATA, "%s: row %lld (line %lld): %s", r->source.name, (long long)r->rows,
-                       (long long)r->line, sentence);
+        return status_fail(STATUS_DATA, "%s (row %lld): %s", r->source.name, (long long)r->rows,
+                           sentence);
+    return status_fail(STATUS_DATA, "%s: row %lld (line %lld): %s", r->source.name,
+                       (long long)r->rows, (long long)r->line, sentence);
 }
 
 enum status text_more(struct text_reader *r, const char *hint, bool *got)
@@ -84,13 +88,22 @@ static enum status fail_utf8(struct text_reader *r, const char *p, int64_t offse
     if (byte == 0)
         return text_fail(r, "byte %lld is NUL, wanted UTF-8 text", (long long)offset);
     if (offset == 0 && byte >= 0xFE)
-        return text_fail(r, "byte 0 (0x%02X) is not UTF-8; it looks like UTF-16: convert it with iconv -f utf-16 "
-                         "-t utf8", byte);
+        return text_fail(
+            r,
+            "byte 0 (0x%02X) is not UTF-8; it looks like UTF-16: convert it with iconv -f utf-16 "
+            "-t utf8",
+            byte);
     if (r->source.unpacker != NULL || r->source.fd <= 0)
-        return text_fail(r, "byte %lld (0x%02X) is not UTF-8; it looks like Latin-1: convert it with iconv -f latin1 "
-                         "-t utf8", (long long)offset, byte);
-    return text_fail(r, "byte %lld (0x%02X) is not UTF-8; it looks like Latin-1: convert it with iconv -f latin1 "
-                     "-t utf8 '%s' > utf8-file", (long long)offset, byte, r->source.name);
+        return text_fail(r,
+                         "byte %lld (0x%02X) is not UTF-8; it looks like Latin-1: convert it with "
+                         "iconv -f latin1 "
+                         "-t utf8",
+                         (long long)offset, byte);
+    return text_fail(
+        r,
+        "byte %lld (0x%02X) is not UTF-8; it looks like Latin-1: convert it with iconv -f latin1 "
+        "-t utf8 '%s' > utf8-file",
+        (long long)offset, byte, r->source.name);
 }
 
 enum status text_check(struct text_reader *r, const char *p, size_t n, int64_t offset)
@@ -133,7 +146,8 @@ enum status text_add_span(struct text_reader *r, struct text_span span)
     if (r->span_count >= TEXT_MAX_COLUMNS)
         return text_fail(r, "more than %d columns", TEXT_MAX_COLUMNS);
     if (r->span_count == r->span_capacity)
-        TRY(mem_grow(&r->spans, &r->span_capacity, r->span_count + 1, sizeof *r->spans, "the columns of a row"));
+        TRY(mem_grow(&r->spans, &r->span_capacity, r->span_count + 1, sizeof *r->spans,
+                     "the columns of a row"));
     r->spans[r->span_count++] = span;
     return STATUS_OK;
 }
@@ -142,7 +156,8 @@ enum status text_add_column(struct text_reader *r, const char *name, size_t n)
 {
     if (r->columns >= TEXT_MAX_COLUMNS)
         return text_fail(r, "more than %d columns", TEXT_MAX_COLUMNS);
-    TRY(mem_grow(&r->name_at, &r->name_capacity, r->columns + 1, sizeof *r->name_at, "the columns' names"));
+    TRY(mem_grow(&r->name_at, &r->name_capacity, r->columns + 1, sizeof *r->name_at,
+                 "the columns' names"));
     r->name_at[r->columns] = r->name_bytes.n;
     TRY(str_add(&r->name_bytes, n == 0 ? "" : name, n));
     TRY(str_add(&r->name_bytes, "", 1)); /* the NUL */
@@ -180,8 +195,10 @@ enum status text_guess_format(const char *path, enum text_format *format)
         }
         if (*format == TEXT_AUTO)
             st = status_fail(STATUS_CONFIG,
-                             "%s: the name does not tell the format; wanted .tsv, .csv, .jsonl or .arff (and .gz or "
-                             ".zst behind it), a folder, or data.format", path);
+                             "%s: the name does not tell the format; wanted .tsv, .csv, .jsonl or "
+                             ".arff (and .gz or "
+                             ".zst behind it), a folder, or data.format",
+                             path);
     }
     str_release(&extension);
     return st;
@@ -212,8 +229,8 @@ static enum status fail_missing(const struct text_reader *r, const struct text_s
         has = "without a header they are counted from 1:";
     near = nearest_name(slot->name, names, r->columns);
     if (st == STATUS_OK)
-        st = status_fail(STATUS_CONFIG, "%s has no column \"%.100s\" (data.%s); %s %s%s%.60s%s", r->source.name,
-                         slot->name, role, has, r->columns == 0 ? "none" : known.p,
+        st = status_fail(STATUS_CONFIG, "%s has no column \"%.100s\" (data.%s); %s %s%s%.60s%s",
+                         r->source.name, slot->name, role, has, r->columns == 0 ? "none" : known.p,
                          near == NULL ? "" : "; did you mean \"", near == NULL ? "" : near,
                          near == NULL ? "" : "\"?");
     mem_free(names);
@@ -230,8 +247,10 @@ static enum status resolve_slots(struct text_reader *r)
             if (strcmp(slot->name, text_column(r, c)) != 0)
                 continue;
             if (found)
-                return status_fail(STATUS_DATA, "%s: the header has the column \"%.100s\" twice, in places %zu and %zu",
-                                   r->source.name, slot->name, slot->column + 1, c + 1);
+                return status_fail(
+                    STATUS_DATA,
+                    "%s: the header has the column \"%.100s\" twice, in places %zu and %zu",
+                    r->source.name, slot->name, slot->column + 1, c + 1);
             slot->column = c;
             found = true;
         }
@@ -243,7 +262,8 @@ static enum status resolve_slots(struct text_reader *r)
 
 static enum status take_opts(struct text_reader *r, const struct text_opts *opts)
 {
-    const char *const names[TEXT_ROLES] = {opts->text, opts->pair, opts->label, opts->group, opts->id, opts->weight};
+    const char *const names[TEXT_ROLES] = {opts->text,  opts->pair, opts->label,
+                                           opts->group, opts->id,   opts->weight};
     r->header = opts->header;
     r->limit = opts->limit;
     r->max_words = opts->max_words;
@@ -252,10 +272,14 @@ static enum status take_opts(struct text_reader *r, const struct text_opts *opts
     for (int i = 0; i < TEXT_ROLES; i++)
         r->role_slot[i] = -1;
     if (opts->limit < 0 || opts->max_words < 0 || opts->max_row_bytes < 0)
-        return status_fail(STATUS_CONFIG, "data.limit is %lld, data.max_words %d, the longest row %lld bytes: none may "
-                           "be negative", (long long)opts->limit, opts->max_words, (long long)opts->max_row_bytes);
+        return status_fail(
+            STATUS_CONFIG,
+            "data.limit is %lld, data.max_words %d, the longest row %lld bytes: none may "
+            "be negative",
+            (long long)opts->limit, opts->max_words, (long long)opts->max_row_bytes);
     if (opts->text == NULL || opts->text[0] == '\0')
-        return status_fail(STATUS_CONFIG, "data.text is not set: it names the column of %s that holds the text",
+        return status_fail(STATUS_CONFIG,
+                           "data.text is not set: it names the column of %s that holds the text",
                            opts->path);
     for (int i = 0; i < TEXT_ROLES; i++) {
         size_t slot;
@@ -280,8 +304,8 @@ static enum status skip_byte_order_mark(struct text_reader *r)
     return STATUS_OK;
 }
 
-static enum status open_parts(struct text_reader *r, const struct text_opts *opts, const void *bytes, size_t n,
-                              size_t piece)
+static enum status open_parts(struct text_reader *r, const struct text_opts *opts,
+                              const void *bytes, size_t n, size_t piece)
 {
     static const struct text_parser *const parsers[] = {
         [TEXT_TSV] = &text_delimited, [TEXT_CSV] = &text_delimited, [TEXT_JSONL] = &text_jsonl,
@@ -289,7 +313,8 @@ static enum status open_parts(struct text_reader *r, const struct text_opts *opt
     };
     TRY(mem_strdup(opts->path, &r->path));
     r->format = opts->format;
-    if (r->format == TEXT_AUTO && strcmp(opts->path, "-") != 0 && bytes == NULL && !file_exists(opts->path))
+    if (r->format == TEXT_AUTO && strcmp(opts->path, "-") != 0 && bytes == NULL &&
+        !file_exists(opts->path))
         return status_fail(STATUS_NOINPUT, "%s: no such file or folder", opts->path);
     if (r->format == TEXT_AUTO)
         TRY(text_guess_format(opts->path, &r->format));
@@ -310,8 +335,8 @@ static enum status open_parts(struct text_reader *r, const struct text_opts *opt
     return resolve_slots(r);
 }
 
-static enum status open_reader(const struct text_opts *opts, const void *bytes, size_t n, size_t piece,
-                               struct text_reader **out)
+static enum status open_reader(const struct text_opts *opts, const void *bytes, size_t n,
+                               size_t piece, struct text_reader **out)
 {
     struct text_reader *r;
     *out = NULL;
@@ -332,8 +357,8 @@ enum status text_open(const struct text_opts *opts, struct text_reader **out)
     return open_reader(opts, NULL, 0, 0, out);
 }
 
-enum status text_open_memory(const struct text_opts *opts, const void *bytes, size_t n, size_t piece,
-                             struct text_reader **out)
+enum status text_open_memory(const struct text_opts *opts, const void *bytes, size_t n,
+                             size_t piece, struct text_reader **out)
 {
     return open_reader(opts, bytes == NULL ? "" : bytes, n, piece, out);
 }
@@ -394,7 +419,8 @@ enum status text_next(struct text_reader *r, struct text_row *row, bool *more)
     if (r->finished)
         return STATUS_OK;
     enum status st = next_selected(r, row, more);
-    if (st != STATUS_OK) { /* the place in the file is lost: a reader that failed has no more rows */
+    if (st !=
+        STATUS_OK) { /* the place in the file is lost: a reader that failed has no more rows */
         *row = (struct text_row){0};
         r->finished = true;
     }

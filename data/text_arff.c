@@ -1,9 +1,10 @@
 /*
  * text_arff.c - Weka's ARFF: a header of @relation, @attribute and @data, then one row a line.
  *
- * Read as Weka's own loader reads it: keywords in any case, values parted by commas or white space, strings in single
- * or double quotes with backslashes, ? for missing, % to the end of the line is a comment. A value is not held against
- * its attribute's type: labels and numbers are checked where they are used.
+ * Read as Weka's own loader reads it: keywords in any case, values parted by commas or white space,
+ * strings in single or double quotes with backslashes, ? for missing, % to the end of the line is a
+ * comment. A value is not held against its attribute's type: labels and numbers are checked where
+ * they are used.
  */
 #include <stdint.h>
 #include <string.h>
@@ -32,7 +33,8 @@ static bool at_end(const struct cursor *c)
     return c->i == c->n || c->p[c->i] == '%';
 }
 
-/* One value at the cursor, which stands on neither space, comma nor brace. what names it in sentences. */
+/* One value at the cursor, which stands on neither space, comma nor brace. what names it in
+ * sentences. */
 static enum status value(struct text_reader *r, struct cursor *c, const char *what, size_t number,
                          struct text_span *span)
 {
@@ -46,17 +48,20 @@ static enum status value(struct text_reader *r, struct cursor *c, const char *wh
             }
         }
         if (c->i >= c->n)
-            return text_fail(r, "%s %zu: the quote %c is not closed on its line", what, number, quote);
+            return text_fail(r, "%s %zu: the quote %c is not closed on its line", what, number,
+                             quote);
         span->n = c->i++ - span->begin;
         if (c->i < c->n && !is_space(c->p[c->i]) && strchr(",}%", c->p[c->i]) == NULL)
-            return text_fail(r, "%s %zu goes on behind its closing quote; a quote within is written \\%c", what, number,
-                             quote);
+            return text_fail(
+                r, "%s %zu goes on behind its closing quote; a quote within is written \\%c", what,
+                number, quote);
         return STATUS_OK;
     }
     *span = (struct text_span){.begin = c->i};
     while (!at_end(c) && !is_space(c->p[c->i]) && strchr(",{}", c->p[c->i]) == NULL) {
         if (c->p[c->i] == '"' || c->p[c->i] == '\'')
-            return text_fail(r, "%s %zu has a quote inside; wanted the whole value in quotes", what, number);
+            return text_fail(r, "%s %zu has a quote inside; wanted the whole value in quotes", what,
+                             number);
         c->i++;
     }
     span->n = c->i - span->begin;
@@ -82,7 +87,8 @@ static bool hex4(const char *p, size_t n, uint32_t *out)
     return true;
 }
 
-/* \uXXXX, or two of them that make one code point; p[0] is the first behind the u. *used of n bytes. */
+/* \uXXXX, or two of them that make one code point; p[0] is the first behind the u. *used of n
+ * bytes. */
 static bool unicode_escape(const char *p, size_t n, uint32_t *c, size_t *used)
 {
     uint32_t low;
@@ -91,15 +97,16 @@ static bool unicode_escape(const char *p, size_t n, uint32_t *c, size_t *used)
         return false;
     if (*c < 0xD800 || *c > 0xDFFF)
         return true;
-    if (*c > 0xDBFF || n < 10 || p[4] != '\\' || p[5] != 'u' || !hex4(p + 6, n - 6, &low) || low < 0xDC00 ||
-        low > 0xDFFF)
+    if (*c > 0xDBFF || n < 10 || p[4] != '\\' || p[5] != 'u' || !hex4(p + 6, n - 6, &low) ||
+        low < 0xDC00 || low > 0xDFFF)
         return false;
     *c = 0x10000 + ((*c - 0xD800) << 10) + (low - 0xDC00);
     *used = 10;
     return true;
 }
 
-/* Undo backslashes in place. A backslash before punctuation stands for it, as Weka writes \' \" \\ and \%. */
+/* Undo backslashes in place. A backslash before punctuation stands for it, as Weka writes \' \"
+ * \\ and \%. */
 static enum status unescape(struct text_reader *r, char *p, size_t n, size_t *out)
 {
     size_t to = 0;
@@ -120,12 +127,17 @@ static enum status unescape(struct text_reader *r, char *p, size_t n, size_t *ou
             uint32_t code_point;
             size_t used;
             if (!unicode_escape(p + i + 1, n - i - 1, &code_point, &used))
-                return text_fail(r, "\\u%.*s is no character; wanted \\u and four hex digits, not 0000 nor half a "
-                                 "pair", n - i - 1 < 4 ? (int)(n - i - 1) : 4, p + i + 1);
+                return text_fail(
+                    r,
+                    "\\u%.*s is no character; wanted \\u and four hex digits, not 0000 nor half a "
+                    "pair",
+                    n - i - 1 < 4 ? (int)(n - i - 1) : 4, p + i + 1);
             to += (size_t)utf8_encode(code_point, p + to);
             i += used;
         } else if ((c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z')) {
-            return text_fail(r, "\\%c is not an escape; wanted \\n \\t \\r \\uXXXX or a backslash before a sign", c);
+            return text_fail(
+                r, "\\%c is not an escape; wanted \\n \\t \\r \\uXXXX or a backslash before a sign",
+                c);
         } else {
             p[to++] = p[i];
         }
@@ -142,7 +154,8 @@ static enum status nominal(struct text_reader *r, struct cursor *c)
         while (c->i < c->n && (is_space(c->p[c->i]) || c->p[c->i] == ','))
             c->i++;
         if (at_end(c) || c->p[c->i] == '{')
-            return text_fail(r, "attribute %zu: the list of values is not closed by } on its line", r->columns);
+            return text_fail(r, "attribute %zu: the list of values is not closed by } on its line",
+                             r->columns);
         if (c->p[c->i] == '}') {
             c->i++;
             return STATUS_OK;
@@ -176,15 +189,17 @@ static enum status attribute(struct text_reader *r, struct cursor *c)
                 known = true;
         }
         if (!known)
-            return text_fail(r, "attribute \"%s\" has the type \"%.*s\"; wanted numeric, string, date or {a, b}",
-                             text_column(r, r->columns - 1), type.n > 40 ? 40 : (int)type.n, c->p + type.begin);
+            return text_fail(
+                r, "attribute \"%s\" has the type \"%.*s\"; wanted numeric, string, date or {a, b}",
+                text_column(r, r->columns - 1), type.n > 40 ? 40 : (int)type.n, c->p + type.begin);
         skip_space(c);
         if (!at_end(c) && strchr(",{}", c->p[c->i]) == NULL) /* a date's format */
             TRY(value(r, c, "attribute", r->columns, &type));
     }
     skip_space(c);
     if (!at_end(c))
-        return text_fail(r, "attribute \"%s\": cannot read what follows its type", text_column(r, r->columns - 1));
+        return text_fail(r, "attribute \"%s\": cannot read what follows its type",
+                         text_column(r, r->columns - 1));
     return STATUS_OK;
 }
 
@@ -221,7 +236,8 @@ static enum status arff_header(struct text_reader *r)
     for (;;) {
         TRY(content_line(r, &c, &more));
         if (!more && !any)
-            return status_fail(STATUS_DATA, "%s is empty, wanted an ARFF header and rows", r->source.name);
+            return status_fail(STATUS_DATA, "%s is empty, wanted an ARFF header and rows",
+                               r->source.name);
         if (!more)
             return text_fail(r, "the file ends before @data");
         any = true;
@@ -246,8 +262,9 @@ static enum status arff_next(struct text_reader *r, bool *more)
     if (!*more)
         return STATUS_OK;
     if (c.p[c.i] == '{')
-        return text_fail(r, "sparse ARFF rows ({index value, ...}) are not supported; save the data with Weka's "
-                         "SparseToNonSparse filter");
+        return text_fail(
+            r, "sparse ARFF rows ({index value, ...}) are not supported; save the data with Weka's "
+               "SparseToNonSparse filter");
     r->row = c.p;
     r->row_n = c.n;
     r->span_count = 0;
@@ -255,10 +272,14 @@ static enum status arff_next(struct text_reader *r, bool *more)
         struct text_span span;
         skip_space(&c);
         if (at_end(&c) || c.p[c.i] == ',')
-            return text_fail(r, "value %zu is empty; a missing value is written ?", r->span_count + 1);
+            return text_fail(r, "value %zu is empty; a missing value is written ?",
+                             r->span_count + 1);
         if (c.p[c.i] == '{' || c.p[c.i] == '}')
-            return text_fail(r, "value %zu begins with %c; instance weights are not supported, make them a column and "
-                             "name it in data.weight", r->span_count + 1, c.p[c.i]);
+            return text_fail(r,
+                             "value %zu begins with %c; instance weights are not supported, make "
+                             "them a column and "
+                             "name it in data.weight",
+                             r->span_count + 1, c.p[c.i]);
         TRY(value(r, &c, "value", r->span_count + 1, &span));
         TRY(text_add_span(r, span));
         skip_space(&c);

@@ -1,8 +1,10 @@
 /*
- * text_csv.c - rows of TSV (no quoting: a tab or a line break always ends a field) and CSV (RFC 4180).
+ * text_csv.c - rows of TSV (no quoting: a tab or a line break always ends a field) and CSV (RFC
+ * 4180).
  *
- * Positions are offsets from the row's first byte, because reading on may move the window. CSV is read strictly: a
- * quote that neither opens, closes nor doubles is refused, since guessing would shift columns without a word.
+ * Positions are offsets from the row's first byte, because reading on may move the window. CSV is
+ * read strictly: a quote that neither opens, closes nor doubles is refused, since guessing would
+ * shift columns without a word.
  */
 #include <stdio.h>
 #include <string.h>
@@ -70,8 +72,8 @@ static enum status quoted_field(struct text_reader *r, size_t *i, struct text_sp
             *i += left;
             TRY(text_more(r, ", perhaps because a quote is not closed", &got));
             if (!got)
-                return text_fail(r, "the quote opened on line %lld, column %zu, is never closed", (long long)opened,
-                                 r->span_count + 1);
+                return text_fail(r, "the quote opened on line %lld, column %zu, is never closed",
+                                 (long long)opened, r->span_count + 1);
             continue;
         }
         *i += (size_t)(quote - from) + 1;
@@ -98,8 +100,11 @@ static enum status plain_field(struct text_reader *r, size_t *i, struct text_spa
             (*i)++;
         if (*i < end) {
             if (p[*i] == '"')
-                return text_fail(r, "column %zu has a quote inside a field that is not quoted; wanted the whole field "
-                                 "in quotes and the quote doubled", r->span_count + 1);
+                return text_fail(r,
+                                 "column %zu has a quote inside a field that is not quoted; wanted "
+                                 "the whole field "
+                                 "in quotes and the quote doubled",
+                                 r->span_count + 1);
             break;
         }
         bool got;
@@ -139,8 +144,11 @@ static enum status csv_record(struct text_reader *r, bool *more)
                     c = '\r';
             }
             if (c >= 0 && c != ',' && c != '\n')
-                return text_fail(r, "column %zu goes on behind its closing quote; wanted a comma, the line's end, or "
-                                 "the quote doubled", r->span_count + 1);
+                return text_fail(r,
+                                 "column %zu goes on behind its closing quote; wanted a comma, the "
+                                 "line's end, or "
+                                 "the quote doubled",
+                                 r->span_count + 1);
         } else {
             TRY(plain_field(r, &i, &span));
             TRY(peek(r, i, &c));
@@ -163,15 +171,17 @@ static enum status csv_record(struct text_reader *r, bool *more)
 }
 
 /*
- * The next record, empty lines skipped where they cannot be rows: among several columns, and at the file's end. With
- * one column an empty line is an empty text, unless it is the last. columns 0: not known yet.
+ * The next record, empty lines skipped where they cannot be rows: among several columns, and at the
+ * file's end. With one column an empty line is an empty text, unless it is the last. columns 0: not
+ * known yet.
  */
 static enum status record(struct text_reader *r, bool *more)
 {
     for (;;) {
         r->span_count = 0;
         TRY(r->format == TEXT_CSV ? csv_record(r, more) : tsv_record(r, more));
-        if (!*more || r->span_count > 1 || r->spans[0].n > 0 || r->spans[0].quote != 0 || r->in_header)
+        if (!*more || r->span_count > 1 || r->spans[0].n > 0 || r->spans[0].quote != 0 ||
+            r->in_header)
             return STATUS_OK;
         if (r->columns > 1)
             continue;
@@ -228,8 +238,9 @@ static enum status delimited_next(struct text_reader *r, bool *more)
 {
     TRY(record(r, more));
     if (*more && r->span_count != r->columns)
-        return text_fail(r, "%zu column%s, wanted %zu as in the %s", r->span_count, r->span_count == 1 ? "" : "s",
-                         r->columns, r->header ? "header" : "first row");
+        return text_fail(r, "%zu column%s, wanted %zu as in the %s", r->span_count,
+                         r->span_count == 1 ? "" : "s", r->columns,
+                         r->header ? "header" : "first row");
     return STATUS_OK;
 }
 

@@ -1,8 +1,10 @@
 /*
- * text_folder.c - one row per .txt file (.txt.gz, .txt.zst): FOLDER/LABEL/FILE.txt, or FOLDER/FILE.txt without label.
+ * text_folder.c - one row per .txt file (.txt.gz, .txt.zst): FOLDER/LABEL/FILE.txt, or
+ * FOLDER/FILE.txt without label.
  *
- * Columns are text, label and id (the path below the folder). Rows come in the order of the ids' bytes, so that every
- * machine numbers them alike. The text is the whole file, its line breaks included.
+ * Columns are text, label and id (the path below the folder). Rows come in the order of the ids'
+ * bytes, so that every machine numbers them alike. The text is the whole file, its line breaks
+ * included.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +23,8 @@ static enum status add_file(struct text_reader *r, const char *folder, const cha
     str_release(&extension);
     if (st != STATUS_OK || !is_text)
         return st;
-    TRY(mem_grow(&r->files, &r->file_capacity, r->file_count + 1, sizeof *r->files, "a folder's files"));
+    TRY(mem_grow(&r->files, &r->file_capacity, r->file_count + 1, sizeof *r->files,
+                 "a folder's files"));
     char **file = &r->files[r->file_count];
     TRY(folder == NULL ? mem_strdup(name, file) : path_join(folder, name, file));
     r->file_count++;
@@ -30,7 +33,8 @@ static enum status add_file(struct text_reader *r, const char *folder, const cha
     return STATUS_OK;
 }
 
-/* Files of r->path (label NULL) or r->path/label. Names that begin with a dot and other extensions are left out. */
+/* Files of r->path (label NULL) or r->path/label. Names that begin with a dot and other extensions
+ * are left out. */
 static enum status add_folder(struct text_reader *r, const char *label)
 {
     char **names = NULL, *inner = NULL, *path = NULL;
@@ -46,8 +50,9 @@ static enum status add_folder(struct text_reader *r, const char *label)
         TRY_GOTO(done, path_join(folder, names[i], &inner));
         bool is_folder = file_is_folder(inner);
         if (is_folder && label != NULL)
-            st = status_fail(STATUS_DATA, "%s: a folder within a label's folder; wanted %s/LABEL/FILE.txt", inner,
-                             r->path);
+            st = status_fail(STATUS_DATA,
+                             "%s: a folder within a label's folder; wanted %s/LABEL/FILE.txt",
+                             inner, r->path);
         else if (is_folder)
             st = add_folder(r, names[i]);
         else
@@ -75,7 +80,8 @@ static enum status folder_header(struct text_reader *r)
                            file_exists(r->path) ? "is a file" : "no such folder");
     TRY(add_folder(r, NULL));
     if (r->file_count == 0)
-        return status_fail(STATUS_DATA, "%s: no .txt files in the folder, nor in folders in it", r->path);
+        return status_fail(STATUS_DATA, "%s: no .txt files in the folder, nor in folders in it",
+                           r->path);
     qsort(r->files, r->file_count, sizeof *r->files, by_bytes);
     TRY(text_add_column(r, "text", 4));
     TRY(text_add_column(r, "label", 5));

@@ -1,9 +1,11 @@
 /*
- * text_internal.h - what the files behind text.h share: the window of bytes, the reader, and one function per format.
+ * text_internal.h - what the files behind text.h share: the window of bytes, the reader, and one
+ * function per format.
  *
- * Bytes flow from a source (file, standard input or memory; gzip and zstd unpacked) into one window that holds the
- * current row whole. A format finds the row's end and fills reader->cells, one per column that was asked for; text.c
- * then selects. Nothing here is for use outside data/text*.c, their tests and the fuzz target.
+ * Bytes flow from a source (file, standard input or memory; gzip and zstd unpacked) into one window
+ * that holds the current row whole. A format finds the row's end and fills reader->cells, one per
+ * column that was asked for; text.c then selects. Nothing here is for use outside data/text*.c,
+ * their tests and the fuzz target.
  */
 #ifndef COHORT_DATA_TEXT_INTERNAL_H
 #define COHORT_DATA_TEXT_INTERNAL_H
@@ -14,15 +16,16 @@
 struct unpacker; /* gzip or zstd state, text_source.c */
 struct text_parser;
 
-/* Unpacked bytes [begin, end) of buf, the row being read first; begin is at byte base + begin of the unpacked file. */
+/* Unpacked bytes [begin, end) of buf, the row being read first; begin is at byte base + begin of
+ * the unpacked file. */
 struct text_source {
-    const char *name;   /* for sentences, borrowed */
-    int fd;             /* -1: memory */
+    const char *name; /* for sentences, borrowed */
+    int fd;           /* -1: memory */
     bool close_fd;
     const char *memory; /* not yet read, borrowed */
     size_t memory_left, piece;
     struct unpacker *unpacker; /* NULL: plain bytes */
-    char *raw;          /* bytes as stored: the first block, then the unpacker's input */
+    char *raw;                 /* bytes as stored: the first block, then the unpacker's input */
     size_t raw_begin, raw_end;
     char *buf;
     size_t begin, end, capacity;
@@ -30,28 +33,33 @@ struct text_source {
     bool ended;
 };
 
-/* path "-" is standard input. STATUS_NOINPUT, STATUS_IO; STATUS_DATA for damaged gzip or zstd. Close in any case. */
+/* path "-" is standard input. STATUS_NOINPUT, STATUS_IO; STATUS_DATA for damaged gzip or zstd.
+ * Close in any case. */
 NODISCARD enum status text_source_open(struct text_source *source, const char *path);
-/* piece: the most bytes one read delivers, so that tests can break a row anywhere; 0: as many as fit. */
-NODISCARD enum status text_source_open_memory(struct text_source *source, const void *bytes, size_t n, size_t piece,
-                                              const char *name);
-/* Bring bytes behind end, keeping [begin, end), which may move; *got = false at the end of the file. */
+/* piece: the most bytes one read delivers, so that tests can break a row anywhere; 0: as many as
+ * fit. */
+NODISCARD enum status text_source_open_memory(struct text_source *source, const void *bytes,
+                                              size_t n, size_t piece, const char *name);
+/* Bring bytes behind end, keeping [begin, end), which may move; *got = false at the end of the
+ * file. */
 NODISCARD enum status text_source_more(struct text_source *source, bool *got);
 void text_source_close(struct text_source *source);
 
-enum { TEXT_ROLES = 6 }; /* text, pair, label, group, id, weight: the order of the fields of struct text_row */
+enum {
+    TEXT_ROLES = 6
+}; /* text, pair, label, group, id, weight: the order of the fields of struct text_row */
 enum { TEXT_MAX_COLUMNS = 65536 };
 
 /* A column that the caller or a condition asks for. */
 struct text_slot {
-    char *name;   /* owned */
+    char *name;    /* owned */
     size_t column; /* place in the file; unused for JSONL */
 };
 
 /* Where a value lies in the row: offsets from the row's first byte. */
 struct text_span {
     size_t begin, n;
-    char quote; /* '"' or '\'' where it was quoted, else 0; quotes themselves are outside */
+    char quote;   /* '"' or '\'' where it was quoted, else 0; quotes themselves are outside */
     bool escaped; /* has doubled quotes (CSV) or backslashes (ARFF) that are still to be undone */
 };
 
@@ -89,40 +97,42 @@ struct text_reader {
     size_t range_count, range_capacity, range_next;
 
     /* The row just read. */
-    int64_t rows;        /* read so far: the row being read has this number */
-    char *row;           /* its bytes, in the window */
+    int64_t rows; /* read so far: the row being read has this number */
+    char *row;    /* its bytes, in the window */
     size_t row_n;
     int64_t selected;
-    int64_t line;        /* line of the file on which it begins, from 1 */
+    int64_t line; /* line of the file on which it begins, from 1 */
     int64_t lines_in_row;
-    int64_t row_offset;  /* of its first byte */
+    int64_t row_offset;       /* of its first byte */
     struct text_field *cells; /* one per slot */
     struct text_span *spans;
     size_t span_count, span_capacity;
-    bool in_header;      /* for sentences */
-    bool pending;        /* JSONL and headerless files: the first row was read by text_open() */
+    bool in_header; /* for sentences */
+    bool pending;   /* JSONL and headerless files: the first row was read by text_open() */
     bool finished;
 
-    void *json;          /* json_t of a JSONL row, owned */
-    char **files;        /* TEXT_FOLDER: paths below the folder, sorted bytewise */
+    void *json;   /* json_t of a JSONL row, owned */
+    char **files; /* TEXT_FOLDER: paths below the folder, sorted bytewise */
     size_t file_count, file_capacity;
-    char *file_path;     /* of the file being read, owned; source.name */
+    char *file_path;       /* of the file being read, owned; source.name */
     struct str scratch[2]; /* cut text and pair */
 };
 
 /*
- * As text_open(), reading n bytes of memory, which must stay until text_close(), piece bytes at a time (0: all).
- * opts->path only names it; opts->format is none that needs a folder.
+ * As text_open(), reading n bytes of memory, which must stay until text_close(), piece bytes at a
+ * time (0: all). opts->path only names it; opts->format is none that needs a folder.
  */
-NODISCARD enum status text_open_memory(const struct text_opts *opts, const void *bytes, size_t n, size_t piece,
-                                       struct text_reader **out);
+NODISCARD enum status text_open_memory(const struct text_opts *opts, const void *bytes, size_t n,
+                                       size_t piece, struct text_reader **out);
 
 /* text.c: */
 /* STATUS_DATA with "FILE: row R (line L): " before the sentence. */
 enum status text_fail(struct text_reader *r, const char *format, ...) PRINTF_LIKE(2, 3);
-/* text_source_more() that refuses rows of more than max_row_bytes. hint is added to that sentence. */
+/* text_source_more() that refuses rows of more than max_row_bytes. hint is added to that sentence.
+ */
 NODISCARD enum status text_more(struct text_reader *r, const char *hint, bool *got);
-/* The next line without its line break, in the window; consumed. *more = false at the end of the file. */
+/* The next line without its line break, in the window; consumed. *more = false at the end of the
+ * file. */
 NODISCARD enum status text_line(struct text_reader *r, char **line, size_t *n, bool *more);
 /* Refuse bytes that are not UTF-8, and NUL. offset is that of p[0] in the file. */
 NODISCARD enum status text_check(struct text_reader *r, const char *p, size_t n, int64_t offset);
@@ -131,8 +141,8 @@ NODISCARD enum status text_add_column(struct text_reader *r, const char *name, s
 const char *text_column(const struct text_reader *r, size_t column);
 
 /*
- * One table per format. header() fills the columns; next() reads a row into the window; cells() fills reader->cells
- * from it, for rows that the ranges want.
+ * One table per format. header() fills the columns; next() reads a row into the window; cells()
+ * fills reader->cells from it, for rows that the ranges want.
  */
 struct text_parser {
     enum status (*header)(struct text_reader *r);
@@ -146,7 +156,8 @@ void text_jsonl_release(struct text_reader *r);
 NODISCARD enum status text_parse_rows(struct text_reader *r, const char *rows);
 NODISCARD enum status text_parse_where(struct text_reader *r, const char *where);
 /* The slot of a column, made if need be; names are checked once the header is known. */
-NODISCARD enum status text_add_slot(struct text_reader *r, const char *name, size_t n, size_t *slot);
+NODISCARD enum status text_add_slot(struct text_reader *r, const char *name, size_t n,
+                                    size_t *slot);
 /* Whether the next row (r->rows) is within the ranges; *past: neither it nor any behind it is. */
 bool text_in_ranges(struct text_reader *r, bool *past);
 /* Whether the cells meet every condition. */

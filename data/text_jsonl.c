@@ -1,6 +1,7 @@
 /*
- * text_jsonl.c - rows of JSON, one object a line. Jansson reads the line; a number is taken as it is written, because
- * printing what was parsed would turn the label 1.0 into 1 and 0.1 into 0.10000000000000001.
+ * text_jsonl.c - rows of JSON, one object a line. Jansson reads the line; a number is taken as it
+ * is written, because printing what was parsed would turn the label 1.0 into 1 and 0.1 into
+ * 0.10000000000000001.
  */
 #include <string.h>
 
@@ -67,9 +68,9 @@ static enum status jsonl_header(struct text_reader *r)
     bool more;
     TRY(jsonl_next(r, &more));
     if (!more)
-        return status_fail(STATUS_DATA, "%s is empty, wanted one JSON object a line", r->source.name);
-    json_object_foreach(r->json, key, value)
-        TRY(text_add_column(r, key, strlen(key)));
+        return status_fail(STATUS_DATA, "%s is empty, wanted one JSON object a line",
+                           r->source.name);
+    json_object_foreach(r->json, key, value) TRY(text_add_column(r, key, strlen(key)));
     r->pending = true;
     return STATUS_OK;
 }
@@ -116,7 +117,8 @@ static struct text_field number_text(const struct text_reader *r, const json_t *
     const char *key;
     json_t *value;
     size_t index = 0;
-    json_object_foreach(r->json, key, value) { /* in the order of the text */
+    json_object_foreach(r->json, key, value)
+    { /* in the order of the text */
         if (value == wanted)
             break;
         index++;
@@ -137,12 +139,13 @@ static enum status jsonl_cells(struct text_reader *r)
         if (json_is_string(value))
             *cell = (struct text_field){json_string_value(value), json_string_length(value)};
         else if (json_is_boolean(value))
-            *cell = json_is_true(value) ? (struct text_field){"true", 4} : (struct text_field){"false", 5};
+            *cell = json_is_true(value) ? (struct text_field){"true", 4}
+                                        : (struct text_field){"false", 5};
         else if (json_is_number(value))
             *cell = number_text(r, value);
         else
-            return text_fail(r, "\"%s\" is %s, wanted a string, a number, true, false or null", r->slots[i].name,
-                             kind(value));
+            return text_fail(r, "\"%s\" is %s, wanted a string, a number, true, false or null",
+                             r->slots[i].name, kind(value));
     }
     return STATUS_OK;
 }

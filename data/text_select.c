@@ -13,7 +13,8 @@ enum status text_add_slot(struct text_reader *r, const char *name, size_t n, siz
         if (strlen(r->slots[*slot].name) == n && memcmp(r->slots[*slot].name, name, n) == 0)
             return STATUS_OK;
     }
-    TRY(mem_grow(&r->slots, &r->slot_capacity, r->slot_count + 1, sizeof *r->slots, "the columns asked for"));
+    TRY(mem_grow(&r->slots, &r->slot_capacity, r->slot_count + 1, sizeof *r->slots,
+                 "the columns asked for"));
     r->slots[*slot] = (struct text_slot){0};
     TRY(mem_strndup(name, n, &r->slots[*slot].name));
     r->slot_count++;
@@ -26,7 +27,8 @@ static bool row_number(const char **p, int64_t *value)
     const char *from = *p;
     *value = 0;
     for (; **p >= '0' && **p <= '9'; (*p)++) {
-        if (__builtin_mul_overflow(*value, 10, value) || __builtin_add_overflow(*value, **p - '0', value))
+        if (__builtin_mul_overflow(*value, 10, value) ||
+            __builtin_add_overflow(*value, **p - '0', value))
             return false;
     }
     return *p > from;
@@ -48,8 +50,10 @@ enum status text_parse_rows(struct text_reader *r, const char *rows)
         p += strspn(p, " ");
         int at = (int)(p - rows);
         if (!row_number(&p, &range.first))
-            return status_fail(STATUS_CONFIG, "data.rows is \"%.200s\": no row number at character %d; wanted row "
-                               "numbers from 0 such as \"0-127,200,300-\"", rows, at + 1);
+            return status_fail(STATUS_CONFIG,
+                               "data.rows is \"%.200s\": no row number at character %d; wanted row "
+                               "numbers from 0 such as \"0-127,200,300-\"",
+                               rows, at + 1);
         range.last = range.first;
         p += strspn(p, " ");
         if (*p == '-') {
@@ -57,20 +61,24 @@ enum status text_parse_rows(struct text_reader *r, const char *rows)
             p += strspn(p, " ");
             range.last = INT64_MAX;
             if (*p >= '0' && *p <= '9' && !row_number(&p, &range.last))
-                return status_fail(STATUS_CONFIG, "data.rows is \"%.200s\": the number behind \"-\" is too large",
+                return status_fail(STATUS_CONFIG,
+                                   "data.rows is \"%.200s\": the number behind \"-\" is too large",
                                    rows);
             p += strspn(p, " ");
         }
         if (range.last < range.first)
-            return status_fail(STATUS_CONFIG, "data.rows is \"%.200s\": %lld-%lld runs backwards", rows,
-                               (long long)range.first, (long long)range.last);
-        TRY(mem_grow(&r->ranges, &r->range_capacity, r->range_count + 1, sizeof range, "ranges of rows"));
+            return status_fail(STATUS_CONFIG, "data.rows is \"%.200s\": %lld-%lld runs backwards",
+                               rows, (long long)range.first, (long long)range.last);
+        TRY(mem_grow(&r->ranges, &r->range_capacity, r->range_count + 1, sizeof range,
+                     "ranges of rows"));
         r->ranges[r->range_count++] = range;
         if (*p == '\0')
             break;
         if (*p != ',')
-            return status_fail(STATUS_CONFIG, "data.rows is \"%.200s\": \"%.20s\" at character %d; wanted a comma "
-                               "between ranges such as \"0-127,200,300-\"", rows, p, (int)(p - rows) + 1);
+            return status_fail(STATUS_CONFIG,
+                               "data.rows is \"%.200s\": \"%.20s\" at character %d; wanted a comma "
+                               "between ranges such as \"0-127,200,300-\"",
+                               rows, p, (int)(p - rows) + 1);
         p++;
     }
     qsort(r->ranges, r->range_count, sizeof *r->ranges, by_first);
@@ -112,8 +120,10 @@ static enum status add_condition(struct text_reader *r, const char *where, const
     const char *equals = memchr(p, '=', n);
     struct text_condition c = {0};
     if (equals == NULL || equals == p || (equals == p + 1 && *p == '!'))
-        return status_fail(STATUS_CONFIG, "data.where is \"%.300s\": cannot read \"%.*s\"; wanted column=value or "
-                           "column!=value, joined by \" and \"", where, n > 200 ? 200 : (int)n, p);
+        return status_fail(STATUS_CONFIG,
+                           "data.where is \"%.300s\": cannot read \"%.*s\"; wanted column=value or "
+                           "column!=value, joined by \" and \"",
+                           where, n > 200 ? 200 : (int)n, p);
     const char *name = p, *value = equals + 1;
     size_t name_n = (size_t)(equals - p), value_n = n - name_n - 1;
     if (name[name_n - 1] == '!') {
@@ -127,7 +137,8 @@ static enum status add_condition(struct text_reader *r, const char *where, const
     trim(&name, &name_n);
     trim(&value, &value_n);
     TRY(text_add_slot(r, name, name_n, &c.slot));
-    TRY(mem_grow(&r->conditions, &r->condition_capacity, r->condition_count + 1, sizeof c, "conditions on rows"));
+    TRY(mem_grow(&r->conditions, &r->condition_capacity, r->condition_count + 1, sizeof c,
+                 "conditions on rows"));
     TRY(mem_strndup(value, value_n, &c.value));
     c.n = value_n;
     r->conditions[r->condition_count++] = c;
@@ -135,8 +146,8 @@ static enum status add_condition(struct text_reader *r, const char *where, const
 }
 
 /*
- * " and " joins conditions only where a condition follows it: in "title=Tom and Jerry and label!=1" the first one
- * belongs to the value.
+ * " and " joins conditions only where a condition follows it: in "title=Tom and Jerry and label!=1"
+ * the first one belongs to the value.
  */
 enum status text_parse_where(struct text_reader *r, const char *where)
 {
@@ -180,8 +191,9 @@ bool text_meets_conditions(const struct text_reader *r)
 /* White space as Python's str.split() has it, on which the sources' "first 50 words" rest. */
 static bool is_space(uint32_t c)
 {
-    return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+    return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
+           c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
+           c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 enum status text_cut_words(struct text_field *field, int max_words, struct str *out)

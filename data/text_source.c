@@ -1,8 +1,10 @@
 /*
- * text_source.c - bytes from a file, standard input or memory, unpacked if they are gzip or zstd, into one window.
+ * text_source.c - bytes from a file, standard input or memory, unpacked if they are gzip or zstd,
+ * into one window.
  *
- * The window grows only as far as the row in it needs, so memory does not depend on the file's size, nor on what a
- * compressed file claims. Both formats may hold several members back to back (cat a.gz b.gz), as their tools allow.
+ * The window grows only as far as the row in it needs, so memory does not depend on the file's
+ * size, nor on what a compressed file claims. Both formats may hold several members back to back
+ * (cat a.gz b.gz), as their tools allow.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -68,8 +70,10 @@ static enum status unpacker_open(struct text_source *source, bool is_zstd)
     if (is_zstd) {
         source->unpacker->zstd = ZSTD_createDStream();
         if (source->unpacker->zstd == NULL)
-            return status_fail(STATUS_NOMEM, "%s: no memory for the zstd decompressor", source->name);
-    } else if (inflateInit2(&source->unpacker->gzip, 15 + 16) != Z_OK) { /* 15: largest window; + 16: gzip only */
+            return status_fail(STATUS_NOMEM, "%s: no memory for the zstd decompressor",
+                               source->name);
+    } else if (inflateInit2(&source->unpacker->gzip, 15 + 16) !=
+               Z_OK) { /* 15: largest window; + 16: gzip only */
         mem_free(source->unpacker);
         source->unpacker = NULL;
         return status_fail(STATUS_NOMEM, "%s: no memory for the gzip decompressor", source->name);
@@ -111,10 +115,11 @@ enum status text_source_open(struct text_source *source, const char *path)
     return start(source);
 }
 
-enum status text_source_open_memory(struct text_source *source, const void *bytes, size_t n, size_t piece,
-                                    const char *name)
+enum status text_source_open_memory(struct text_source *source, const void *bytes, size_t n,
+                                    size_t piece, const char *name)
 {
-    *source = (struct text_source){.name = name, .fd = -1, .memory = bytes, .memory_left = n, .piece = piece};
+    *source = (struct text_source){
+        .name = name, .fd = -1, .memory = bytes, .memory_left = n, .piece = piece};
     return start(source);
 }
 
@@ -149,7 +154,8 @@ static enum status unpack_zstd(struct text_source *source, char *to, size_t room
     ZSTD_outBuffer out = {to, room, 0};
     size_t result = ZSTD_decompressStream(u->zstd, &out, &in);
     if (ZSTD_isError(result))
-        return status_fail(STATUS_DATA, "%s: the zstd data is damaged: %s", source->name, ZSTD_getErrorName(result));
+        return status_fail(STATUS_DATA, "%s: the zstd data is damaged: %s", source->name,
+                           ZSTD_getErrorName(result));
     source->raw_begin = in.pos;
     *n = out.pos;
     u->inside = result != 0;
@@ -163,7 +169,8 @@ static enum status read_unpacked(struct text_source *source, char *to, size_t ro
     if (source->unpacker == NULL) {
         if (source->raw_begin == source->raw_end)
             return read_stored(source, to, room, n);
-        *n = source->raw_end - source->raw_begin; /* the block that was read to see the first bytes */
+        *n = source->raw_end -
+             source->raw_begin; /* the block that was read to see the first bytes */
         if (*n > room)
             *n = room;
         memcpy(to, source->raw + source->raw_begin, *n);
@@ -174,11 +181,13 @@ static enum status read_unpacked(struct text_source *source, char *to, size_t ro
         TRY(fill_raw(source));
         if (source->raw_begin == source->raw_end && !source->unpacker->inside)
             return STATUS_OK;
-        /* Both keep their last input bytes back until all that they stand for is out (gzip its trailer, zstd one). */
+        /* Both keep their last input bytes back until all that they stand for is out (gzip its
+         * trailer, zstd one). */
         if (source->raw_begin == source->raw_end)
-            return status_fail(STATUS_DATA, "%s: the file ends in the middle of its %s data", source->name,
-                               source->unpacker->is_zstd ? "zstd" : "gzip");
-        TRY(source->unpacker->is_zstd ? unpack_zstd(source, to, room, n) : unpack_gzip(source, to, room, n));
+            return status_fail(STATUS_DATA, "%s: the file ends in the middle of its %s data",
+                               source->name, source->unpacker->is_zstd ? "zstd" : "gzip");
+        TRY(source->unpacker->is_zstd ? unpack_zstd(source, to, room, n)
+                                      : unpack_gzip(source, to, room, n));
     }
     return STATUS_OK;
 }

@@ -1,8 +1,9 @@
 /*
  * text_writer.c - result rows as TSV, CSV or JSONL.
  *
- * Rows are gathered in memory and written in blocks; on a pipe or a terminal each row goes out at once, since somebody
- * may be reading along. Lists in TSV and CSV are parted by spaces: a comma would need quotes in every CSV row.
+ * Rows are gathered in memory and written in blocks; on a pipe or a terminal each row goes out at
+ * once, since somebody may be reading along. Lists in TSV and CSV are parted by spaces: a comma
+ * would need quotes in every CSV row.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -37,15 +38,18 @@ static enum status output_format(const char *path, enum text_format *format)
     enum status st = path_extension(path, &extension);
     const char *dot = strrchr(path_base(path), '.');
     *format = TEXT_JSONL;
-    if (st == STATUS_OK && dot != NULL && (strcasecmp(dot, ".gz") == 0 || strcasecmp(dot, ".zst") == 0))
-        st = status_fail(STATUS_CONFIG, "%s: results are not compressed; wanted .tsv, .csv or .jsonl", path);
+    if (st == STATUS_OK && dot != NULL &&
+        (strcasecmp(dot, ".gz") == 0 || strcasecmp(dot, ".zst") == 0))
+        st = status_fail(STATUS_CONFIG,
+                         "%s: results are not compressed; wanted .tsv, .csv or .jsonl", path);
     else if (st == STATUS_OK && strcasecmp(extension.p, ".tsv") == 0)
         *format = TEXT_TSV;
     else if (st == STATUS_OK && strcasecmp(extension.p, ".csv") == 0)
         *format = TEXT_CSV;
     else if (st == STATUS_OK && extension.n > 0 && strcasecmp(extension.p, ".jsonl") != 0 &&
              strcasecmp(extension.p, ".ndjson") != 0)
-        st = status_fail(STATUS_CONFIG, "%s: no format for \"%s\"; wanted .tsv, .csv or .jsonl", path, extension.p);
+        st = status_fail(STATUS_CONFIG, "%s: no format for \"%s\"; wanted .tsv, .csv or .jsonl",
+                         path, extension.p);
     str_release(&extension);
     return st;
 }
@@ -63,7 +67,9 @@ static enum status open_output(struct text_writer *w, const char *path)
     bool there = stat(path, &info) == 0;
     if (there && S_ISDIR(info.st_mode))
         return status_fail(STATUS_IO, "cannot write %s: it is a folder", path);
-    if (there && !S_ISREG(info.st_mode)) { /* /dev/null, a named pipe: renaming a file over it would destroy it */
+    if (there &&
+        !S_ISREG(
+            info.st_mode)) { /* /dev/null, a named pipe: renaming a file over it would destroy it */
         w->format = TEXT_JSONL;
         w->row_by_row = true;
         w->fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -119,7 +125,8 @@ static enum status flush(struct text_writer *w)
     return STATUS_OK;
 }
 
-/* A number in the format's words. JSON has no NaN, and "-0" would be read as an integer and lose its sign. */
+/* A number in the format's words. JSON has no NaN, and "-0" would be read as an integer and lose
+ * its sign. */
 static enum status add_float(struct text_writer *w, float value)
 {
     if (value == 0 && signbit(value))
@@ -235,11 +242,12 @@ enum status text_writer_row(struct text_writer *w, const struct text_cell *cells
         return status_fail(STATUS_ARG, "%s: a row of %d cells", w->path, count);
     enum status st = w->columns < 0 ? add_header(w, cells, count) : STATUS_OK;
     if (st == STATUS_OK && count != w->columns)
-        st = status_fail(STATUS_ARG, "%s: a row of %d cells, wanted %d as in the first", w->path, count, w->columns);
+        st = status_fail(STATUS_ARG, "%s: a row of %d cells, wanted %d as in the first", w->path,
+                         count, w->columns);
     for (int i = 0; i < count && st == STATUS_OK; i++) {
         if (strcmp(cells[i].name, w->names[i]) != 0)
-            st = status_fail(STATUS_ARG, "%s: cell %d is \"%s\", wanted \"%s\" as in the first row", w->path, i,
-                             cells[i].name, w->names[i]);
+            st = status_fail(STATUS_ARG, "%s: cell %d is \"%s\", wanted \"%s\" as in the first row",
+                             w->path, i, cells[i].name, w->names[i]);
     }
     if (st == STATUS_OK)
         st = add_row(w, cells, count);

@@ -1,5 +1,6 @@
 /*
- * tokenizer.c - opening, encoding, decoding and saving; see tokenizer.h, and tokenizer_parts.h for how it is made.
+ * tokenizer.c - opening, encoding, decoding and saving; see tokenizer.h, and tokenizer_parts.h for
+ * how it is made.
  */
 #include "data/tokenizer.h"
 
@@ -18,34 +19,39 @@ const char *const tokenizer_file_names[TOKENIZER_FILES] = {
     [FILE_ADDED] = "added_tokens.json",
 };
 
-/* ---- Making ---------------------------------------------------------------------------------------------------- */
+/* ---- Making
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 /* Let id be written as text, whatever it was before. */
 static enum status piece_set(struct tokenizer *t, const char *text, size_t n, int32_t id)
 {
     size_t old = (size_t)t->info.vocab_size, need = (size_t)id + 1;
-    TRY(mem_grow(&t->piece_begin, &t->piece_capacity, need, sizeof *t->piece_begin, "the table of pieces"));
+    TRY(mem_grow(&t->piece_begin, &t->piece_capacity, need, sizeof *t->piece_begin,
+                 "the table of pieces"));
     for (size_t i = old; i < need; i++)
         t->piece_begin[i] = NO_PIECE;
     if (need > old)
         t->info.vocab_size = (int)need;
     if (t->pieces.n + n + 1 >= NO_PIECE)
-        return status_fail(STATUS_FORMAT, "the pieces of a vocabulary are longer than %u bytes", NO_PIECE);
+        return status_fail(STATUS_FORMAT, "the pieces of a vocabulary are longer than %u bytes",
+                           NO_PIECE);
     t->piece_begin[id] = (uint32_t)t->pieces.n;
     TRY(str_add(&t->pieces, text, n));
     return str_add(&t->pieces, "", 1);
 }
 
-enum status tokenizer_add_piece(struct tokenizer *t, const char *where, const char *piece, size_t n, int64_t id)
+enum status tokenizer_add_piece(struct tokenizer *t, const char *where, const char *piece, size_t n,
+                                int64_t id)
 {
     int shown = (int)(n < 60 ? n : 60);
     if (id < 0 || id >= TOKENIZER_ID_LIMIT)
-        return status_fail(STATUS_FORMAT, "%s: \"%.*s\" has id %lld, wanted 0 to %d", where, shown, piece,
-                           (long long)id, TOKENIZER_ID_LIMIT - 1);
+        return status_fail(STATUS_FORMAT, "%s: \"%.*s\" has id %lld, wanted 0 to %d", where, shown,
+                           piece, (long long)id, TOKENIZER_ID_LIMIT - 1);
     const char *other = tokenizer_piece(t, (int32_t)id);
     if (other != NULL)
-        return status_fail(STATUS_FORMAT, "%s: \"%.60s\" and \"%.*s\" both have id %lld", where, other, shown, piece,
-                           (long long)id);
+        return status_fail(STATUS_FORMAT, "%s: \"%.60s\" and \"%.*s\" both have id %lld", where,
+                           other, shown, piece, (long long)id);
     TRY(trie_insert(&t->wordpiece.pieces, piece, n, (int32_t)id));
     TRY(piece_set(t, piece, n, (int32_t)id));
     t->model_pieces++;
@@ -58,9 +64,10 @@ int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t n)
     return index >= 0 ? t->added[index].id : trie_find(&t->wordpiece.pieces, text, n);
 }
 
-/* Run all normalize steps; *out is a view of text itself (no steps) or of one of the two buffers. */
-static enum status normalize_all(const struct tokenizer *t, const char *text, size_t n, struct str buffers[2],
-                                 const char **out, size_t *out_n)
+/* Run all normalize steps; *out is a view of text itself (no steps) or of one of the two buffers.
+ */
+static enum status normalize_all(const struct tokenizer *t, const char *text, size_t n,
+                                 struct str buffers[2], const char **out, size_t *out_n)
 {
     for (int i = 0; i < t->step_count; i++) {
         struct str *to = &buffers[i & 1];
@@ -77,18 +84,20 @@ static enum status normalize_all(const struct tokenizer *t, const char *text, si
     return STATUS_OK;
 }
 
-static enum status matcher_add(struct tokenizer *t, struct token_matcher *m, const char *where, const char *pattern,
-                               size_t n, int32_t index)
+static enum status matcher_add(struct tokenizer *t, struct token_matcher *m, const char *where,
+                               const char *pattern, size_t n, int32_t index)
 {
     const char *content = t->added[index].content;
     if (n == 0)
-        return status_fail(STATUS_FORMAT, "%s: nothing is left of the added token \"%.60s\" once it is normalized",
+        return status_fail(STATUS_FORMAT,
+                           "%s: nothing is left of the added token \"%.60s\" once it is normalized",
                            where, content);
     int32_t other = trie_find(&m->patterns, pattern, n);
     if (other >= 0)
-        return status_fail(STATUS_FORMAT,
-                           "%s: the added tokens \"%.60s\" and \"%.60s\" are looked for as the same text", where,
-                           t->added[other].content, content);
+        return status_fail(
+            STATUS_FORMAT,
+            "%s: the added tokens \"%.60s\" and \"%.60s\" are looked for as the same text", where,
+            t->added[other].content, content);
     TRY(trie_insert(&m->patterns, pattern, n, index));
     unsigned char byte = (unsigned char)pattern[0];
     m->only_first = m->count++ == 0 || m->only_first == byte ? byte : -1;
@@ -96,8 +105,8 @@ static enum status matcher_add(struct tokenizer *t, struct token_matcher *m, con
     return STATUS_OK;
 }
 
-enum status tokenizer_add_token(struct tokenizer *t, const char *where, const struct added_token *token,
-                                int64_t file_id)
+enum status tokenizer_add_token(struct tokenizer *t, const char *where,
+                                const struct added_token *token, int64_t file_id)
 {
     size_t n = strlen(token->content);
     int32_t id = tokenizer_find(t, token->content, n);
@@ -116,15 +125,17 @@ enum status tokenizer_add_token(struct tokenizer *t, const char *where, const st
         id = (int32_t)(t->model_pieces + t->added_new++);
         if (id >= TOKENIZER_ID_LIMIT || tokenizer_piece(t, id) != NULL)
             return status_fail(STATUS_FORMAT,
-                               "%s: the added token \"%.60s\" is not in the vocabulary and gets id %d, which is taken "
+                               "%s: the added token \"%.60s\" is not in the vocabulary and gets id "
+                               "%d, which is taken "
                                "(the vocabulary's ids have holes or it repeats a piece)",
                                where, token->content, id);
     }
     if (file_id >= 0 && file_id != id)
-        log_warning(
-            "%s: the added token \"%.60s\" is said to have id %lld; it gets %d, as in Hugging Face's tokenizers", where,
-            token->content, (long long)file_id, id);
-    TRY(mem_grow(&t->added, &t->added_capacity, t->added_count + 1, sizeof *t->added, "added tokens"));
+        log_warning("%s: the added token \"%.60s\" is said to have id %lld; it gets %d, as in "
+                    "Hugging Face's tokenizers",
+                    where, token->content, (long long)file_id, id);
+    TRY(mem_grow(&t->added, &t->added_capacity, t->added_count + 1, sizeof *t->added,
+                 "added tokens"));
     struct added_token *added = &t->added[t->added_count];
     char *copy;
     TRY(mem_strdup(token->content, &copy));
@@ -158,14 +169,16 @@ static uint64_t tokenizer_hash(const struct tokenizer *t)
     for (size_t i = 0; i < t->added_count; i++) {
         const struct added_token *a = &t->added[i];
         added += hash_combine(hash_bytes(a->content, strlen(a->content)),
-                              (uint64_t)a->id << 4 | (uint64_t)a->single_word << 3 | (uint64_t)a->lstrip << 2 |
-                                  (uint64_t)a->rstrip << 1 | (uint64_t)a->normalized);
+                              (uint64_t)a->id << 4 | (uint64_t)a->single_word << 3 |
+                                  (uint64_t)a->lstrip << 2 | (uint64_t)a->rstrip << 1 |
+                                  (uint64_t)a->normalized);
     }
     return hash_combine(hash, added);
 }
 
 /* Once all parts are there: patterns of added tokens, special ids, the hash. */
-static enum status tokenizer_finish(struct tokenizer *t, const char *where, const struct tokenizer_config *config)
+static enum status tokenizer_finish(struct tokenizer *t, const char *where,
+                                    const struct tokenizer_config *config)
 {
     struct wordpiece *w = &t->wordpiece;
     struct str buffers[2] = {{0}};
@@ -178,9 +191,11 @@ static enum status tokenizer_finish(struct tokenizer *t, const char *where, cons
         size_t n = strlen(pattern);
         if (a->normalized)
             TRY_GOTO(out, normalize_all(t, a->content, n, buffers, &pattern, &n));
-        TRY_GOTO(out, matcher_add(t, a->normalized ? &t->normalized : &t->raw, where, pattern, n, (int32_t)i));
+        TRY_GOTO(out, matcher_add(t, a->normalized ? &t->normalized : &t->raw, where, pattern, n,
+                                  (int32_t)i));
         if (pattern != a->content)
-            TRY_GOTO(out, piece_set(t, pattern, n, a->id)); /* decoded as it is looked for, as there */
+            TRY_GOTO(out,
+                     piece_set(t, pattern, n, a->id)); /* decoded as it is looked for, as there */
     }
     t->info.kind = t->model->kind;
     t->info.unk = w->unk;
@@ -191,7 +206,8 @@ static enum status tokenizer_finish(struct tokenizer *t, const char *where, cons
     for (int i = 0; i < t->step_count; i++)
         t->info.lowercase = t->info.lowercase || (t->steps[i].bits & NORMALIZE_LOWERCASE) != 0;
     double longest;
-    TRY_GOTO(out, json_real_or(config->config, "model_max_length", config->where[FILE_CONFIG], 0, &longest));
+    TRY_GOTO(out, json_real_or(config->config, "model_max_length", config->where[FILE_CONFIG], 0,
+                               &longest));
     /* transformers writes 1e30 where it knows no limit */
     t->info.model_max_length = longest >= 1 && longest <= 1e9 ? (int)longest : 0;
     t->info.hash = tokenizer_hash(t);
@@ -201,9 +217,12 @@ out:
     return st;
 }
 
-/* ---- Opening --------------------------------------------------------------------------------------------------- */
+/* ---- Opening
+ * ---------------------------------------------------------------------------------------------------
+ */
 
-static enum status parse_side_file(const struct tokenizer *t, enum tokenizer_file file, const char *where, json_t **out)
+static enum status parse_side_file(const struct tokenizer *t, enum tokenizer_file file,
+                                   const char *where, json_t **out)
 {
     *out = NULL;
     if (t->files[file].bytes == NULL)
@@ -230,9 +249,11 @@ static enum status tokenizer_build(struct tokenizer *t, const char *folder)
     config.config = parsed[FILE_CONFIG];
     config.special = parsed[FILE_SPECIAL];
     config.added = parsed[FILE_ADDED];
-    enum tokenizer_file main_file = t->files[FILE_TOKENIZER].bytes != NULL ? FILE_TOKENIZER : FILE_VOCAB;
+    enum tokenizer_file main_file = t->files[FILE_TOKENIZER].bytes != NULL ? FILE_TOKENIZER
+                                                                           : FILE_VOCAB;
     TRY_GOTO(out, (main_file == FILE_TOKENIZER ? tokenizer_read_json : tokenizer_read_vocab)(
-                      t, t->files[main_file].bytes, t->files[main_file].n, config.where[main_file], &config));
+                      t, t->files[main_file].bytes, t->files[main_file].n, config.where[main_file],
+                      &config));
     TRY_GOTO(out, tokenizer_finish(t, config.where[main_file], &config));
 out:
     for (int i = 0; i < TOKENIZER_FILES; i++) {
@@ -279,7 +300,8 @@ enum status tokenizer_open(const char *folder, struct tokenizer **out)
         files[i] = bytes[i];
     }
     if (files[FILE_TOKENIZER] == NULL && files[FILE_VOCAB] == NULL)
-        st = status_fail(STATUS_NOINPUT, "%s: no tokenizer here: wanted tokenizer.json or vocab.txt", folder);
+        st = status_fail(STATUS_NOINPUT,
+                         "%s: no tokenizer here: wanted tokenizer.json or vocab.txt", folder);
     else
         st = tokenizer_open_memory(folder, files, sizes, out);
 out:
@@ -332,7 +354,9 @@ void id_list_release(struct id_list *ids)
     *ids = (struct id_list){0};
 }
 
-/* ---- Encoding -------------------------------------------------------------------------------------------------- */
+/* ---- Encoding
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static const struct unicode_class *class_at(const char *text, size_t n, size_t *length)
 {
@@ -354,7 +378,8 @@ static const struct unicode_class *class_before(const char *text, size_t n, size
 }
 
 /* Find the first added token in text[*begin..n): its index, or -1, and where it is. */
-static int32_t matcher_find(const struct token_matcher *m, const char *text, size_t n, size_t *begin, size_t *end)
+static int32_t matcher_find(const struct token_matcher *m, const char *text, size_t n,
+                            size_t *begin, size_t *end)
 {
     if (m->count == 0)
         return -1;
@@ -369,7 +394,8 @@ static int32_t matcher_find(const struct token_matcher *m, const char *text, siz
         }
         uint32_t node = TRIE_ROOT;
         int32_t index = -1;
-        for (size_t i = at; i < n && (node = trie_next(&m->patterns, node, (unsigned char)text[i])) != 0; i++) {
+        for (size_t i = at;
+             i < n && (node = trie_next(&m->patterns, node, (unsigned char)text[i])) != 0; i++) {
             if (m->patterns.values[node] >= 0) {
                 index = m->patterns.values[node];
                 *end = i + 1;
@@ -399,24 +425,27 @@ struct encoding {
 typedef enum status encode_between(struct encoding *e, const char *text, size_t n);
 
 /*
- * Cut the matcher's tokens out of a text and pass what is between them on. As in tokenizers, the next match is looked
- * for behind the token itself, not behind the white space that rstrip gave it; a match that single_word discards is
- * not looked into either.
+ * Cut the matcher's tokens out of a text and pass what is between them on. As in tokenizers, the
+ * next match is looked for behind the token itself, not behind the white space that rstrip gave it;
+ * a match that single_word discards is not looked into either.
  */
-static enum status encode_around(struct encoding *e, const struct token_matcher *m, const char *text, size_t n,
-                                 encode_between *between)
+static enum status encode_around(struct encoding *e, const struct token_matcher *m,
+                                 const char *text, size_t n, encode_between *between)
 {
     size_t done = 0, begin = 0, end = 0, length;
     int32_t index;
     for (; (index = matcher_find(m, text, n, &begin, &end)) >= 0; begin = end) {
         const struct added_token *token = &e->t->added[index];
         size_t from = begin, to = end;
-        if (token->single_word && ((from > 0 && (class_before(text, from, &length)->flags & UNICODE_WORD)) ||
-                                   (to < n && (class_at(text + to, n - to, &length)->flags & UNICODE_WORD))))
+        if (token->single_word &&
+            ((from > 0 && (class_before(text, from, &length)->flags & UNICODE_WORD)) ||
+             (to < n && (class_at(text + to, n - to, &length)->flags & UNICODE_WORD))))
             continue;
-        while (token->lstrip && from > done && (class_before(text, from, &length)->flags & UNICODE_SPACE))
+        while (token->lstrip && from > done &&
+               (class_before(text, from, &length)->flags & UNICODE_SPACE))
             from -= length;
-        while (token->rstrip && to < n && (class_at(text + to, n - to, &length)->flags & UNICODE_SPACE))
+        while (token->rstrip && to < n &&
+               (class_at(text + to, n - to, &length)->flags & UNICODE_SPACE))
             to += length;
         if (from > done)
             TRY(between(e, text + done, from - done));
@@ -437,7 +466,8 @@ static enum status encode_raw(struct encoding *e, const char *text, size_t n)
     return encode_around(e, &e->t->normalized, text, n, encode_words);
 }
 
-enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, struct id_list *ids)
+enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
+                             struct id_list *ids)
 {
     struct encoding e = {t, {{0}, {0}}, ids};
     size_t before = ids->n;
@@ -449,7 +479,9 @@ enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t
     return st;
 }
 
-/* ---- Decoding -------------------------------------------------------------------------------------------------- */
+/* ---- Decoding
+ * --------------------------------------------------------------------------------------------------
+ */
 
 /* Replace from by to (not longer) in s[*n]. */
 static void replace(char *s, size_t *n, const char *from, const char *to)
@@ -473,8 +505,9 @@ static void replace(char *s, size_t *n, const char *from, const char *to)
 static void clean_up(struct str *s, size_t begin)
 {
     static const char *const pairs[][2] = {
-        {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},    {" n't", "n't"},
-        {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+        {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
+        {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
+        {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
     };
     size_t n = s->n - begin;
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
@@ -483,17 +516,18 @@ static void clean_up(struct str *s, size_t begin)
     s->p[s->n] = '\0';
 }
 
-enum status tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int64_t count, struct str *out)
+enum status tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int64_t count,
+                             struct str *out)
 {
     size_t prefix_n = t->has_decoder ? strlen(t->decoder_prefix) : 0;
     bool first = true;
     for (int64_t i = 0; i < count; i++) {
         if (ids[i] < 0 || ids[i] >= t->info.vocab_size)
-            return status_fail(STATUS_ARG, "token %lld has id %d, wanted 0 to %d", (long long)i, ids[i],
-                               t->info.vocab_size - 1);
+            return status_fail(STATUS_ARG, "token %lld has id %d, wanted 0 to %d", (long long)i,
+                               ids[i], t->info.vocab_size - 1);
         const char *piece = tokenizer_piece(t, ids[i]);
         if (piece == NULL)
-            continue; /* a hole in the ids: left out, as there */
+            continue;             /* a hole in the ids: left out, as there */
         TRY(str_add(out, "", 0)); /* so that there is a string even for no text at all */
         size_t begin = out->n;
         if (!first && t->has_decoder && strncmp(piece, t->decoder_prefix, prefix_n) == 0)
@@ -508,23 +542,27 @@ enum status tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int6
     return STATUS_OK;
 }
 
-/* ---- Saving ---------------------------------------------------------------------------------------------------- */
+/* ---- Saving
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 /* What BertTokenizer needs to know of a vocab.txt that came alone. */
 static enum status save_config(const struct tokenizer *t, const char *path)
 {
-    static const char *const keys[] = {"unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
+    static const char *const keys[] = {"unk_token", "sep_token", "pad_token", "cls_token",
+                                       "mask_token"};
     const int32_t ids[] = {t->info.unk, t->info.sep, t->info.pad, t->info.cls, t->info.mask};
-    json_t *config = json_pack("{s:s, s:b, s:b, s:n}", "tokenizer_class", "BertTokenizer", "do_lower_case",
-                               (int)t->info.lowercase, "tokenize_chinese_chars", 1, "strip_accents");
+    json_t *config = json_pack("{s:s, s:b, s:b, s:n}", "tokenizer_class", "BertTokenizer",
+                               "do_lower_case", (int)t->info.lowercase, "tokenize_chinese_chars", 1,
+                               "strip_accents");
     bool whole = config != NULL;
     for (size_t i = 0; whole && i < sizeof ids / sizeof ids[0]; i++) {
         const char *piece = tokenizer_piece(t, ids[i]);
         if (piece != NULL)
             whole = json_object_set_new(config, keys[i], json_string(piece)) == 0;
     }
-    enum status st =
-        whole ? json_write_file(path, config) : status_fail(STATUS_NOMEM, "%s: no memory to write JSON", path);
+    enum status st = whole ? json_write_file(path, config)
+                           : status_fail(STATUS_NOMEM, "%s: no memory to write JSON", path);
     json_decref(config);
     return st;
 }
@@ -545,9 +583,12 @@ enum status tokenizer_save(const struct tokenizer *t, const char *folder)
     return STATUS_OK;
 }
 
-/* ---- Joining --------------------------------------------------------------------------------------------------- */
+/* ---- Joining
+ * ---------------------------------------------------------------------------------------------------
+ */
 
-/* How many ids of a and b stay (b: 0 of a single text), and the specials around them that fit as well. */
+/* How many ids of a and b stay (b: 0 of a single text), and the specials around them that fit as
+ * well. */
 static void join_plan(int64_t na, int64_t nb, int max_length, int64_t *keep_a, int64_t *keep_b)
 {
     int64_t room = max_length - (nb < 0 ? 2 : 3);
@@ -561,7 +602,8 @@ static void join_plan(int64_t na, int64_t nb, int max_length, int64_t *keep_a, i
         *keep_a = room;
         return;
     }
-    /* tokenizers' longest_first: the shorter text keeps all it can, else both keep half, the longer the odd one */
+    /* tokenizers' longest_first: the shorter text keeps all it can, else both keep half, the longer
+     * the odd one */
     bool swap = na > nb;
     int64_t shorter = swap ? nb : na, longer;
     longer = shorter > room ? shorter : (room - shorter > shorter ? room - shorter : shorter);
@@ -581,13 +623,14 @@ int tokenizer_joined_length(int64_t na, int64_t nb, int max_length)
     return (int)(n < max_length ? n : max_length < 0 ? 0 : max_length);
 }
 
-int tokenizer_join(const struct tokenizer_info *info, const int32_t *a, int64_t na, const int32_t *b, int64_t nb,
-                   int max_length, int32_t *out, int32_t *types)
+int tokenizer_join(const struct tokenizer_info *info, const int32_t *a, int64_t na,
+                   const int32_t *b, int64_t nb, int max_length, int32_t *out, int32_t *types)
 {
     int64_t keep_a, keep_b;
     int n = tokenizer_joined_length(na, nb, max_length);
     join_plan(na, nb, max_length, &keep_a, &keep_b);
-    for (int i = 0; i < n; i++) { /* n is below what the specials need only for a max_length of 0 to 2 */
+    for (int i = 0; i < n;
+         i++) { /* n is below what the specials need only for a max_length of 0 to 2 */
         int64_t in_b = i - keep_a - 2;
         if (i == 0)
             out[i] = info->cls;

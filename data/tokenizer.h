@@ -1,12 +1,13 @@
 /*
  * tokenizer.h - text to ids and back, as the model's own tokenizer files say.
  *
- * WordPiece, cased and uncased, from tokenizer.json or vocab.txt (with tokenizer_config.json); other kinds come behind
- * the same functions. Ids equal those of Hugging Face's tokenizers. truncation and padding inside tokenizer.json are
- * ignored. Added and special tokens found in the text are matched as there.
+ * WordPiece, cased and uncased, from tokenizer.json or vocab.txt (with tokenizer_config.json);
+ * other kinds come behind the same functions. Ids equal those of Hugging Face's tokenizers.
+ * truncation and padding inside tokenizer.json are ignored. Added and special tokens found in the
+ * text are matched as there.
  *
- * A tokenizer is read-only after it was opened: any number of threads may encode with one at the same time.
- * Local.
+ * A tokenizer is read-only after it was opened: any number of threads may encode with one at the
+ * same time. Local.
  */
 #ifndef COHORT_DATA_TOKENIZER_H
 #define COHORT_DATA_TOKENIZER_H
@@ -36,40 +37,44 @@ struct id_list {
 
 /*
  * Open the tokenizer of a Hugging Face directory. *out is owned by the caller (tokenizer_close).
- * STATUS_NOINPUT neither tokenizer.json nor vocab.txt is there (if both are, tokenizer.json counts); STATUS_FORMAT a
- * file is broken, or asks for a normalizer, pre-tokenizer, model, decoder or special tokens that cohort does not know
- * (named), or gives no unknown, first or last token.
+ * STATUS_NOINPUT neither tokenizer.json nor vocab.txt is there (if both are, tokenizer.json
+ * counts); STATUS_FORMAT a file is broken, or asks for a normalizer, pre-tokenizer, model, decoder
+ * or special tokens that cohort does not know (named), or gives no unknown, first or last token.
  */
 NODISCARD enum status tokenizer_open(const char *folder, struct tokenizer **out);
 void tokenizer_close(struct tokenizer *tokenizer);
 void tokenizer_get_info(const struct tokenizer *tokenizer, struct tokenizer_info *info);
 
-/* Append the ids of n bytes of valid UTF-8, without special tokens around. Thread-safe on one tokenizer. */
-NODISCARD enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n,
-                                       struct id_list *ids);
-/* Append the text of ids as Hugging Face's decode(skip_special_tokens=False) gives it. STATUS_ARG: an id too large. */
-NODISCARD enum status tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, int64_t count,
-                                       struct str *out);
+/* Append the ids of n bytes of valid UTF-8, without special tokens around. Thread-safe on one
+ * tokenizer. */
+NODISCARD enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text,
+                                       size_t n, struct id_list *ids);
+/* Append the text of ids as Hugging Face's decode(skip_special_tokens=False) gives it. STATUS_ARG:
+ * an id too large. */
+NODISCARD enum status tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids,
+                                       int64_t count, struct str *out);
 /* The piece with this id ("##ing"), borrowed from the tokenizer; NULL if there is none. */
 const char *tokenizer_piece(const struct tokenizer *tokenizer, int32_t id);
 /* The id of a piece, or -1. */
 int32_t tokenizer_id(const struct tokenizer *tokenizer, const char *piece);
 
 /*
- * Write the files that transformers reads into folder, as they were when they were opened (their folder may be gone);
- * beside a vocab.txt that came alone, a tokenizer_config.json for BertTokenizer. STATUS_IO.
+ * Write the files that transformers reads into folder, as they were when they were opened (their
+ * folder may be gone); beside a vocab.txt that came alone, a tokenizer_config.json for
+ * BertTokenizer. STATUS_IO.
  */
 NODISCARD enum status tokenizer_save(const struct tokenizer *tokenizer, const char *folder);
 
 void id_list_release(struct id_list *ids);
 
 /*
- * Put special tokens around content ids and cut to max_length: [CLS] a [SEP] or [CLS] a [SEP] b [SEP], pairs cut
- * longest first (as Hugging Face's longest_first). Returns the length written; out and types hold max_length. nb < 0: a
- * single text. types may be NULL. A max_length below what the special tokens need cuts these, too.
+ * Put special tokens around content ids and cut to max_length: [CLS] a [SEP] or [CLS] a [SEP] b
+ * [SEP], pairs cut longest first (as Hugging Face's longest_first). Returns the length written; out
+ * and types hold max_length. nb < 0: a single text. types may be NULL. A max_length below what the
+ * special tokens need cuts these, too.
  */
-int tokenizer_join(const struct tokenizer_info *info, const int32_t *a, int64_t na, const int32_t *b, int64_t nb,
-                   int max_length, int32_t *out, int32_t *types);
+int tokenizer_join(const struct tokenizer_info *info, const int32_t *a, int64_t na,
+                   const int32_t *b, int64_t nb, int max_length, int32_t *out, int32_t *types);
 /* The length tokenizer_join() would write, without writing. */
 int tokenizer_joined_length(int64_t na, int64_t nb, int max_length);
 

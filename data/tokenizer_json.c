@@ -1,8 +1,9 @@
 /*
- * tokenizer_json.c - the parts of a tokenizer from tokenizer.json, as Hugging Face's tokenizers writes it.
+ * tokenizer_json.c - the parts of a tokenizer from tokenizer.json, as Hugging Face's tokenizers
+ * writes it.
  *
- * What is known is taken, what would change ids and is not known is refused by name. truncation and padding are
- * ignored: length is the caller's.
+ * What is known is taken, what would change ids and is not known is refused by name. truncation and
+ * padding are ignored: length is the caller's.
  */
 #include <string.h>
 
@@ -23,7 +24,8 @@ static enum status need_bool(const json_t *object, const char *key, const char *
 }
 
 /* object["type"], of an object that is part of the file; what names it in sentences. */
-static enum status type_of(const json_t *object, const char *what, const char *where, const char **type)
+static enum status type_of(const json_t *object, const char *what, const char *where,
+                           const char **type)
 {
     *type = json_string_value(json_object_get(object, "type"));
     if (*type == NULL)
@@ -31,20 +33,24 @@ static enum status type_of(const json_t *object, const char *what, const char *w
     return STATUS_OK;
 }
 
-static enum status unknown_part(const char *where, const char *what, const char *type, const char *known)
+static enum status unknown_part(const char *where, const char *what, const char *type,
+                                const char *known)
 {
-    return status_fail(STATUS_FORMAT, "%s: %s \"%.60s\" is not known here, wanted %s", where, what, type, known);
+    return status_fail(STATUS_FORMAT, "%s: %s \"%.60s\" is not known here, wanted %s", where, what,
+                       type, known);
 }
 
 static enum status add_step(struct tokenizer *t, const char *where, unsigned bits)
 {
     if (t->step_count == TOKENIZER_MAX_STEPS)
-        return status_fail(STATUS_FORMAT, "%s: more than %d normalizers", where, TOKENIZER_MAX_STEPS);
+        return status_fail(STATUS_FORMAT, "%s: more than %d normalizers", where,
+                           TOKENIZER_MAX_STEPS);
     normalize_step_init(&t->steps[t->step_count++], bits);
     return STATUS_OK;
 }
 
-static enum status read_normalizer(struct tokenizer *t, const json_t *object, const char *where, int nesting)
+static enum status read_normalizer(struct tokenizer *t, const json_t *object, const char *where,
+                                   int nesting)
 {
     const char *type = NULL;
     if (object == NULL || json_is_null(object))
@@ -68,17 +74,19 @@ static enum status read_normalizer(struct tokenizer *t, const json_t *object, co
                             (lowercase ? NORMALIZE_LOWERCASE : 0u));
     }
     if (strcmp(type, "Sequence") != 0)
-        return unknown_part(where, "normalizer", type, "BertNormalizer, NFD, Lowercase, StripAccents or a Sequence");
+        return unknown_part(where, "normalizer", type,
+                            "BertNormalizer, NFD, Lowercase, StripAccents or a Sequence");
     const json_t *parts = json_object_get(object, "normalizers"), *part;
     size_t i;
     if (!json_is_array(parts) || nesting == MAX_NESTING)
-        return status_fail(STATUS_FORMAT, "%s: a Sequence without \"normalizers\", or nested too deep", where);
-    json_array_foreach(parts, i, part)
-        TRY(read_normalizer(t, part, where, nesting + 1));
+        return status_fail(STATUS_FORMAT,
+                           "%s: a Sequence without \"normalizers\", or nested too deep", where);
+    json_array_foreach(parts, i, part) TRY(read_normalizer(t, part, where, nesting + 1));
     return STATUS_OK;
 }
 
-static enum status read_word_rules(const json_t *object, const char *where, int nesting, unsigned *bits)
+static enum status read_word_rules(const json_t *object, const char *where, int nesting,
+                                   unsigned *bits)
 {
     const char *type = NULL, *behavior;
     if (object == NULL || json_is_null(object))
@@ -99,12 +107,14 @@ static enum status read_word_rules(const json_t *object, const char *where, int 
         const json_t *parts = json_object_get(object, "pretokenizers"), *part;
         size_t i;
         if (!json_is_array(parts) || nesting == MAX_NESTING)
-            return status_fail(STATUS_FORMAT, "%s: a Sequence without \"pretokenizers\", or nested too deep", where);
-        json_array_foreach(parts, i, part)
-            TRY(read_word_rules(part, where, nesting + 1, bits));
+            return status_fail(STATUS_FORMAT,
+                               "%s: a Sequence without \"pretokenizers\", or nested too deep",
+                               where);
+        json_array_foreach(parts, i, part) TRY(read_word_rules(part, where, nesting + 1, bits));
     } else {
-        return unknown_part(where, "pre_tokenizer", type,
-                            "BertPreTokenizer, Whitespace, WhitespaceSplit, Punctuation or a Sequence");
+        return unknown_part(
+            where, "pre_tokenizer", type,
+            "BertPreTokenizer, Whitespace, WhitespaceSplit, Punctuation or a Sequence");
     }
     return STATUS_OK;
 }
@@ -130,7 +140,8 @@ static enum status read_model(struct tokenizer *t, const json_t *object, const c
     json_t *vocab, *id;
     if (!json_is_object(object))
         return status_fail(STATUS_FORMAT, "%s: no \"model\"", where);
-    /* Files of old versions do not name the model: the fields that only WordPiece has are asked for below. */
+    /* Files of old versions do not name the model: the fields that only WordPiece has are asked for
+     * below. */
     TRY(json_text_or(object, "type", where, "WordPiece", &type));
     if (strcmp(type, "WordPiece") != 0)
         return unknown_part(where, "model", type, "WordPiece");
@@ -140,16 +151,20 @@ static enum status read_model(struct tokenizer *t, const json_t *object, const c
     TRY(mem_strdup(prefix, &w->prefix));
     vocab = json_object_get(object, "vocab");
     if (!json_is_object(vocab) || json_object_size(vocab) == 0)
-        return status_fail(STATUS_FORMAT, "%s: the model's \"vocab\" is not an object with pieces and their ids",
+        return status_fail(STATUS_FORMAT,
+                           "%s: the model's \"vocab\" is not an object with pieces and their ids",
                            where);
-    json_object_foreach(vocab, piece, id) {
+    json_object_foreach(vocab, piece, id)
+    {
         if (!json_is_integer(id))
-            return status_fail(STATUS_FORMAT, "%s: the id of \"%.60s\" is not a whole number", where, piece);
+            return status_fail(STATUS_FORMAT, "%s: the id of \"%.60s\" is not a whole number",
+                               where, piece);
         TRY(tokenizer_add_piece(t, where, piece, strlen(piece), json_integer_value(id)));
     }
     w->unk = trie_find(&w->pieces, unk, strlen(unk));
     if (w->unk < 0)
-        return status_fail(STATUS_FORMAT, "%s: the vocabulary lacks its unk_token \"%.60s\"", where, unk);
+        return status_fail(STATUS_FORMAT, "%s: the vocabulary lacks its unk_token \"%.60s\"", where,
+                           unk);
     return STATUS_OK;
 }
 
@@ -161,7 +176,8 @@ static enum status read_added_tokens(struct tokenizer *t, const json_t *list, co
         return STATUS_OK;
     if (!json_is_array(list))
         return status_fail(STATUS_FORMAT, "%s: \"added_tokens\" is not a list", where);
-    json_array_foreach(list, i, object) {
+    json_array_foreach(list, i, object)
+    {
         struct added_token token = {0};
         int64_t id;
         bool special; /* decoding may leave it out; matching does not ask */
@@ -180,22 +196,23 @@ static enum status read_added_tokens(struct tokenizer *t, const json_t *list, co
 }
 
 /* The single id that post_processor.special_tokens gives a name. */
-static enum status template_id(const struct tokenizer *t, const json_t *object, const char *name, const char *where,
-                               int32_t *id)
+static enum status template_id(const struct tokenizer *t, const json_t *object, const char *name,
+                               const char *where, int32_t *id)
 {
-    const json_t *ids = json_object_get(json_object_get(json_object_get(object, "special_tokens"), name), "ids");
+    const json_t *ids =
+        json_object_get(json_object_get(json_object_get(object, "special_tokens"), name), "ids");
     const json_t *value = json_array_get(ids, 0);
     if (json_array_size(ids) != 1 || !json_is_integer(value) || json_integer_value(value) < 0 ||
         json_integer_value(value) >= t->info.vocab_size)
-        return status_fail(STATUS_FORMAT, "%s: post_processor: \"%.60s\" has no single id below %d", where, name,
-                           t->info.vocab_size);
+        return status_fail(STATUS_FORMAT, "%s: post_processor: \"%.60s\" has no single id below %d",
+                           where, name, t->info.vocab_size);
     *id = (int32_t)json_integer_value(value);
     return STATUS_OK;
 }
 
 /*
- * One place of a template: kind "SpecialToken" or "Sequence", with this type_id. *name is its id; NULL if it is
- * anything else.
+ * One place of a template: kind "SpecialToken" or "Sequence", with this type_id. *name is its id;
+ * NULL if it is anything else.
  */
 static const char *template_place(const json_t *list, size_t at, const char *kind, int64_t type)
 {
@@ -212,7 +229,11 @@ static enum status read_template(struct tokenizer *t, const json_t *object, cons
     static const struct {
         const char *kind;
         int type;
-    } places[] = {{"SpecialToken", 0}, {"Sequence", 0}, {"SpecialToken", 0}, {"Sequence", 1}, {"SpecialToken", 1}};
+    } places[] = {{"SpecialToken", 0},
+                  {"Sequence", 0},
+                  {"SpecialToken", 0},
+                  {"Sequence", 1},
+                  {"SpecialToken", 1}};
     static const char *const keys[] = {"single", "pair"};
     const char *names[5];
     for (size_t k = 0; k < 2; k++) {
@@ -228,23 +249,25 @@ static enum status read_template(struct tokenizer *t, const json_t *object, cons
         if (known && k == 1)
             known = strcmp(names[3], "B") == 0 && strcmp(names[4], names[2]) == 0;
         if (!known)
-            return status_fail(STATUS_FORMAT,
-                               "%s: post_processor: the template for \"%s\" is not known here, wanted "
-                               "[CLS] A [SEP] and [CLS] A [SEP] B [SEP] with types 0 and 1",
-                               where, keys[k]);
+            return status_fail(
+                STATUS_FORMAT,
+                "%s: post_processor: the template for \"%s\" is not known here, wanted "
+                "[CLS] A [SEP] and [CLS] A [SEP] B [SEP] with types 0 and 1",
+                where, keys[k]);
     }
     TRY(template_id(t, object, names[0], where, &t->info.cls));
     return template_id(t, object, names[2], where, &t->info.sep);
 }
 
 /* BertProcessing's ["[CLS]", 101]. */
-static enum status processing_id(const struct tokenizer *t, const json_t *object, const char *key, const char *where,
-                                 int32_t *id)
+static enum status processing_id(const struct tokenizer *t, const json_t *object, const char *key,
+                                 const char *where, int32_t *id)
 {
     const json_t *value = json_array_get(json_object_get(object, key), 1);
-    if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) >= t->info.vocab_size)
-        return status_fail(STATUS_FORMAT, "%s: post_processor: \"%s\" has no id below %d", where, key,
-                           t->info.vocab_size);
+    if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+        json_integer_value(value) >= t->info.vocab_size)
+        return status_fail(STATUS_FORMAT, "%s: post_processor: \"%s\" has no id below %d", where,
+                           key, t->info.vocab_size);
     *id = (int32_t)json_integer_value(value);
     return STATUS_OK;
 }
@@ -253,7 +276,8 @@ static enum status read_post_processor(struct tokenizer *t, const json_t *object
                                        const struct tokenizer_config *config)
 {
     const char *type = NULL;
-    if (object == NULL || json_is_null(object)) /* transformers' BertTokenizer then takes the names, too */
+    if (object == NULL ||
+        json_is_null(object)) /* transformers' BertTokenizer then takes the names, too */
         return tokenizer_named_ends(t, where, config);
     TRY(type_of(object, "the post_processor", where, &type));
     if (strcmp(type, "TemplateProcessing") == 0)

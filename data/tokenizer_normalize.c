@@ -1,10 +1,11 @@
 /*
  * tokenizer_normalize.c - one pass over a text; see tokenizer_parts.h.
  *
- * All of BertNormalizer is one pass: cleaning, spacing and lowercasing look at one code point, and decomposing needs
- * context only where several combining marks stand in a row. Those are written as they come; if one that stays has a
- * smaller order than the one before it, the run is sorted where it lies when the next starter ends it. Marks never
- * change case (scripts/generate-unicode checks), so lowercasing first does not disturb the order.
+ * All of BertNormalizer is one pass: cleaning, spacing and lowercasing look at one code point, and
+ * decomposing needs context only where several combining marks stand in a row. Those are written as
+ * they come; if one that stays has a smaller order than the one before it, the run is sorted where
+ * it lies when the next starter ends it. Marks never change case (scripts/generate-unicode checks),
+ * so lowercasing first does not disturb the order.
  */
 #include <string.h>
 
@@ -69,7 +70,8 @@ static enum status run_end(struct run *run, char *to)
     return st;
 }
 
-/* Write one code point that was cleaned, spaced and decomposed; returns where the output goes on. */
+/* Write one code point that was cleaned, spaced and decomposed; returns where the output goes on.
+ */
 static char *put(uint32_t c, const struct unicode_class *class, unsigned bits, char *to)
 {
     if ((bits & NORMALIZE_NONSPACING) && (class->flags & UNICODE_NONSPACING))
@@ -79,7 +81,8 @@ static char *put(uint32_t c, const struct unicode_class *class, unsigned bits, c
     if ((bits & NORMALIZE_LOWERCASE) == 0 || class->lower == 0)
         return to + utf8_encode(c, to);
     to += utf8_encode((uint32_t)((int32_t)c + class->lower), to);
-    return c == 0x130 ? to + utf8_encode(0x307, to) : to; /* the one letter whose lower case is two */
+    return c == 0x130 ? to + utf8_encode(0x307, to)
+                      : to; /* the one letter whose lower case is two */
 }
 
 /* put(), and the order of marks. */
@@ -103,7 +106,8 @@ static enum status put_ordered(uint32_t c, unsigned bits, struct run *run, char 
     return STATUS_OK;
 }
 
-enum status normalize_run(const struct normalize_step *step, const char *from, size_t n, char *to, size_t *to_n)
+enum status normalize_run(const struct normalize_step *step, const char *from, size_t n, char *to,
+                          size_t *to_n)
 {
     const char *end = from + n;
     char *begin = to;
@@ -113,7 +117,8 @@ enum status normalize_run(const struct normalize_step *step, const char *from, s
     while (from < end) {
         unsigned char byte = (unsigned char)*from;
         if (byte < 0x80) {
-            if (step->ascii[byte] == NORMALIZE_GONE) { /* no starter: it does not end a run of marks */
+            if (step->ascii[byte] ==
+                NORMALIZE_GONE) { /* no starter: it does not end a run of marks */
                 from++;
                 continue;
             }

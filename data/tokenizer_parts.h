@@ -1,10 +1,12 @@
 /*
- * tokenizer_parts.h - how a tokenizer is made: the steps that tokenizer.c runs and the readers that fill them in.
+ * tokenizer_parts.h - how a tokenizer is made: the steps that tokenizer.c runs and the readers that
+ * fill them in.
  *
- * A text goes through: added tokens cut out of the raw text, normalize steps over what is between them, added tokens
- * cut out of the normalized text, words (struct word_rules), and a model that makes ids of each word. Readers
- * (tokenizer_json.c, tokenizer_vocab.c) turn files into these parts and refuse what has no part here. A model of
- * another kind (byte-level BPE, Unigram) is another struct tokenizer_model; another normalizer is another bit.
+ * A text goes through: added tokens cut out of the raw text, normalize steps over what is between
+ * them, added tokens cut out of the normalized text, words (struct word_rules), and a model that
+ * makes ids of each word. Readers (tokenizer_json.c, tokenizer_vocab.c) turn files into these parts
+ * and refuse what has no part here. A model of another kind (byte-level BPE, Unigram) is another
+ * struct tokenizer_model; another normalizer is another bit.
  *
  * Internal to data/.
  */
@@ -21,15 +23,16 @@
 
 /* What one pass over a text does, in this order. */
 enum normalize_bit {
-    NORMALIZE_CLEAN = 1,      /* remove controls, unassigned and the like; white space becomes ' ' */
-    NORMALIZE_CJK = 2,        /* spaces around ideographs */
-    NORMALIZE_DECOMPOSE = 4,  /* NFD */
+    NORMALIZE_CLEAN = 1,     /* remove controls, unassigned and the like; white space becomes ' ' */
+    NORMALIZE_CJK = 2,       /* spaces around ideographs */
+    NORMALIZE_DECOMPOSE = 4, /* NFD */
     NORMALIZE_NONSPACING = 8, /* remove nonspacing marks (BertNormalizer's strip_accents) */
     NORMALIZE_MARKS = 16,     /* remove all marks (StripAccents) */
     NORMALIZE_LOWERCASE = 32
 };
 
-#define TOKENIZER_EXPANSION 3 /* a pass makes at most so many bytes of one; scripts/generate-unicode checks it */
+#define TOKENIZER_EXPANSION                                                                        \
+    3 /* a pass makes at most so many bytes of one; scripts/generate-unicode checks it */
 
 struct normalize_step {
     unsigned bits;            /* of enum normalize_bit */
@@ -39,9 +42,10 @@ struct normalize_step {
 #define NORMALIZE_GONE 0xFF
 
 void normalize_step_init(struct normalize_step *step, unsigned bits);
-/* Run one step over n bytes; to holds TOKENIZER_EXPANSION * n bytes. STATUS_NOMEM (thousands of marks in a row). */
-NODISCARD enum status normalize_run(const struct normalize_step *step, const char *from, size_t n, char *to,
-                                    size_t *to_n);
+/* Run one step over n bytes; to holds TOKENIZER_EXPANSION * n bytes. STATUS_NOMEM (thousands of
+ * marks in a row). */
+NODISCARD enum status normalize_run(const struct normalize_step *step, const char *from, size_t n,
+                                    char *to, size_t *to_n);
 
 /* How words are cut; rules add up, as pre-tokenizers in a Sequence do. */
 enum word_rule {
@@ -59,9 +63,11 @@ struct word_rules {
 
 void word_rules_init(struct word_rules *rules, unsigned bits);
 /* Cut normalized text into words and append the model's ids of each. STATUS_NOMEM. */
-NODISCARD enum status words_encode(const struct tokenizer *t, const char *text, size_t n, struct id_list *ids);
+NODISCARD enum status words_encode(const struct tokenizer *t, const char *text, size_t n,
+                                   struct id_list *ids);
 
-/* WordPiece: the longest piece first, from the left; a word that cannot be made of pieces is one unk. */
+/* WordPiece: the longest piece first, from the left; a word that cannot be made of pieces is one
+ * unk. */
 struct wordpiece {
     struct trie pieces; /* text to id */
     char *prefix;       /* owned; of a piece inside a word: "##" */
@@ -73,7 +79,8 @@ struct wordpiece {
 struct tokenizer_model {
     const char *kind;
     /* Append the ids of one word of n > 0 bytes. STATUS_NOMEM. */
-    enum status (*encode)(const struct tokenizer *t, const char *word, size_t n, struct id_list *ids);
+    enum status (*encode)(const struct tokenizer *t, const char *word, size_t n,
+                          struct id_list *ids);
 };
 
 extern const struct tokenizer_model tokenizer_wordpiece;
@@ -86,7 +93,8 @@ struct added_token {
     bool normalized;     /* looked for in normalized text, and itself normalized */
 };
 
-/* Finds added tokens: leftmost first, the longest of those that begin there. Empty: finds nothing. */
+/* Finds added tokens: leftmost first, the longest of those that begin there. Empty: finds nothing.
+ */
 struct token_matcher {
     struct trie patterns; /* to an index of tokenizer.added */
     size_t count;
@@ -106,13 +114,15 @@ struct tokenizer {
     struct word_rules words;
     const struct tokenizer_model *model;
     struct wordpiece wordpiece;
-    size_t model_pieces; /* distinct pieces of the model: ids of added tokens are counted from here, as there */
+    size_t model_pieces; /* distinct pieces of the model: ids of added tokens are counted from here,
+                            as there */
 
     struct added_token *added; /* owned */
     size_t added_count, added_capacity;
-    size_t added_new;                     /* those of them that the model does not have */
-    struct trie added_by_content;         /* to an index of added */
-    struct token_matcher raw, normalized; /* for the text as it comes, and after the normalize steps */
+    size_t added_new;             /* those of them that the model does not have */
+    struct trie added_by_content; /* to an index of added */
+    struct token_matcher raw,
+        normalized; /* for the text as it comes, and after the normalize steps */
 
     struct str pieces;     /* all pieces by id, each with a NUL behind it */
     uint32_t *piece_begin; /* (info.vocab_size) into pieces; NO_PIECE: no piece has this id */
@@ -128,43 +138,51 @@ struct tokenizer {
 
 #define NO_PIECE UINT32_MAX
 
-/* Give the model a piece. where and its row or key name it in sentences. STATUS_FORMAT: an id out of range. */
-NODISCARD enum status tokenizer_add_piece(struct tokenizer *t, const char *where, const char *piece, size_t n,
-                                          int64_t id);
+/* Give the model a piece. where and its row or key name it in sentences. STATUS_FORMAT: an id out
+ * of range. */
+NODISCARD enum status tokenizer_add_piece(struct tokenizer *t, const char *where, const char *piece,
+                                          size_t n, int64_t id);
 /*
- * Add or replace an added token, after all pieces and steps; content is copied. Its id is that of the same text in the
- * model, else the next free one: what the file says (file_id, -1: nothing) is ignored, as tokenizers does, with a
- * warning. STATUS_FORMAT: nothing is left of it after normalizing, or the next free id is a piece's.
+ * Add or replace an added token, after all pieces and steps; content is copied. Its id is that of
+ * the same text in the model, else the next free one: what the file says (file_id, -1: nothing) is
+ * ignored, as tokenizers does, with a warning. STATUS_FORMAT: nothing is left of it after
+ * normalizing, or the next free id is a piece's.
  */
-NODISCARD enum status tokenizer_add_token(struct tokenizer *t, const char *where, const struct added_token *token,
-                                          int64_t file_id);
+NODISCARD enum status tokenizer_add_token(struct tokenizer *t, const char *where,
+                                          const struct added_token *token, int64_t file_id);
 /* The id of an added token or piece, or -1. */
 int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t n);
 
-/* Special tokens and options of tokenizer_config.json, special_tokens_map.json and added_tokens.json. */
+/* Special tokens and options of tokenizer_config.json, special_tokens_map.json and
+ * added_tokens.json. */
 struct tokenizer_config {
     const json_t *config, *special, *added; /* borrowed; NULL: no such file */
     char *where[TOKENIZER_FILES];           /* owned; paths for sentences */
 };
 
-/* The text of "cls_token" and the like; NULL where it is null; fallback where nothing is said. Borrowed. */
-NODISCARD enum status config_token_text(const struct tokenizer_config *c, const char *key, const char *fallback,
-                                        const char **out);
+/* The text of "cls_token" and the like; NULL where it is null; fallback where nothing is said.
+ * Borrowed. */
+NODISCARD enum status config_token_text(const struct tokenizer_config *c, const char *key,
+                                        const char *fallback, const char **out);
 
 /* Find the ids of cls and sep by their names. STATUS_FORMAT: they are not in the vocabulary. */
 NODISCARD enum status tokenizer_named_ends(struct tokenizer *t, const char *where,
                                            const struct tokenizer_config *config);
 
-/* Fill a zeroed tokenizer from the bytes of one file; config entries may be NULL. STATUS_FORMAT, STATUS_NOMEM. */
-NODISCARD enum status tokenizer_read_json(struct tokenizer *t, const char *bytes, size_t n, const char *where,
-                                          const struct tokenizer_config *config);
-NODISCARD enum status tokenizer_read_vocab(struct tokenizer *t, const char *bytes, size_t n, const char *where,
+/* Fill a zeroed tokenizer from the bytes of one file; config entries may be NULL. STATUS_FORMAT,
+ * STATUS_NOMEM. */
+NODISCARD enum status tokenizer_read_json(struct tokenizer *t, const char *bytes, size_t n,
+                                          const char *where, const struct tokenizer_config *config);
+NODISCARD enum status tokenizer_read_vocab(struct tokenizer *t, const char *bytes, size_t n,
+                                           const char *where,
                                            const struct tokenizer_config *config);
 /*
- * Open from files in memory; files[i] may be NULL. folder is used in sentences. This is tokenizer_open() without the
- * disk, and what the fuzzers call.
+ * Open from files in memory; files[i] may be NULL. folder is used in sentences. This is
+ * tokenizer_open() without the disk, and what the fuzzers call.
  */
-NODISCARD enum status tokenizer_open_memory(const char *folder, const char *const files[TOKENIZER_FILES],
-                                            const size_t sizes[TOKENIZER_FILES], struct tokenizer **out);
+NODISCARD enum status tokenizer_open_memory(const char *folder,
+                                            const char *const files[TOKENIZER_FILES],
+                                            const size_t sizes[TOKENIZER_FILES],
+                                            struct tokenizer **out);
 
 #endif

@@ -16,12 +16,15 @@ static void edge_put(struct trie *trie, uint64_t edge)
     trie->edges[at] = edge;
 }
 
-/* Room for one node more; edges (one less than nodes) fill at most half of their table, so probes stay short. */
+/* Room for one node more; edges (one less than nodes) fill at most half of their table, so probes
+ * stay short. */
 static enum status trie_reserve(struct trie *trie)
 {
     if (trie->nodes + 2 >= (size_t)1 << TRIE_NODE_BITS)
-        return status_fail(STATUS_NOMEM, "a vocabulary needs more than %u nodes", 1u << TRIE_NODE_BITS);
-    TRY(mem_grow(&trie->values, &trie->capacity, trie->nodes + 2, sizeof *trie->values, "a vocabulary's nodes"));
+        return status_fail(STATUS_NOMEM, "a vocabulary needs more than %u nodes",
+                           1u << TRIE_NODE_BITS);
+    TRY(mem_grow(&trie->values, &trie->capacity, trie->nodes + 2, sizeof *trie->values,
+                 "a vocabulary's nodes"));
     unsigned bits = trie->edges == NULL ? 0 : 64 - trie->shift;
     if (trie->edges != NULL && trie->nodes * 2 < (size_t)1 << bits)
         return STATUS_OK;

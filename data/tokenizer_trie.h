@@ -1,8 +1,9 @@
 /*
  * tokenizer_trie.h - byte strings to numbers, walked byte by byte: vocabularies and added tokens.
  *
- * One hash table of edges (node, byte) -> node with linear probing: built in time linear in the bytes whatever the
- * vocabulary, one probe a byte when read. Read-only once built: any number of threads may walk.
+ * One hash table of edges (node, byte) -> node with linear probing: built in time linear in the
+ * bytes whatever the vocabulary, one probe a byte when read. Read-only once built: any number of
+ * threads may walk.
  */
 #ifndef COHORT_DATA_TOKENIZER_TRIE_H
 #define COHORT_DATA_TOKENIZER_TRIE_H
@@ -43,7 +44,8 @@ static inline uint32_t trie_next(const struct trie *trie, uint32_t node, unsigne
     }
 }
 
-/* The node at the end of a string, or 0; the number of a string, or -1. Both are fine with an empty trie. */
+/* The node at the end of a string, or 0; the number of a string, or -1. Both are fine with an empty
+ * trie. */
 uint32_t trie_walk(const struct trie *trie, const char *bytes, size_t n);
 int32_t trie_find(const struct trie *trie, const char *bytes, size_t n);
 

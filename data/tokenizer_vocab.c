@@ -1,6 +1,7 @@
 /*
- * tokenizer_vocab.c - the parts of a tokenizer from vocab.txt, one piece a line, with what tokenizer_config.json,
- * special_tokens_map.json and added_tokens.json say: the rules of transformers' BertTokenizer.
+ * tokenizer_vocab.c - the parts of a tokenizer from vocab.txt, one piece a line, with what
+ * tokenizer_config.json, special_tokens_map.json and added_tokens.json say: the rules of
+ * transformers' BertTokenizer.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -10,13 +11,15 @@
 #include "data/tokenizer_parts.h"
 #include "data/unicode.h"
 
-/* ---- Special tokens -------------------------------------------------------------------------------------------- */
+/* ---- Special tokens
+ * -------------------------------------------------------------------------------------------- */
 
 /*
- * What is said about "cls_token" and the like; NULL if nothing. special_tokens_map.json goes before the configuration,
- * unless that lists its added tokens itself (a file of newer versions).
+ * What is said about "cls_token" and the like; NULL if nothing. special_tokens_map.json goes before
+ * the configuration, unless that lists its added tokens itself (a file of newer versions).
  */
-static const json_t *config_token(const struct tokenizer_config *c, const char *key, const char **where)
+static const json_t *config_token(const struct tokenizer_config *c, const char *key,
+                                  const char **where)
 {
     const json_t *value = NULL;
     *where = c->where[FILE_SPECIAL];
@@ -28,7 +31,8 @@ static const json_t *config_token(const struct tokenizer_config *c, const char *
     return json_object_get(c->config, key);
 }
 
-enum status config_token_text(const struct tokenizer_config *c, const char *key, const char *fallback, const char **out)
+enum status config_token_text(const struct tokenizer_config *c, const char *key,
+                              const char *fallback, const char **out)
 {
     const char *where;
     const json_t *value = config_token(c, key, &where);
@@ -37,11 +41,13 @@ enum status config_token_text(const struct tokenizer_config *c, const char *key,
         return STATUS_OK;
     *out = json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
     if (*out == NULL)
-        return status_fail(STATUS_FORMAT, "%s: \"%s\" is not a text or an object with \"content\"", where, key);
+        return status_fail(STATUS_FORMAT, "%s: \"%s\" is not a text or an object with \"content\"",
+                           where, key);
     return STATUS_OK;
 }
 
-enum status tokenizer_named_ends(struct tokenizer *t, const char *where, const struct tokenizer_config *config)
+enum status tokenizer_named_ends(struct tokenizer *t, const char *where,
+                                 const struct tokenizer_config *config)
 {
     const char *keys[] = {"cls_token", "sep_token"}, *fallbacks[] = {"[CLS]", "[SEP]"}, *text;
     int32_t *ids[] = {&t->info.cls, &t->info.sep};
@@ -49,20 +55,22 @@ enum status tokenizer_named_ends(struct tokenizer *t, const char *where, const s
         TRY(config_token_text(config, keys[i], fallbacks[i], &text));
         *ids[i] = text == NULL ? -1 : tokenizer_find(t, text, strlen(text));
         if (*ids[i] < 0)
-            return status_fail(STATUS_FORMAT, "%s: no %s: \"%.60s\" is not in the vocabulary", where, keys[i],
-                               text == NULL ? "null" : text);
+            return status_fail(STATUS_FORMAT, "%s: no %s: \"%.60s\" is not in the vocabulary",
+                               where, keys[i], text == NULL ? "null" : text);
     }
     return STATUS_OK;
 }
 
 /* A token that is a text or an object; its flags are false where nothing is said. */
-static enum status read_token(const json_t *value, const char *where, bool normalized, struct added_token *token)
+static enum status read_token(const json_t *value, const char *where, bool normalized,
+                              struct added_token *token)
 {
     *token = (struct added_token){.content = json_string_value(value), .normalized = normalized};
     if (token->content != NULL)
         return STATUS_OK;
     if (!json_is_object(value))
-        return status_fail(STATUS_FORMAT, "%s: a special or added token is not a text or an object", where);
+        return status_fail(STATUS_FORMAT, "%s: a special or added token is not a text or an object",
+                           where);
     TRY(json_text(value, "content", where, &token->content));
     TRY(json_bool_or(value, "single_word", where, false, &token->single_word));
     TRY(json_bool_or(value, "lstrip", where, false, &token->lstrip));
@@ -92,11 +100,13 @@ static bool whole_number(double value, int64_t *out)
 
 static const char *const named[] = {"bos_token", "eos_token", "unk_token", "sep_token",
                                     "pad_token", "cls_token", "mask_token"};
-static const char *const named_defaults[] = {NULL, NULL, "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"};
+static const char *const named_defaults[] = {NULL,    NULL,    "[UNK]", "[SEP]",
+                                             "[PAD]", "[CLS]", "[MASK]"};
 #define NAMED_COUNT (sizeof named / sizeof named[0])
 
 /* Whether text is one of the special tokens that have a name or are listed as additional. */
-static enum status is_special(const struct tokenizer_config *c, const json_t *extra, const char *text, bool *out)
+static enum status is_special(const struct tokenizer_config *c, const json_t *extra,
+                              const char *text, bool *out)
 {
     const json_t *value;
     size_t i;
@@ -106,39 +116,48 @@ static enum status is_special(const struct tokenizer_config *c, const json_t *ex
         TRY(config_token_text(c, named[i], named_defaults[i], &special));
         *out = special != NULL && strcmp(special, text) == 0;
     }
-    json_array_foreach(extra, i, value) {
-        const char *content = json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
+    json_array_foreach(extra, i, value)
+    {
+        const char *content =
+            json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
         *out = *out || (content != NULL && strcmp(content, text) == 0);
     }
     return STATUS_OK;
 }
 
-/* The tokens of added_tokens_decoder {"101": {...}} or, in files of old versions, added_tokens.json {"text": id}. */
-static enum status read_listed(const struct tokenizer_config *c, const json_t *extra, struct listed *list,
-                               size_t *count)
+/* The tokens of added_tokens_decoder {"101": {...}} or, in files of old versions, added_tokens.json
+ * {"text": id}. */
+static enum status read_listed(const struct tokenizer_config *c, const json_t *extra,
+                               struct listed *list, size_t *count)
 {
     json_t *decoder = json_object_get(c->config, "added_tokens_decoder"), *value;
     const char *key, *where = c->where[decoder != NULL ? FILE_CONFIG : FILE_ADDED];
     if (decoder != NULL) {
-        json_object_foreach(decoder, key, value) {
+        json_object_foreach(decoder, key, value)
+        {
             struct listed *entry = &list[*count];
             bool special;
             if (!parse_int64(key, &entry->id) || entry->id < 0 || entry->id >= TOKENIZER_ID_LIMIT)
-                return status_fail(STATUS_FORMAT, "%s: added_tokens_decoder: \"%.60s\" is not an id", where, key);
+                return status_fail(STATUS_FORMAT,
+                                   "%s: added_tokens_decoder: \"%.60s\" is not an id", where, key);
             if (!json_is_object(value))
-                return status_fail(STATUS_FORMAT, "%s: added_tokens_decoder: \"%.60s\" is not an object", where, key);
+                return status_fail(STATUS_FORMAT,
+                                   "%s: added_tokens_decoder: \"%.60s\" is not an object", where,
+                                   key);
             TRY(json_bool_or(value, "special", where, false, &special));
             TRY(read_token(value, where, !special, &entry->token));
             ++*count;
         }
         return STATUS_OK;
     }
-    json_object_foreach((json_t *)(uintptr_t)c->added, key, value) {
+    json_object_foreach((json_t *)(uintptr_t)c->added, key, value)
+    {
         struct listed *entry = &list[*count];
         bool special;
         if (!json_is_number(value) || !whole_number(json_number_value(value), &entry->id))
-            return status_fail(STATUS_FORMAT, "%s: the id of \"%.60s\" is not a whole number from 0 to %d", where, key,
-                               TOKENIZER_ID_LIMIT - 1);
+            return status_fail(STATUS_FORMAT,
+                               "%s: the id of \"%.60s\" is not a whole number from 0 to %d", where,
+                               key, TOKENIZER_ID_LIMIT - 1);
         TRY(is_special(c, extra, key, &special));
         entry->token = (struct added_token){.content = key, .normalized = !special};
         ++*count;
@@ -146,7 +165,8 @@ static enum status read_listed(const struct tokenizer_config *c, const json_t *e
     return STATUS_OK;
 }
 
-/* Added tokens in the order that transformers gives new ids: listed ones by id, named ones, additional ones. */
+/* Added tokens in the order that transformers gives new ids: listed ones by id, named ones,
+ * additional ones. */
 static enum status add_tokens(struct tokenizer *t, const struct tokenizer_config *c)
 {
     static const char *const extra_keys[] = {"extra_special_tokens", "additional_special_tokens"};
@@ -162,13 +182,15 @@ static enum status add_tokens(struct tokenizer *t, const struct tokenizer_config
         return status_fail(STATUS_FORMAT, "%s: \"%s\" is not a list", where, extra_keys[i - 1]);
     const json_t *decoder = json_object_get(c->config, "added_tokens_decoder");
     if (decoder != NULL && !json_is_object(decoder))
-        return status_fail(STATUS_FORMAT, "%s: \"added_tokens_decoder\" is not an object", c->where[FILE_CONFIG]);
-    TRY(mem_alloc(json_object_size(decoder) + json_object_size(c->added), sizeof *list, "added tokens", &list));
+        return status_fail(STATUS_FORMAT, "%s: \"added_tokens_decoder\" is not an object",
+                           c->where[FILE_CONFIG]);
+    TRY(mem_alloc(json_object_size(decoder) + json_object_size(c->added), sizeof *list,
+                  "added tokens", &list));
     TRY_GOTO(out, read_listed(c, extra, list, &count));
     qsort(list, count, sizeof *list, listed_compare);
     for (i = 0; i < count; i++)
-        TRY_GOTO(out, tokenizer_add_token(t, c->where[decoder != NULL ? FILE_CONFIG : FILE_ADDED], &list[i].token,
-                                          list[i].id));
+        TRY_GOTO(out, tokenizer_add_token(t, c->where[decoder != NULL ? FILE_CONFIG : FILE_ADDED],
+                                          &list[i].token, list[i].id));
     for (i = 0; i < NAMED_COUNT; i++) {
         const char *text;
         TRY_GOTO(out, config_token_text(c, named[i], named_defaults[i], &text));
@@ -181,7 +203,8 @@ static enum status add_tokens(struct tokenizer *t, const struct tokenizer_config
             token = (struct added_token){.content = text};
         TRY_GOTO(out, tokenizer_add_token(t, token_where, &token, -1));
     }
-    json_array_foreach(extra, i, value) {
+    json_array_foreach(extra, i, value)
+    {
         TRY_GOTO(out, read_token(value, where, false, &token));
         if (trie_find(&t->added_by_content, token.content, strlen(token.content)) < 0)
             TRY_GOTO(out, tokenizer_add_token(t, where, &token, -1));
@@ -191,7 +214,9 @@ out:
     return st;
 }
 
-/* ---- Options ---------------------------------------------------------------------------------------------------- */
+/* ---- Options
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 /* Other classes read vocab.txt by other rules (BertJapaneseTokenizer asks MeCab for words). */
 static enum status check_class(const struct tokenizer_config *c)
@@ -209,7 +234,8 @@ static enum status check_class(const struct tokenizer_config *c)
             return STATUS_OK;
     }
     return status_fail(STATUS_FORMAT,
-                       "%s: tokenizer_class \"%.60s\" is not known here without a tokenizer.json, wanted BertTokenizer",
+                       "%s: tokenizer_class \"%.60s\" is not known here without a tokenizer.json, "
+                       "wanted BertTokenizer",
                        c->where[FILE_CONFIG], class);
 }
 
@@ -221,9 +247,10 @@ static enum status read_options(struct tokenizer *t, const struct tokenizer_conf
     TRY(json_bool_or(c->config, "do_lower_case", where, true, &lowercase));
     TRY(json_bool_or(c->config, "tokenize_chinese_chars", where, true, &cjk));
     TRY(json_bool_or(c->config, "strip_accents", where, lowercase, &strip));
-    normalize_step_init(&t->steps[0], NORMALIZE_CLEAN | (cjk ? NORMALIZE_CJK : 0u) |
-                                          (strip ? NORMALIZE_DECOMPOSE | NORMALIZE_NONSPACING : 0u) |
-                                          (lowercase ? NORMALIZE_LOWERCASE : 0u));
+    normalize_step_init(&t->steps[0],
+                        NORMALIZE_CLEAN | (cjk ? NORMALIZE_CJK : 0u) |
+                            (strip ? NORMALIZE_DECOMPOSE | NORMALIZE_NONSPACING : 0u) |
+                            (lowercase ? NORMALIZE_LOWERCASE : 0u));
     t->step_count = 1;
     word_rules_init(&t->words, WORDS_SPACE | WORDS_PUNCT);
     t->wordpiece.max_word = 100;
@@ -232,7 +259,9 @@ static enum status read_options(struct tokenizer *t, const struct tokenizer_conf
     return mem_strdup("##", &t->wordpiece.prefix);
 }
 
-/* ---- Pieces ----------------------------------------------------------------------------------------------------- */
+/* ---- Pieces
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 /* The length without white space at the end. */
 static size_t trimmed(const char *s, size_t n)
@@ -254,8 +283,9 @@ static enum status read_pieces(struct tokenizer *t, const char *bytes, size_t n,
 {
     int64_t line = 0;
     if (n >= 3 && memcmp(bytes, "\xEF\xBB\xBF", 3) == 0)
-        return status_fail(STATUS_FORMAT, "%s: begins with a byte-order mark, which would be part of the first piece",
-                           where);
+        return status_fail(
+            STATUS_FORMAT,
+            "%s: begins with a byte-order mark, which would be part of the first piece", where);
     for (size_t at = 0; at < n; line++) {
         const char *piece = bytes + at, *end = memchr(piece, '\n', n - at);
         size_t length = end == NULL ? n - at : (size_t)(end - piece);
@@ -263,7 +293,8 @@ static enum status read_pieces(struct tokenizer *t, const char *bytes, size_t n,
         if (utf8_valid_prefix(piece, length) < length)
             return status_fail(STATUS_FORMAT, "%s:%lld: not UTF-8", where, (long long)line + 1);
         if (memchr(piece, '\0', length) != NULL)
-            return status_fail(STATUS_FORMAT, "%s:%lld: a piece with a zero byte", where, (long long)line + 1);
+            return status_fail(STATUS_FORMAT, "%s:%lld: a piece with a zero byte", where,
+                               (long long)line + 1);
         length = trimmed(piece, length);
         int32_t before = trie_find(&t->wordpiece.pieces, piece, length);
         if (before >= 0) { /* said twice: the later line counts, and no piece has the earlier id */
@@ -277,8 +308,8 @@ static enum status read_pieces(struct tokenizer *t, const char *bytes, size_t n,
     return STATUS_OK;
 }
 
-enum status tokenizer_read_vocab(struct tokenizer *t, const char *bytes, size_t n, const char *where,
-                                 const struct tokenizer_config *config)
+enum status tokenizer_read_vocab(struct tokenizer *t, const char *bytes, size_t n,
+                                 const char *where, const struct tokenizer_config *config)
 {
     const char *unk;
     TRY(read_options(t, config));

@@ -21,7 +21,8 @@ void word_rules_init(struct word_rules *rules, unsigned bits)
 }
 
 /* The kind of the character at text, and its length in bytes. */
-static inline enum word_kind kind_at(const struct word_rules *rules, const char *text, size_t n, size_t *length)
+static inline enum word_kind kind_at(const struct word_rules *rules, const char *text, size_t n,
+                                     size_t *length)
 {
     unsigned char byte = (unsigned char)*text;
     uint32_t c;
@@ -42,7 +43,8 @@ enum status words_encode(const struct tokenizer *t, const char *text, size_t n, 
         at += length;
         if (kind == WORD_GAP)
             continue;
-        while (kind != WORD_ALONE && at < n && kind_at(&t->words, text + at, n - at, &length) == kind)
+        while (kind != WORD_ALONE && at < n &&
+               kind_at(&t->words, text + at, n - at, &length) == kind)
             at += length;
         TRY(t->model->encode(t, text + begin, at - begin, ids));
     }
@@ -58,10 +60,12 @@ static size_t characters(const char *s, size_t n)
 }
 
 /*
- * The pieces are matched bytewise: a piece and a word are both whole characters, so where a piece that matches ends,
- * a character of the word ends too. A piece inside a word is looked up behind the prefix's node.
+ * The pieces are matched bytewise: a piece and a word are both whole characters, so where a piece
+ * that matches ends, a character of the word ends too. A piece inside a word is looked up behind
+ * the prefix's node.
  */
-static enum status wordpiece_encode(const struct tokenizer *t, const char *word, size_t n, struct id_list *ids)
+static enum status wordpiece_encode(const struct tokenizer *t, const char *word, size_t n,
+                                    struct id_list *ids)
 {
     const struct wordpiece *w = &t->wordpiece;
     bool known = (int64_t)n <= w->max_word || (int64_t)characters(word, n) <= w->max_word;

@@ -6,7 +6,8 @@
 
 int unicode_decompose(uint32_t c, uint32_t out[4])
 {
-    if (c - HANGUL_BASE < HANGUL_COUNT) { /* syllables are arithmetic: 28 tails for each of 21 vowels */
+    if (c - HANGUL_BASE <
+        HANGUL_COUNT) { /* syllables are arithmetic: 28 tails for each of 21 vowels */
         uint32_t i = c - HANGUL_BASE;
         out[0] = 0x1100 + i / 588;
         out[1] = 0x1161 + i % 588 / 28;

@@ -1,8 +1,9 @@
 /*
  * unicode.h - what Hugging Face's tokenizers knows about each code point, for ids equal to its own.
  *
- * The tables are pinned: scripts/generate-unicode asks the library about every code point, because it mixes several
- * frozen Unicode versions. They are not for other uses (they call some assigned characters unassigned).
+ * The tables are pinned: scripts/generate-unicode asks the library about every code point, because
+ * it mixes several frozen Unicode versions. They are not for other uses (they call some assigned
+ * characters unassigned).
  *
  * Local, read-only, thread-safe.
  */
@@ -14,7 +15,8 @@
 #define UNICODE_LIMIT 0x110000u /* code points are below */
 
 enum unicode_flag {
-    UNICODE_DROP = 1,        /* clean_text removes it: control, format, private use, unassigned, U+0000, U+FFFD */
+    UNICODE_DROP =
+        1, /* clean_text removes it: control, format, private use, unassigned, U+0000, U+FFFD */
     UNICODE_BLANK = 2,       /* clean_text makes it a space */
     UNICODE_SPACE = 4,       /* white space: separates words */
     UNICODE_PUNCT = 8,       /* punctuation: a word by itself */
@@ -28,7 +30,8 @@ enum unicode_flag {
 struct unicode_class {
     uint16_t flags;
     uint8_t order; /* canonical combining class; 0: a starter */
-    int32_t lower; /* what lowercasing adds to the code point; U+0130 is followed by U+0307 as well */
+    int32_t
+        lower; /* what lowercasing adds to the code point; U+0130 is followed by U+0307 as well */
 };
 
 extern const char unicode_source[];     /* "tokenizers 0.23.3": part of a tokenizer's hash */
@@ -50,7 +53,8 @@ static inline const struct unicode_class *unicode_class(uint32_t c)
     return &unicode_classes[unicode_leaves[block << 5 | (c & 31)]];
 }
 
-/* The full canonical decomposition into out; returns its length, 1 (c itself) where c does not decompose. */
+/* The full canonical decomposition into out; returns its length, 1 (c itself) where c does not
+ * decompose. */
 int unicode_decompose(uint32_t c, uint32_t out[4]);
 
 #endif

@@ -1,9 +1,10 @@
 /*
  * cmd_check.c - check: what a run would do, before it is queued.
  *
- * Goes through everything that train does up to the first step: opens model, data and folds, plans every trial with the
- * planner that train uses, loads the weights. So what train would refuse is refused here, with the same sentence. The
- * estimated time comes from a forward pass that was measured on the run's own rows, or is left out.
+ * Goes through everything that train does up to the first step: opens model, data and folds, plans
+ * every trial with the planner that train uses, loads the weights. So what train would refuse is
+ * refused here, with the same sentence. The estimated time comes from a forward pass that was
+ * measured on the run's own rows, or is left out.
  */
 #include <math.h>
 #include <stdio.h>
@@ -33,9 +34,10 @@ struct check {
     struct run run;
     struct planned *trials;
     int count, largest;
-    double padding;   /* share of slots that padded batches of the largest trial's rows would waste; its first epoch */
+    double padding; /* share of slots that padded batches of the largest trial's rows would waste;
+                       its first epoch */
     int64_t per_epoch; /* tokens */
-    double seconds;   /* of training, estimated; 0: not measured */
+    double seconds;    /* of training, estimated; 0: not measured */
     bool head_drawn;
     struct str groups; /* of the optimizer */
 };
@@ -43,8 +45,8 @@ struct check {
 /* ---- where prepared text goes ---- */
 
 /*
- * data.cache, or a new folder below TMPDIR whose path goes into *temporary too. Rank 0 makes it; a folder of one node's
- * cannot serve text to others. Collective; *folder is owned.
+ * data.cache, or a new folder below TMPDIR whose path goes into *temporary too. Rank 0 makes it; a
+ * folder of one node's cannot serve text to others. Collective; *folder is owned.
  */
 static enum status cache_folder(struct session *session, char **folder, bool *temporary)
 {
@@ -59,12 +61,17 @@ static enum status cache_folder(struct session *session, char **folder, bool *te
         return comm_agree(world, mem_strdup(config->data.cache, folder));
     if (config->data.train[0] != '\0' && !source_is_prepared(config->data.train) &&
         comm_local_size(world) < comm_size(world))
-        st = status_fail(STATUS_CONFIG, "data.train=%s is text and there are several nodes: give data.cache, a folder "
-                         "that all of them see", config->data.train);
+        st = status_fail(
+            STATUS_CONFIG,
+            "data.train=%s is text and there are several nodes: give data.cache, a folder "
+            "that all of them see",
+            config->data.train);
     if (st == STATUS_OK && comm_rank(world) == 0) {
-        st = path_join(base == NULL || base[0] == '\0' ? "/tmp" : base, "cohort-check-XXXXXX", folder);
+        st = path_join(base == NULL || base[0] == '\0' ? "/tmp" : base, "cohort-check-XXXXXX",
+                       folder);
         if (st == STATUS_OK && mkdtemp(*folder) == NULL) {
-            st = status_fail(STATUS_IO, "cannot make the folder %s for prepared text; give data.cache", *folder);
+            st = status_fail(
+                STATUS_IO, "cannot make the folder %s for prepared text; give data.cache", *folder);
             mem_free(*folder);
             *folder = NULL;
         }
@@ -108,7 +115,8 @@ static enum status plan_trial(struct check *check, int fold)
 static enum status plan_all(struct check *check)
 {
     int folds = check->run.folds;
-    TRY(mem_alloc((size_t)(folds == 0 ? 1 : folds), sizeof *check->trials, "the trials", &check->trials));
+    TRY(mem_alloc((size_t)(folds == 0 ? 1 : folds), sizeof *check->trials, "the trials",
+                  &check->trials));
     if (folds == 0)
         return plan_trial(check, -1);
     for (int k = 0; k < folds; k++) {
@@ -127,7 +135,8 @@ struct first_rows {
 };
 
 /* This rank's share of the first batch, as far as one pass takes it. */
-static enum status take_first(const struct check *check, const int64_t *rows, int count, struct first_rows *first)
+static enum status take_first(const struct check *check, const int64_t *rows, int count,
+                              struct first_rows *first)
 {
     const struct comm *world = check->session->world;
     const struct run *run = &check->run;
@@ -185,21 +194,24 @@ done:
 static enum status describe_groups(struct check *check, const struct model *model)
 {
     const struct run_config *config = check->run.config;
-    struct optimizer_opts opts = {
-        .params = model_params(model),
-        .lr = config->optim.lr,
-        .head_lr = config->optim.head_lr < 0.0 ? config->optim.lr : config->optim.head_lr,
-        .weight_decay = config->optim.weight_decay,
-        .head_weight_decay =
-            config->optim.head_weight_decay < 0.0 ? config->optim.weight_decay : config->optim.head_weight_decay,
-        .beta1 = config->optim.beta1,
-        .beta2 = config->optim.beta2,
-        .eps = config->optim.eps};
+    struct optimizer_opts opts = {.params = model_params(model),
+                                  .lr = config->optim.lr,
+                                  .head_lr = config->optim.head_lr < 0.0 ? config->optim.lr
+                                                                         : config->optim.head_lr,
+                                  .weight_decay = config->optim.weight_decay,
+                                  .head_weight_decay = config->optim.head_weight_decay < 0.0
+                                                           ? config->optim.weight_decay
+                                                           : config->optim.head_weight_decay,
+                                  .beta1 = config->optim.beta1,
+                                  .beta2 = config->optim.beta2,
+                                  .eps = config->optim.eps};
     return optimizer_describe(model_params(model), &opts, &check->groups);
 }
 
-/* Seconds of this rank's first pass, the last of two: the first one also fills caches and makes products. */
-static enum status time_pass(struct check *check, struct model *model, const struct first_rows *first, double *seconds)
+/* Seconds of this rank's first pass, the last of two: the first one also fills caches and makes
+ * products. */
+static enum status time_pass(struct check *check, struct model *model,
+                             const struct first_rows *first, double *seconds)
 {
     struct batch batch = {0};
     float *logits = NULL;
@@ -207,7 +219,8 @@ static enum status time_pass(struct check *check, struct model *model, const str
     *seconds = 0.0;
     if (first->count == 0)
         return STATUS_OK;
-    TRY_GOTO(done, mem_alloc((size_t)first->count * (size_t)check->run.task.outputs, sizeof *logits, "logits", &logits));
+    TRY_GOTO(done, mem_alloc((size_t)first->count * (size_t)check->run.task.outputs, sizeof *logits,
+                             "logits", &logits));
     TRY_GOTO(done, dataset_read(check->run.train.ds, first->rows, first->count, &batch));
     struct model_input input = {.tokens = batch.tokens,
                                 .rows = batch.rows,
@@ -228,7 +241,8 @@ done:
     return st;
 }
 
-static enum status load_model(struct check *check, const struct first_rows *first, struct model **model)
+static enum status load_model(struct check *check, const struct first_rows *first,
+                              struct model **model)
 {
     const struct run *run = &check->run;
     struct session *session = check->session;
@@ -247,7 +261,8 @@ static enum status load_model(struct check *check, const struct first_rows *firs
     check->head_drawn = true;
     if (run->config->model.from_scratch)
         return model_init(*model, 0, model_params(*model)->count, (uint64_t)run->config->seed);
-    TRY(model_load(*model, run->source.path, run->task.head_from_model, (uint64_t)run->config->seed, &report));
+    TRY(model_load(*model, run->source.path, run->task.head_from_model, (uint64_t)run->config->seed,
+                   &report));
     check->head_drawn = report.head_drawn;
     return STATUS_OK;
 }
@@ -295,7 +310,8 @@ static enum status add_classes(const struct run *run, struct str *out)
         for (int c = 0; c < task->classes; c++)
             count[c] += run->train.targets.value[i * task->outputs + c] > 0.5f;
     }
-    enum status st = str_addf(out, "task          %s, %d labels\n", task->task == TASK_CLASSES ? "classes" : "multi_label",
+    enum status st = str_addf(out, "task          %s, %d labels\n",
+                              task->task == TASK_CLASSES ? "classes" : "multi_label",
                               task->classes);
     for (int c = 0; c < task->classes && c < CLASS_LINES && st == STATUS_OK; c++)
         st = str_addf(out, "  %8lld  %s\n", (long long)count[c], task->labels[c]);
@@ -305,12 +321,14 @@ static enum status add_classes(const struct run *run, struct str *out)
     return st;
 }
 
-static enum status add_rows(const struct run_data *data, const char *name, int max_length, struct str *out)
+static enum status add_rows(const struct run_data *data, const char *name, int max_length,
+                            struct str *out)
 {
     int64_t cut = 0, rows = data->info.rows;
     for (int64_t i = 0; i < rows; i++)
         cut += dataset_is_cut(data->ds, i);
-    return str_addf(out, "%-13s %lld rows, %lld (%.2f %%) cut to %d tokens\n", name, (long long)rows, (long long)cut,
+    return str_addf(out, "%-13s %lld rows, %lld (%.2f %%) cut to %d tokens\n", name,
+                    (long long)rows, (long long)cut,
                     rows == 0 ? 0.0 : 100.0 * (double)cut / (double)rows, max_length);
 }
 
@@ -320,9 +338,9 @@ static enum status add_machine(const struct check *check, struct str *out)
     const struct session *session = check->session;
     const struct run *run = &check->run;
     int ranks = comm_size(session->world);
-    TRY(str_addf(out, "device        %s, %s, %s, %d thread%s a rank\n", device_name(session->device),
-                 session->kernels->name, precisions[session->precision], threads_count(),
-                 threads_count() == 1 ? "" : "s"));
+    TRY(str_addf(out, "device        %s, %s, %s, %d thread%s a rank\n",
+                 device_name(session->device), session->kernels->name,
+                 precisions[session->precision], threads_count(), threads_count() == 1 ? "" : "s"));
     return str_addf(out, "ranks         %d, %d a trial, %d on this node\n", ranks, run->group_ranks,
                     comm_local_size(session->world));
 }
@@ -334,12 +352,17 @@ static enum status add_steps(const struct check *check, struct str *out)
     const struct run_config *config = check->run.config;
     if (planned->fold >= 0)
         TRY(str_addf(out, "largest fold  %d\n", planned->fold));
-    TRY(str_addf(out, "training      %lld rows in batches of %lld: %lld steps an epoch, %lld steps, %lld of them warm-up\n",
-                 (long long)planned->rows, (long long)config->train.batch_size, (long long)plan->steps_per_epoch,
-                 (long long)plan->steps, (long long)plan->warmup));
-    TRY(str_addf(out, "passes        of at most %lld tokens and %d rows\n", (long long)plan->max_pass_tokens,
-                 plan->max_pass_rows));
-    return str_addf(out, "tokens        %lld an epoch, %lld in all; padded batches would waste %.1f %% of their slots\n",
+    TRY(str_addf(out,
+                 "training      %lld rows in batches of %lld: %lld steps an epoch, %lld steps, "
+                 "%lld of them warm-up\n",
+                 (long long)planned->rows, (long long)config->train.batch_size,
+                 (long long)plan->steps_per_epoch, (long long)plan->steps,
+                 (long long)plan->warmup));
+    TRY(str_addf(out, "passes        of at most %lld tokens and %d rows\n",
+                 (long long)plan->max_pass_tokens, plan->max_pass_rows));
+    return str_addf(out,
+                    "tokens        %lld an epoch, %lld in all; padded batches would waste %.1f %% "
+                    "of their slots\n",
                     (long long)check->per_epoch, (long long)plan->tokens, 100.0 * check->padding);
 }
 
@@ -350,15 +373,18 @@ static enum status add_memory(const struct check *check, struct str *out)
     double gb = check->run.config->train.memory_limit_gb;
     double limit = gb > 0.0 ? gb * 1e9 : (double)device_memory_bytes(check->session->device);
     int local = comm_local_size(check->session->world);
-    TRY(str_addf(out, "memory        %.2f GB a rank: weights %.2f, gradients %.2f (%d buffer%s), activations %.2f%s, "
-                      "workspace %.2f, optimizer and messages %.2f\n",
-                 (double)plan->memory_bytes / 1e9, (double)m->weights / 1e9, (double)m->gradients / 1e9,
-                 plan->gradient_buffers, plan->gradient_buffers == 1 ? "" : "s", (double)m->activations / 1e9,
+    TRY(str_addf(out,
+                 "memory        %.2f GB a rank: weights %.2f, gradients %.2f (%d buffer%s), "
+                 "activations %.2f%s, "
+                 "workspace %.2f, optimizer and messages %.2f\n",
+                 (double)plan->memory_bytes / 1e9, (double)m->weights / 1e9,
+                 (double)m->gradients / 1e9, plan->gradient_buffers,
+                 plan->gradient_buffers == 1 ? "" : "s", (double)m->activations / 1e9,
                  plan->recompute ? " (recomputed)" : "", (double)m->workspace / 1e9,
                  (double)(plan->memory_bytes - m->total) / 1e9));
     return str_addf(out, "              %.2f GB for %d rank%s on this node, which has %.2f GB%s\n",
-                    (double)plan->memory_bytes * local / 1e9, local, local == 1 ? "" : "s", limit / 1e9,
-                    gb > 0.0 ? " (train.memory_limit_gb)" : "");
+                    (double)plan->memory_bytes * local / 1e9, local, local == 1 ? "" : "s",
+                    limit / 1e9, gb > 0.0 ? " (train.memory_limit_gb)" : "");
 }
 
 static enum status add_trials(const struct check *check, struct str *out)
@@ -367,8 +393,9 @@ static enum status add_trials(const struct check *check, struct str *out)
         return STATUS_OK;
     for (int i = 0; i < check->count; i++) {
         const struct planned *planned = &check->trials[i];
-        TRY(str_addf(out, "  fold %-3d    trains on %lld rows, %lld steps, %.2f GB a rank%s\n", planned->fold,
-                     (long long)planned->rows, (long long)planned->plan.steps, (double)planned->plan.memory_bytes / 1e9,
+        TRY(str_addf(out, "  fold %-3d    trains on %lld rows, %lld steps, %.2f GB a rank%s\n",
+                     planned->fold, (long long)planned->rows, (long long)planned->plan.steps,
+                     (double)planned->plan.memory_bytes / 1e9,
                      i == check->largest ? ", the largest" : ""));
     }
     return STATUS_OK;
@@ -378,8 +405,9 @@ static enum status add_model(const struct check *check, struct str *out)
 {
     const struct encoder_config *e = &check->run.source.encoder;
     static const char *const poolings[] = {"cls", "pooler", "mean", "max"};
-    return str_addf(out, "model         %s: %s, %d layers, hidden %d, heads %d; pooling %s; %s\n", check->run.source.path,
-                    e->model_type, e->layers, e->hidden, e->heads, poolings[check->run.pooling],
+    return str_addf(out, "model         %s: %s, %d layers, hidden %d, heads %d; pooling %s; %s\n",
+                    check->run.source.path, e->model_type, e->layers, e->hidden, e->heads,
+                    poolings[check->run.pooling],
                     check->run.config->model.from_scratch ? "all weights drawn from seed"
                     : check->head_drawn                   ? "weights loaded, head drawn from seed"
                                                           : "weights and head loaded");
@@ -397,14 +425,18 @@ static enum status print_report(const struct check *check)
         TRY_GOTO(done, add_rows(&run->eval, "data.eval", run->max_length, &out));
     TRY_GOTO(done, add_classes(run, &out));
     if (run->fold_table != NULL)
-        TRY_GOTO(done, str_addf(&out, "%s\n%s", run->folds > 0 ? "folds" : "held out", run->fold_table));
+        TRY_GOTO(done,
+                 str_addf(&out, "%s\n%s", run->folds > 0 ? "folds" : "held out", run->fold_table));
     TRY_GOTO(done, add_trials(check, &out));
     TRY_GOTO(done, add_steps(check, &out));
     TRY_GOTO(done, add_memory(check, &out));
-    TRY_GOTO(done, str_addf(&out, "optimizer     %s\n%s", run->config->optim.name, check->groups.p));
+    TRY_GOTO(done,
+             str_addf(&out, "optimizer     %s\n%s", run->config->optim.name, check->groups.p));
     if (check->seconds > 0.0)
-        TRY_GOTO(done, str_addf(&out, "training time about %.3g minutes, from a measured forward pass x 3\n",
-                                check->seconds / 60.0));
+        TRY_GOTO(done,
+                 str_addf(&out,
+                          "training time about %.3g minutes, from a measured forward pass x 3\n",
+                          check->seconds / 60.0));
     if (run->config->out[0] == '\0')
         TRY_GOTO(done, str_addf(&out, "out is not given: train will ask for it\n"));
     st = session_write("-", out.p, out.n);

@@ -1,9 +1,10 @@
 /*
  * cmd_inspect.c - inspect: what is in a prepared dataset, a model folder, a checkpoint or a run.
  *
- * Nothing is computed and nothing is changed. What is found is printed even where part of it is damaged; damage is then
- * the command's status, so that scripts see it. Names and texts come from files nobody has checked: they are printed
- * without control characters, which could drive a terminal.
+ * Nothing is computed and nothing is changed. What is found is printed even where part of it is
+ * damaged; damage is then the command's status, so that scripts see it. Names and texts come from
+ * files nobody has checked: they are printed without control characters, which could drive a
+ * terminal.
  */
 #include <math.h>
 #include <stdio.h>
@@ -42,7 +43,8 @@ static void note_damage(struct report *report, enum status st)
     }
 }
 
-/* At most `width` characters of text, control characters as blanks; "..." where more would follow. */
+/* At most `width` characters of text, control characters as blanks; "..." where more would follow.
+ */
 static enum status add_clean(struct str *out, const char *text, size_t n, int width)
 {
     size_t valid = utf8_valid_prefix(text, n), at = 0;
@@ -79,24 +81,28 @@ static enum status add_lengths(struct str *out, const struct dataset *ds, int64_
         length[i] = dataset_length(ds, i);
     qsort(length, (size_t)rows, sizeof *length, compare_ints);
     int64_t p95 = (int64_t)ceil(0.95 * (double)rows) - 1; /* nearest rank */
-    enum status st = str_addf(out, "  length       min %d, median %d, p95 %d, max %d tokens with special tokens\n",
-                              length[0], length[(rows - 1) / 2], length[p95], length[rows - 1]);
+    enum status st = str_addf(
+        out, "  length       min %d, median %d, p95 %d, max %d tokens with special tokens\n",
+        length[0], length[(rows - 1) / 2], length[p95], length[rows - 1]);
     mem_free(length);
     return st;
 }
 
-static enum status add_class_counts(struct str *out, const struct dataset_info *info, const int64_t *count)
+static enum status add_class_counts(struct str *out, const struct dataset_info *info,
+                                    const int64_t *count)
 {
     for (int c = 0; c < info->classes && c < LABEL_LINES; c++) {
         TRY(str_addf(out, "    %8lld  ", (long long)count[c]));
         TRY(add_name(out, info->names[c]));
         TRY(str_add(out, "\n", 1));
     }
-    return info->classes > LABEL_LINES ? str_addf(out, "    ... and %d more\n", info->classes - LABEL_LINES)
-                                       : STATUS_OK;
+    return info->classes > LABEL_LINES
+               ? str_addf(out, "    ... and %d more\n", info->classes - LABEL_LINES)
+               : STATUS_OK;
 }
 
-static enum status add_labels(struct str *out, const struct dataset *ds, const struct dataset_info *info)
+static enum status add_labels(struct str *out, const struct dataset *ds,
+                              const struct dataset_info *info)
 {
     int64_t *count = NULL, without = 0;
     enum status st = STATUS_OK;
@@ -110,14 +116,16 @@ static enum status add_labels(struct str *out, const struct dataset *ds, const s
             low = fmin(low, (double)value[i]);
             high = fmax(high, (double)value[i]);
         }
-        return str_addf(out, "  labels       numbers, min %g, mean %g, max %g\n", low, sum / (double)info->rows, high);
+        return str_addf(out, "  labels       numbers, min %g, mean %g, max %g\n", low,
+                        sum / (double)info->rows, high);
     }
     TRY(mem_alloc((size_t)info->classes, sizeof *count, "label counts", &count));
     if (info->label_kind == LABEL_CLASS) {
         const int32_t *label = dataset_classes(ds);
         for (int64_t i = 0; i < info->rows; i++)
             count[label[i]]++;
-        st = str_addf(out, "  labels       %d class%s\n", info->classes, info->classes == 1 ? "" : "es");
+        st = str_addf(out, "  labels       %d class%s\n", info->classes,
+                      info->classes == 1 ? "" : "es");
     } else {
         const int64_t *begin = dataset_multi_begin(ds);
         const int32_t *label = dataset_multi(ds);
@@ -125,8 +133,8 @@ static enum status add_labels(struct str *out, const struct dataset *ds, const s
             without += begin[i] == begin[i + 1];
         for (int64_t i = 0; i < begin[info->rows]; i++)
             count[label[i]]++;
-        st = str_addf(out, "  labels       %d, any number a row; %lld rows without\n", info->classes,
-                      (long long)without);
+        st = str_addf(out, "  labels       %d, any number a row; %lld rows without\n",
+                      info->classes, (long long)without);
     }
     if (st == STATUS_OK)
         st = add_class_counts(out, info, count);
@@ -134,7 +142,8 @@ static enum status add_labels(struct str *out, const struct dataset *ds, const s
     return st;
 }
 
-static enum status add_texts(struct report *report, struct dataset *ds, const struct dataset_info *info)
+static enum status add_texts(struct report *report, struct dataset *ds,
+                             const struct dataset_info *info)
 {
     struct str text = {0}, pair = {0};
     enum status st = STATUS_OK;
@@ -144,7 +153,8 @@ static enum status add_texts(struct report *report, struct dataset *ds, const st
         st = dataset_row_text(ds, i, &text, &pair);
         if (st == STATUS_FORMAT) {
             note_damage(report, st);
-            st = str_addf(&report->out, "  row %lld        damaged: %s\n", (long long)i, report->sentence);
+            st = str_addf(&report->out, "  row %lld        damaged: %s\n", (long long)i,
+                          report->sentence);
             continue;
         }
         if (st == STATUS_OK)
@@ -172,8 +182,8 @@ static enum status describe_dataset(struct report *report, struct dataset *ds)
     TRY(add_name(out, info.tool));
     TRY(str_addf(out, "\n  source       "));
     TRY(add_name(out, info.source));
-    TRY(str_addf(out, "\n  rows         %lld\n  tokens       %lld without special tokens\n", (long long)info.rows,
-                 (long long)info.tokens));
+    TRY(str_addf(out, "\n  rows         %lld\n  tokens       %lld without special tokens\n",
+                 (long long)info.rows, (long long)info.tokens));
     TRY(add_lengths(out, ds, info.rows));
     TRY(add_labels(out, ds, &info));
     TRY(str_addf(out, "  columns      text%s%s%s%s", info.has_pairs ? ", pair" : "",
@@ -183,7 +193,8 @@ static enum status describe_dataset(struct report *report, struct dataset *ds)
         TRY(str_addf(out, ", group (%d groups)", dataset_group_count(ds)));
     TRY(str_addf(out, "%s\n  tokenizer    ", info.has_text ? "" : "; texts are not stored"));
     TRY(add_name(out, info.tokenizer_kind));
-    TRY(str_addf(out, ", %d ids, [CLS] %d, [SEP] %d, [PAD] %d", info.vocab_size, info.cls, info.sep, info.pad));
+    TRY(str_addf(out, ", %d ids, [CLS] %d, [SEP] %d, [PAD] %d", info.vocab_size, info.cls, info.sep,
+                 info.pad));
     if (info.model_max_length > 0)
         TRY(str_addf(out, ", at most %d tokens", info.model_max_length));
     TRY(str_addf(out, "\n  hashes       content %016llx, source %016llx, tokenizer %016llx\n",
@@ -194,7 +205,8 @@ static enum status describe_dataset(struct report *report, struct dataset *ds)
         return st;
     if (st == STATUS_FORMAT)
         note_damage(report, st);
-    TRY(str_addf(out, "  verified     %s%s\n", st == STATUS_OK ? "yes: every token, and the content hash" : "NO: ",
+    TRY(str_addf(out, "  verified     %s%s\n",
+                 st == STATUS_OK ? "yes: every token, and the content hash" : "NO: ",
                  st == STATUS_OK ? "" : report->sentence));
     return info.has_text ? add_texts(report, ds, &info) : STATUS_OK;
 }
@@ -224,7 +236,8 @@ static enum status add_unread(struct report *report, enum status st, const char 
 
 static enum status add_weights(struct report *report, const char *folder)
 {
-    static const char *const names[] = {"F32", "F16", "BF16", "F64", "I64", "I32", "I16", "I8", "U8", "BOOL"};
+    static const char *const names[] = {"F32", "F16", "BF16", "F64", "I64",
+                                        "I32", "I16", "I8",   "U8",  "BOOL"};
     enum { TYPES = sizeof names / sizeof names[0] };
     struct safetensors *file;
     int64_t elements[TYPES] = {0}, tensors[TYPES] = {0}, bytes = 0;
@@ -242,8 +255,8 @@ static enum status add_weights(struct report *report, const char *folder)
     for (int i = 0; i < TYPES && st == STATUS_OK; i++) {
         if (tensors[i] == 0)
             continue;
-        st = str_addf(&report->out, "%s%s %lld in %lld tensor%s", first ? "" : ", ", names[i], (long long)elements[i],
-                      (long long)tensors[i], tensors[i] == 1 ? "" : "s");
+        st = str_addf(&report->out, "%s%s %lld in %lld tensor%s", first ? "" : ", ", names[i],
+                      (long long)elements[i], (long long)tensors[i], tensors[i] == 1 ? "" : "s");
         first = false;
     }
     if (st == STATUS_OK)
@@ -259,9 +272,11 @@ static enum status add_encoder(struct report *report, const json_t *config, cons
     if (st != STATUS_OK)
         return add_unread(report, st, "encoder");
     return str_addf(&report->out,
-                    "  family       %s\n  encoder      %d layers, hidden %d, heads %d, intermediate %d, vocabulary %d, "
+                    "  family       %s\n  encoder      %d layers, hidden %d, heads %d, "
+                    "intermediate %d, vocabulary %d, "
                     "at most %d tokens\n",
-                    e.model_type, e.layers, e.hidden, e.heads, e.intermediate, e.vocab_size, e.max_positions);
+                    e.model_type, e.layers, e.hidden, e.heads, e.intermediate, e.vocab_size,
+                    e.max_positions);
 }
 
 static enum status add_model_labels(struct report *report, const json_t *config)
@@ -293,7 +308,8 @@ static enum status add_cohort(struct str *out, const json_t *config)
         return STATUS_OK;
     TRY(str_addf(out, "  trained by   cohort: pooling "));
     TRY(add_name(out, pooling));
-    return str_addf(out, ", %lld tokens a row\n", (long long)json_integer_value(json_object_get(own, "max_length")));
+    return str_addf(out, ", %lld tokens a row\n",
+                    (long long)json_integer_value(json_object_get(own, "max_length")));
 }
 
 static enum status add_tokenizer(struct report *report, const char *folder)
@@ -305,7 +321,8 @@ static enum status add_tokenizer(struct report *report, const char *folder)
         return add_unread(report, st, "tokenizer");
     tokenizer_get_info(tokenizer, &info);
     st = str_addf(&report->out, "  tokenizer    %s, %s, %d ids, hash %016llx\n", info.kind,
-                  info.lowercase ? "lower case" : "cased", info.vocab_size, (unsigned long long)info.hash);
+                  info.lowercase ? "lower case" : "cased", info.vocab_size,
+                  (unsigned long long)info.hash);
     tokenizer_close(tokenizer);
     return st;
 }
@@ -360,7 +377,8 @@ static enum status add_number(struct str *out, const json_t *value)
 {
     if (json_is_integer(value))
         return str_addf(out, "%lld", (long long)json_integer_value(value));
-    return json_is_real(value) ? str_addf(out, "%.6g", json_real_value(value)) : str_addf(out, "undefined");
+    return json_is_real(value) ? str_addf(out, "%.6g", json_real_value(value))
+                               : str_addf(out, "undefined");
 }
 
 static enum status add_state(struct report *report, const char *folder)
@@ -372,10 +390,13 @@ static enum status add_state(struct report *report, const char *folder)
         return add_unread(report, st, "state");
     const char *metric = json_string_value(json_object_get(state, "metric"));
     metric = metric == NULL ? "score" : metric;
-    TRY_GOTO(done, str_addf(out, "  step         %lld of %lld: %lld epochs and %lld steps; %lld tokens, %.1f s\n",
-                            whole(state, "step"), whole(state, "steps"), whole(state, "epoch"),
-                            whole(state, "step_in_epoch"), whole(state, "tokens"),
-                            json_number_value(json_object_get(state, "seconds"))));
+    TRY_GOTO(
+        done,
+        str_addf(out,
+                 "  step         %lld of %lld: %lld epochs and %lld steps; %lld tokens, %.1f s\n",
+                 whole(state, "step"), whole(state, "steps"), whole(state, "epoch"),
+                 whole(state, "step_in_epoch"), whole(state, "tokens"),
+                 json_number_value(json_object_get(state, "seconds"))));
     history = json_object_get(state, "history");
     for (size_t i = 0; i < json_array_size(history); i++) {
         const json_t *one = json_array_get(history, i);
@@ -385,7 +406,8 @@ static enum status add_state(struct report *report, const char *folder)
         TRY_GOTO(done, add_number(out, json_object_get(one, "score")));
         TRY_GOTO(done, str_add(out, "  loss ", 7));
         TRY_GOTO(done, add_number(out, json_object_get(one, "loss")));
-        TRY_GOTO(done, str_addf(out, "%s\n", whole(one, "step") == whole(state, "best_step") ? "  best" : ""));
+        TRY_GOTO(done, str_addf(out, "%s\n",
+                                whole(one, "step") == whole(state, "best_step") ? "  best" : ""));
     }
 done:
     json_decref(state);
@@ -428,7 +450,8 @@ static enum status inspect_checkpoint(struct report *report, const char *path)
         TRY_GOTO(done, add_name(out, source == NULL ? "?" : source));
         TRY_GOTO(done, str_addf(out, ", step %lld\n", whole(manifest, "step")));
     }
-    TRY_GOTO(done, str_addf(out, "  manifest     %s%s\n", good ? "verified: size and hash of every file" : "NO: ",
+    TRY_GOTO(done, str_addf(out, "  manifest     %s%s\n",
+                            good ? "verified: size and hash of every file" : "NO: ",
                             good ? "" : report->sentence));
     st = add_model(report, path);
 done:
@@ -476,7 +499,8 @@ static enum status add_settings(struct report *report, const char *folder)
     return st;
 }
 
-/* Objects, and lists of single values, on one line; false for what has more than that inside: a confusion matrix. */
+/* Objects, and lists of single values, on one line; false for what has more than that inside: a
+ * confusion matrix. */
 static bool is_flat(const json_t *value)
 {
     for (size_t i = 0; i < json_array_size(value); i++) {
@@ -507,7 +531,8 @@ static enum status add_object(struct str *out, json_t *object)
 {
     const char *key, *between = "";
     json_t *value;
-    json_object_foreach(object, key, value) {
+    json_object_foreach(object, key, value)
+    {
         if (json_is_object(value) || !is_flat(value))
             continue;
         TRY(str_addf(out, "%s", between));
@@ -529,8 +554,10 @@ static enum status add_results(struct report *report, const char *folder)
         return add_unread(report, st, "results.json");
     TRY_GOTO(done, str_addf(out, "  results.json\n    "));
     TRY_GOTO(done, add_object(out, results));
-    json_object_foreach(results, key, value) {
-        bool list = json_is_array(value) && !is_flat(value) && json_is_object(json_array_get(value, 0));
+    json_object_foreach(results, key, value)
+    {
+        bool list = json_is_array(value) && !is_flat(value) &&
+                    json_is_object(json_array_get(value, 0));
         for (size_t i = 0; list && i < json_array_size(value); i++) {
             TRY_GOTO(done, str_addf(out, "    "));
             TRY_GOTO(done, add_object(out, json_array_get(value, i)));
@@ -550,8 +577,8 @@ done:
 static bool is_checkpoint_name(const char *name)
 {
     const char *digits = name + 11;
-    return strcmp(name, "best") == 0 ||
-           (strncmp(name, "checkpoint-", 11) == 0 && *digits != '\0' && strspn(digits, "0123456789") == strlen(digits));
+    return strcmp(name, "best") == 0 || (strncmp(name, "checkpoint-", 11) == 0 && *digits != '\0' &&
+                                         strspn(digits, "0123456789") == strlen(digits));
 }
 
 /* Checkpoints of one trial: the run's folder, or one of a fold. */
@@ -571,7 +598,8 @@ static enum status add_checkpoints(struct report *report, const char *folder, co
         if (st == STATUS_OK && good)
             st = checkpoint_manifest(folder, names[i], &manifest);
         if (st == STATUS_OK && good)
-            st = str_addf(out, "  %s%-20s step %lld, verified\n", label, names[i], whole(manifest, "step"));
+            st = str_addf(out, "  %s%-20s step %lld, verified\n", label, names[i],
+                          whole(manifest, "step"));
         else if (st == STATUS_OK)
             st = str_addf(out, "  %s%-20s NO: %s\n", label, names[i], status_message());
         json_decref(manifest);
@@ -582,7 +610,8 @@ static enum status add_checkpoints(struct report *report, const char *folder, co
 
 static bool is_fold_name(const char *name)
 {
-    return strncmp(name, "fold-", 5) == 0 && name[5] != '\0' && strspn(name + 5, "0123456789") == strlen(name + 5);
+    return strncmp(name, "fold-", 5) == 0 && name[5] != '\0' &&
+           strspn(name + 5, "0123456789") == strlen(name + 5);
 }
 
 static enum status inspect_run(struct report *report, const char *path)
@@ -639,17 +668,24 @@ static enum status describe(struct report *report, const char *path)
     if (!file_is_folder(path)) {
         if (source_is_prepared(path))
             return inspect_dataset(report, path);
-        return status_fail(STATUS_DATA, "%s is no prepared dataset (it does not begin as HDF5 does); inspect looks for "
-                           "those, and for folders of a model, checkpoint or run", path);
+        return status_fail(
+            STATUS_DATA,
+            "%s is no prepared dataset (it does not begin as HDF5 does); inspect looks for "
+            "those, and for folders of a model, checkpoint or run",
+            path);
     }
     if (has(path, "run.cfg") || has(path, "results.json"))
         return inspect_run(report, path);
     if (has(path, "config.json"))
-        return has(path, "manifest.json") ? inspect_checkpoint(report, path) : inspect_model(report, path);
+        return has(path, "manifest.json") ? inspect_checkpoint(report, path)
+                                          : inspect_model(report, path);
     if (holds_checkpoints(path))
         return inspect_run(report, path);
-    return status_fail(STATUS_DATA, "%s holds neither run.cfg (a run), config.json (a model, or a checkpoint if "
-                       "manifest.json is there too) nor folders named checkpoint-<step>, best or fold-<k>", path);
+    return status_fail(
+        STATUS_DATA,
+        "%s holds neither run.cfg (a run), config.json (a model, or a checkpoint if "
+        "manifest.json is there too) nor folders named checkpoint-<step>, best or fold-<k>",
+        path);
 }
 
 static enum status inspect(const char *path)
@@ -669,8 +705,10 @@ enum status command_inspect(struct session *session)
     enum status first = STATUS_OK;
     char sentence[1024] = "";
     if (session->verb == NULL)
-        return status_fail(STATUS_USAGE, "inspect needs a path: a prepared .h5 file, a model folder, a checkpoint or a "
-                           "run");
+        return status_fail(
+            STATUS_USAGE,
+            "inspect needs a path: a prepared .h5 file, a model folder, a checkpoint or a "
+            "run");
     if (comm_rank(session->world) != 0)
         return STATUS_OK;
     for (int i = -1; i < session->word_count; i++) { /* damage in one path does not hide the next */

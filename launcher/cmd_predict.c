@@ -32,7 +32,8 @@ static enum status scorer_load(struct session *session, struct scorer *scorer)
     TRY(model_max_length(&scorer->source, config->data.max_length, &scorer->max_length));
     TRY(predict_task(&scorer->source, &scorer->task));
     TRY(task_decide_metric(config, &scorer->task));
-    tokens = config->eval.batch_tokens > scorer->max_length ? config->eval.batch_tokens : scorer->max_length;
+    tokens = config->eval.batch_tokens > scorer->max_length ? config->eval.batch_tokens
+                                                            : scorer->max_length;
     struct model_opts opts = {
         .encoder = scorer->source.encoder,
         .head = {.pooling = model_pooling(&scorer->source, config->model.pooling),
@@ -48,8 +49,11 @@ static enum status scorer_load(struct session *session, struct scorer *scorer)
     TRY(model_create(&opts, &scorer->model));
     TRY(model_load(scorer->model, config->model.path, true, (uint64_t)config->seed, &report));
     if (report.head_drawn)
-        return status_fail(STATUS_DATA, "model.path=%s has no classification head: it was not trained for a task; "
-                           "cohort train makes one", config->model.path);
+        return status_fail(
+            STATUS_DATA,
+            "model.path=%s has no classification head: it was not trained for a task; "
+            "cohort train makes one",
+            config->model.path);
     return STATUS_OK;
 }
 
@@ -114,8 +118,8 @@ enum status command_eval(struct session *session)
     return st;
 }
 
-static enum status decode_line(const struct model_source *source, const json_t *line, const char *path, int64_t row,
-                               struct str *out)
+static enum status decode_line(const struct model_source *source, const json_t *line,
+                               const char *path, int64_t row, struct str *out)
 {
     const json_t *ids = json_object_get(line, "ids");
     size_t n = json_array_size(ids);
@@ -124,9 +128,11 @@ static enum status decode_line(const struct model_source *source, const json_t *
     enum status st = STATUS_OK;
     for (size_t i = 0; i < n && st == STATUS_OK; i++) {
         const json_t *id = json_array_get(ids, i);
-        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= source->encoder.vocab_size)
-            st = status_fail(STATUS_DATA, "%s: line %lld: \"ids\" holds something that is no id of this model", path,
-                             (long long)row + 1);
+        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+            json_integer_value(id) >= source->encoder.vocab_size)
+            st = status_fail(STATUS_DATA,
+                             "%s: line %lld: \"ids\" holds something that is no id of this model",
+                             path, (long long)row + 1);
         list[i] = (int32_t)json_integer_value(id);
     }
     if (st == STATUS_OK)

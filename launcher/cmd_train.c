@@ -1,8 +1,10 @@
 /*
- * cmd_train.c - train: one trial, or the folds of a cross-validation dealt to rank groups; and the files of the run.
+ * cmd_train.c - train: one trial, or the folds of a cross-validation dealt to rank groups; and the
+ * files of the run.
  *
- * A run's folder is its memory: run.cfg says what was asked, fold-<k>/result.json which folds are finished, checkpoints
- * where a trial stands, results.json that all is done. So the same command, given again, goes on from wherever it was.
+ * A run's folder is its memory: run.cfg says what was asked, fold-<k>/result.json which folds are
+ * finished, checkpoints where a trial stands, results.json that all is done. So the same command,
+ * given again, goes on from wherever it was.
  */
 #include <math.h>
 #include <stdio.h>
@@ -37,15 +39,17 @@ static json_t *manifest_of(const struct run *run)
     int64_t bytes;
     if (hash_file("/proc/self/exe", &binary, &bytes) != STATUS_OK)
         log_warning("%s", status_message());
-    json_t *out = json_pack(
-        "{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:{s:s, s:s, s:s, s:s, s:i}}", "format", "cohort-run",
-        "version", COHORT_VERSION, "configuration", json_hex64(run->identity), "data",
-        json_hex64(run->train.info.content_hash), "eval_data",
-        json_hex64(run->eval.ds == NULL ? 0 : run->eval.info.content_hash), "model", json_hex64(run->model_hash), "tokenizer",
-        json_hex64(run->source.tokenizer_info.hash), "binary", json_hex64(binary), "ranks", comm_size(session->world),
-        "group_ranks", run->group_ranks, "domain", "backend", session->kernels->name, "device",
-        device_name(session->device), "precision", precision_names[session->precision], "reproducible",
-        modes[config->parallel.reproducible], "grains", (int)config->parallel.grains);
+    json_t *out =
+        json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:{s:s, s:s, s:s, s:s, s:i}}",
+                  "format", "cohort-run", "version", COHORT_VERSION, "configuration",
+                  json_hex64(run->identity), "data", json_hex64(run->train.info.content_hash),
+                  "eval_data", json_hex64(run->eval.ds == NULL ? 0 : run->eval.info.content_hash),
+                  "model", json_hex64(run->model_hash), "tokenizer",
+                  json_hex64(run->source.tokenizer_info.hash), "binary", json_hex64(binary),
+                  "ranks", comm_size(session->world), "group_ranks", run->group_ranks, "domain",
+                  "backend", session->kernels->name, "device", device_name(session->device),
+                  "precision", precision_names[session->precision], "reproducible",
+                  modes[config->parallel.reproducible], "grains", (int)config->parallel.grains);
     return out;
 }
 
@@ -61,7 +65,8 @@ static enum status write_start(const struct run *run)
     TRY_GOTO(done, config_text(&run->resolved, &text));
     TRY_GOTO(done, file_write_atomic(cfg, text.p, text.n));
     manifest = manifest_of(run);
-    st = manifest == NULL ? status_fail(STATUS_NOMEM, "no memory for %s", path) : json_write_file(path, manifest);
+    st = manifest == NULL ? status_fail(STATUS_NOMEM, "no memory for %s", path)
+                          : json_write_file(path, manifest);
 done:
     str_release(&text);
     json_decref(manifest);
@@ -72,12 +77,14 @@ done:
 
 /* ---- results.json ---- */
 
-static json_t *train_part(const struct run *run, int64_t steps, int64_t tokens, double seconds, int64_t peak)
+static json_t *train_part(const struct run *run, int64_t steps, int64_t tokens, double seconds,
+                          int64_t peak)
 {
-    return json_pack("{s:I, s:I, s:f, s:f, s:i, s:i, s:s, s:f}", "steps", (json_int_t)steps, "tokens",
-                     (json_int_t)tokens, "seconds", seconds, "tokens_per_s",
-                     seconds > 0.0 ? (double)tokens / seconds : 0.0, "ranks", comm_size(run->session->world), "threads",
-                     threads_count(), "precision", precision_names[run->session->precision], "peak_memory_mb",
+    return json_pack("{s:I, s:I, s:f, s:f, s:i, s:i, s:s, s:f}", "steps", (json_int_t)steps,
+                     "tokens", (json_int_t)tokens, "seconds", seconds, "tokens_per_s",
+                     seconds > 0.0 ? (double)tokens / seconds : 0.0, "ranks",
+                     comm_size(run->session->world), "threads", threads_count(), "precision",
+                     precision_names[run->session->precision], "peak_memory_mb",
                      (double)peak / 1e6);
 }
 
@@ -108,8 +115,8 @@ static enum status describe_scores(const struct run *run, const struct trial_opt
 {
     struct scored scored = {0};
     struct metric_values values = {0};
-    enum status st =
-        task_scored(&run->task, opts->score.targets, opts->score.rows, opts->score.count, result->logits, &scored);
+    enum status st = task_scored(&run->task, opts->score.targets, opts->score.rows,
+                                 opts->score.count, result->logits, &scored);
     if (st == STATUS_OK)
         st = metrics_compute(&scored, &values);
     if (st == STATUS_OK) {
@@ -119,8 +126,9 @@ static enum status describe_scores(const struct run *run, const struct trial_opt
         json_decref(described);
         double score = values.value[run->task.metric];
         if (isnan(score))
-            log_info("%s on %lld rows, weights of step %lld: undefined", metric_name(run->task.metric),
-                     (long long)opts->score.count, (long long)result->best_step);
+            log_info("%s on %lld rows, weights of step %lld: undefined",
+                     metric_name(run->task.metric), (long long)opts->score.count,
+                     (long long)result->best_step);
         else
             log_info("%s on %lld rows, weights of step %lld: %.4f", metric_name(run->task.metric),
                      (long long)opts->score.count, (long long)result->best_step, score);
@@ -143,7 +151,8 @@ static enum status score_test(struct run *run, json_t *results)
         .encoder = run->source.encoder,
         .head = {.pooling = run->pooling, .outputs = run->task.outputs, .dropout = -1.0f},
         .precision = session->precision,
-        .max_tokens = config->eval.batch_tokens > run->max_length ? config->eval.batch_tokens : run->max_length,
+        .max_tokens = config->eval.batch_tokens > run->max_length ? config->eval.batch_tokens
+                                                                  : run->max_length,
         .max_rows = 512,
         .dropout = 0.0f,
         .device = session->device,
@@ -191,8 +200,8 @@ static enum status train_once(struct run *run)
     int64_t peak = 0;
     enum status st = run_rows_make(run, -1, &rows);
     if (st == STATUS_OK) /* a hold-out's rows do not count */
-        st = task_weigh_classes(&run->task, run->config->train.class_weights, &run->train.targets, rows.train,
-                                rows.train_count);
+        st = task_weigh_classes(&run->task, run->config->train.class_weights, &run->train.targets,
+                                rows.train, rows.train_count);
     TRY_GOTO(done, comm_agree(world, st));
     run_trial_opts(run, &rows, -1, world, run->config->out, &opts);
     TRY_GOTO(done, trial_run(&opts, &result));
@@ -204,11 +213,12 @@ static enum status train_once(struct run *run)
         TRY_GOTO(done, score_test(run, results));
     if (comm_rank(world) == 0) {
         (void)json_object_set_new(results, "best_step", json_integer(result.best_step));
-        (void)json_object_set_new(results, "train",
-                                  train_part(run, result.steps, result.tokens, result.seconds, peak));
+        (void)json_object_set_new(
+            results, "train", train_part(run, result.steps, result.tokens, result.seconds, peak));
         log_info("%lld steps, %lld tokens in %.1f s: %.0f tokens/s; peak memory %.0f MB a rank",
                  (long long)result.steps, (long long)result.tokens, result.seconds,
-                 result.seconds > 0.0 ? (double)result.tokens / result.seconds : 0.0, (double)peak / 1e6);
+                 result.seconds > 0.0 ? (double)result.tokens / result.seconds : 0.0,
+                 (double)peak / 1e6);
         st = write_results(run, results);
     }
     st = comm_agree(world, st);
@@ -250,9 +260,10 @@ static enum status train_fold(struct run *run, struct comm *group, int fold)
     }
     log_info("========== fold: %d training ==========", fold);
     st = run_rows_make(run, fold, &rows);
-    if (st == STATUS_OK) /* class frequencies are of this fold's training rows, not of the rows it is scored on */
-        st = task_weigh_classes(&run->task, run->config->train.class_weights, &run->train.targets, rows.train,
-                                rows.train_count);
+    if (st == STATUS_OK) /* class frequencies are of this fold's training rows, not of the rows it
+                            is scored on */
+        st = task_weigh_classes(&run->task, run->config->train.class_weights, &run->train.targets,
+                                rows.train, rows.train_count);
     TRY_GOTO(done, comm_agree(group, st));
     run_trial_opts(run, &rows, fold, group, folder, &opts);
     TRY_GOTO(done, trial_run(&opts, &result));
@@ -305,7 +316,8 @@ static enum status join_logs(const struct run *run, const int *folds, int count)
             const char *end = memchr(bytes + from, '\n', n - from);
             size_t length = end == NULL ? n - from : (size_t)(end - bytes) - from;
             if (length > 1)
-                TRY_GOTO(done, str_addf(&text, "{\"fold\":%d,%.*s\n", folds[i], (int)length - 1, bytes + from + 1));
+                TRY_GOTO(done, str_addf(&text, "{\"fold\":%d,%.*s\n", folds[i], (int)length - 1,
+                                        bytes + from + 1));
             from += length + 1;
         }
         mem_free(bytes);
@@ -338,8 +350,11 @@ static enum status finish_folds(const struct run *run, const int *folds, int cou
         if (st == STATUS_OK)
             st = fold_load(run, folds[i], folder, &outcomes[i], &finished);
         if (st == STATUS_OK && !finished)
-            st = status_fail(STATUS_IO, "%s/result.json is not there, though the fold was trained; is out on a file "
-                             "system that all ranks share?", folder);
+            st = status_fail(
+                STATUS_IO,
+                "%s/result.json is not there, though the fold was trained; is out on a file "
+                "system that all ranks share?",
+                folder);
         steps += outcomes[i].steps;
         tokens += outcomes[i].tokens;
         seconds += outcomes[i].seconds;
@@ -360,7 +375,8 @@ static enum status finish_folds(const struct run *run, const int *folds, int cou
     return st;
 }
 
-/* N16: the score of all rows that finished folds have scored so far. Rank 0; says nothing where it cannot. */
+/* N16: the score of all rows that finished folds have scored so far. Rank 0; says nothing where it
+ * cannot. */
 static void say_so_far(const struct run *run, const int *folds, int count)
 {
     struct fold_outcome *outcomes;
@@ -378,37 +394,43 @@ static void say_so_far(const struct run *run, const int *folds, int count)
     }
     if (finished > 0 && finished < count &&
         cv_score_so_far(run, outcomes, finished, &score) == STATUS_OK && !isnan(score))
-        log_info("out-of-fold %s so far, %d of %d folds: %.4f", metric_name(run->task.metric), finished, count, score);
+        log_info("out-of-fold %s so far, %d of %d folds: %.4f", metric_name(run->task.metric),
+                 finished, count, score);
     for (int i = 0; i < count; i++)
         fold_outcome_release(&outcomes[i]);
     mem_free(outcomes);
 }
 
-/* Fold after fold in each group; group g takes every groups-th fold. A fold does not know who else runs. */
+/* Fold after fold in each group; group g takes every groups-th fold. A fold does not know who else
+ * runs. */
 static enum status train_folds(struct run *run)
 {
     struct comm *world = run->session->world, *group = NULL;
     int folds[1000], count = wanted_folds(run, folds), ranks = comm_size(world);
-    int groups = (ranks + run->group_ranks - 1) / run->group_ranks, own = comm_rank(world) / run->group_ranks;
+    int groups = (ranks + run->group_ranks - 1) / run->group_ranks,
+        own = comm_rank(world) / run->group_ranks;
     int64_t peak = 0;
     enum status st = STATUS_OK;
     if (ranks % run->group_ranks != 0)
-        return status_fail(STATUS_CONFIG, "cv.group_ranks=%d does not divide the %d ranks", run->group_ranks, ranks);
-    log_info("%d fold%s over %d group%s of %d rank%s", count, count == 1 ? "" : "s", groups, groups == 1 ? "" : "s",
-             run->group_ranks, run->group_ranks == 1 ? "" : "s");
+        return status_fail(STATUS_CONFIG, "cv.group_ranks=%d does not divide the %d ranks",
+                           run->group_ranks, ranks);
+    log_info("%d fold%s over %d group%s of %d rank%s", count, count == 1 ? "" : "s", groups,
+             groups == 1 ? "" : "s", run->group_ranks, run->group_ranks == 1 ? "" : "s");
     TRY(comm_group(world, run->group_ranks, &group));
     for (int i = own; i < count && st == STATUS_OK; i += groups) {
         st = train_fold(run, group, folds[i]);
         if (st == STATUS_OK && comm_rank(world) == 0)
             say_so_far(run, folds, count);
     }
-    if (st != STATUS_OK && comm_rank(group) == 0 && comm_rank(world) != 0) /* the others may train for hours yet */
+    if (st != STATUS_OK && comm_rank(group) == 0 &&
+        comm_rank(world) != 0) /* the others may train for hours yet */
         log_line(LOG_ERROR, "%s", status_message());
     comm_group_free(group);
     TRY(comm_wait(world, "waiting for other groups"));
     TRY(comm_agree(world, st));
     TRY(peak_memory(world, &peak));
-    return comm_agree(world, comm_rank(world) == 0 ? finish_folds(run, folds, count, peak) : STATUS_OK);
+    return comm_agree(world,
+                      comm_rank(world) == 0 ? finish_folds(run, folds, count, peak) : STATUS_OK);
 }
 
 enum status command_train(struct session *session)
@@ -450,7 +472,8 @@ enum status command_train(struct session *session)
             st = checkpoint_fence(config->out, run.fence);
     }
     TRY_GOTO(done, comm_agree(world, st));
-    TRY_GOTO(done, comm_broadcast(world, run.fence, sizeof run.fence, 0)); /* leaders of other groups commit, too */
+    TRY_GOTO(done, comm_broadcast(world, run.fence, sizeof run.fence,
+                                  0)); /* leaders of other groups commit, too */
     st = run.folds > 0 ? train_folds(&run) : train_once(&run);
 done:
     run_close(&run);

@@ -15,20 +15,20 @@
 struct session {
     struct comm *world;
     struct run_config config;
-    const char *verb;           /* first word, of a command that takes words: "encode" of tokenizer; NULL */
-    const char *const *words;   /* further such words */
+    const char *verb; /* first word, of a command that takes words: "encode" of tokenizer; NULL */
+    const char *const *words; /* further such words */
     int word_count;
-    struct device *device;      /* opened by session_compute() */
+    struct device *device; /* opened by session_compute() */
     const struct kernels *kernels;
     enum precision precision;
 };
 
 struct command {
     const char *name;
-    const char *summary;  /* one line */
-    const char *usage;    /* the rest of --help */
+    const char *summary; /* one line */
+    const char *usage;   /* the rest of --help */
     enum status (*run)(struct session *session);
-    int words;            /* most arguments it takes that are neither key=value nor a configuration file */
+    int words; /* most arguments it takes that are neither key=value nor a configuration file */
 };
 
 extern const struct command commands[];

@@ -7,51 +7,70 @@
 #include "base/str.h"
 #include "launcher/keys.h"
 
-#define DATA_KEYS                                                                                                      \
-    "  data.text data.pair data.label data.id data.group   columns, by header or from 1 (data.header=false)\n"         \
+#define DATA_KEYS                                                                                  \
+    "  data.text data.pair data.label data.id data.group   columns, by header or from 1 "          \
+    "(data.header=false)\n"                                                                        \
     "  data.where data.rows data.limit data.max_words      which rows, and how much of each\n"
 
 const struct command commands[] = {
     {"prepare", "tokenize text into an HDF5 dataset that train reads at once",
-     "usage: cohort prepare model.path=DIR data.input=FILE data.text=COLUMN [data.label=COLUMN] out=FILE.h5\n\n"
-     "FILE is TSV, CSV, JSONL, ARFF (plain, .gz, .zst) or a folder of .txt. The result holds ids without special\n"
-     "tokens, so one file serves every data.max_length; its bytes do not depend on the number of ranks.\n\n" DATA_KEYS
-     "\n  mpirun -n 4 cohort prepare model.path=minilm data.input=train.tsv data.text=text data.label=label out=train.h5\n",
+     "usage: cohort prepare model.path=DIR data.input=FILE data.text=COLUMN [data.label=COLUMN] "
+     "out=FILE.h5\n\n"
+     "FILE is TSV, CSV, JSONL, ARFF (plain, .gz, .zst) or a folder of .txt. The result holds ids "
+     "without special\n"
+     "tokens, so one file serves every data.max_length; its bytes do not depend on the number of "
+     "ranks.\n\n" DATA_KEYS "\n  mpirun -n 4 cohort prepare model.path=minilm data.input=train.tsv "
+                            "data.text=text data.label=label out=train.h5\n",
      command_prepare, 0},
     {"train", "fine-tune a model, or cross-validate it (cv.folds)",
-     "usage: cohort train [config.cfg] model.path=DIR data.train=FILE out=FOLDER [key=value ...]\n\n"
-     "FILE is text (prepared first, and cached) or a file that prepare wrote. The run can be stopped and started again\n"
-     "at any time with the same command. In FOLDER: results.json, log.jsonl, run.cfg, manifest.json, checkpoints that\n"
-     "Hugging Face's from_pretrained loads, and under cv.folds the out-of-fold scores oof.tsv and oof.h5.\n\n" DATA_KEYS
+     "usage: cohort train [config.cfg] model.path=DIR data.train=FILE out=FOLDER [key=value "
+     "...]\n\n"
+     "FILE is text (prepared first, and cached) or a file that prepare wrote. The run can be "
+     "stopped and started again\n"
+     "at any time with the same command. In FOLDER: results.json, log.jsonl, run.cfg, "
+     "manifest.json, checkpoints that\n"
+     "Hugging Face's from_pretrained loads, and under cv.folds the out-of-fold scores oof.tsv and "
+     "oof.h5.\n\n" DATA_KEYS
      "  train.epochs train.batch_size optim.lr data.max_length train.precision   the most used\n\n"
-     "  mpirun -n 2 cohort train model.path=minilm data.train=train.tsv data.eval=valid.tsv data.text=text \\\n"
+     "  mpirun -n 2 cohort train model.path=minilm data.train=train.tsv data.eval=valid.tsv "
+     "data.text=text \\\n"
      "      data.label=label train.epochs=1 out=runs/a\n"
      "  mpirun -n 4 cohort train model.path=minilm data.train=train.h5 cv.folds=4 out=runs/cv\n",
      command_train, 0},
     {"eval", "metrics of a trained model on labelled data",
-     "usage: cohort eval model.path=runs/a/best data.input=FILE data.text=COLUMN data.label=COLUMN [out=eval.json]\n\n"
-     "Writes one JSON object: every metric of the task, the confusion matrix, the number of rows.\n\n" DATA_KEYS,
+     "usage: cohort eval model.path=runs/a/best data.input=FILE data.text=COLUMN data.label=COLUMN "
+     "[out=eval.json]\n\n"
+     "Writes one JSON object: every metric of the task, the confusion matrix, the number of "
+     "rows.\n\n" DATA_KEYS,
      command_eval, 0},
     {"predict", "labels and scores of a trained model for texts",
-     "usage: cohort predict model.path=runs/a/best data.input=FILE data.text=COLUMN [out=pred.jsonl]\n\n"
-     "One line for each input row: {\"row\":0,\"label\":\"x\",\"scores\":[...],\"logits\":[...]}, or TSV or CSV by the\n"
-     "extension of out. out=- (default) is standard output; data.input=- is standard input (JSONL, or data.format).\n\n"
-     DATA_KEYS "  predict.score_column=generated   CSV or TSV of id and the last label's score only\n",
+     "usage: cohort predict model.path=runs/a/best data.input=FILE data.text=COLUMN "
+     "[out=pred.jsonl]\n\n"
+     "One line for each input row: {\"row\":0,\"label\":\"x\",\"scores\":[...],\"logits\":[...]}, "
+     "or TSV or CSV by the\n"
+     "extension of out. out=- (default) is standard output; data.input=- is standard input (JSONL, "
+     "or data.format).\n\n" DATA_KEYS
+     "  predict.score_column=generated   CSV or TSV of id and the last label's score only\n",
      command_predict, 0},
     {"tokenizer", "text to ids and back: encode, decode",
-     "usage: cohort tokenizer encode model.path=DIR data.input=FILE data.text=COLUMN [out=ids.jsonl]\n"
+     "usage: cohort tokenizer encode model.path=DIR data.input=FILE data.text=COLUMN "
+     "[out=ids.jsonl]\n"
      "       cohort tokenizer decode model.path=DIR data.input=ids.jsonl [out=text.jsonl]\n\n"
-     "encode writes {\"row\":0,\"ids\":[101,...,102]} for each row, special tokens added, cut to data.max_length.\n",
+     "encode writes {\"row\":0,\"ids\":[101,...,102]} for each row, special tokens added, cut to "
+     "data.max_length.\n",
      command_tokenizer, 1},
     {"inspect", "what is in a dataset, model, checkpoint or run",
-     "usage: cohort inspect PATH ...\n\nPATH is a prepared .h5 file, a Hugging Face model folder, a checkpoint or a run.\n",
+     "usage: cohort inspect PATH ...\n\nPATH is a prepared .h5 file, a Hugging Face model folder, "
+     "a checkpoint or a run.\n",
      command_inspect, INT_MAX},
     {"check", "explain a configuration before it is queued, and refuse what cannot work",
      "usage: cohort check [config.cfg] [key=value ...]\n\n"
-     "Prints steps, warm-up, rows cut, classes and rows per fold, memory per rank; trains nothing.\n",
+     "Prints steps, warm-up, rows cut, classes and rows per fold, memory per rank; trains "
+     "nothing.\n",
      command_check, 0},
     {"help", "this list; help keys: every configuration key",
-     "usage: cohort help [keys|COMMAND]\n\ncohort help keys=markdown prints docs/keys.md.\n", command_help, 1},
+     "usage: cohort help [keys|COMMAND]\n\ncohort help keys=markdown prints docs/keys.md.\n",
+     command_help, 1},
 };
 const int command_count = sizeof commands / sizeof commands[0];
 
@@ -69,7 +88,8 @@ enum status command_help(struct session *session)
         st = status_fail(STATUS_USAGE, "no help on \"%s\"; try keys, or a command's --help", topic);
         for (int i = 0; i < command_count; i++) {
             if (strcmp(topic, commands[i].name) == 0)
-                st = str_addf(&text, "cohort %s - %s\n\n%s", topic, commands[i].summary, commands[i].usage);
+                st = str_addf(&text, "cohort %s - %s\n\n%s", topic, commands[i].summary,
+                              commands[i].usage);
         }
     }
     if (st == STATUS_OK && comm_rank(session->world) == 0)

@@ -1,8 +1,9 @@
 /*
  * config.c - see config.h.
  *
- * libconfig 1.5 wraps integers beyond 32 bits silently, follows @include to any file and takes unknown keys, so the text
- * is scanned first: @include is refused, deep nesting is refused, large integers get the L that makes them 64-bit.
+ * libconfig 1.5 wraps integers beyond 32 bits silently, follows @include to any file and takes
+ * unknown keys, so the text is scanned first: @include is refused, deep nesting is refused, large
+ * integers get the L that makes them 64-bit.
  */
 #include "launcher/config.h"
 
@@ -44,7 +45,8 @@ static size_t skip_quoted(const char *p, const char *end)
     return (size_t)(q - p);
 }
 
-/* A whole number beyond 32 bits gets an L, which makes libconfig read 64; one beyond 64 is refused. */
+/* A whole number beyond 32 bits gets an L, which makes libconfig read 64; one beyond 64 is refused.
+ */
 static enum status copy_number(const char *p, size_t n, const char *name, int line, struct str *out)
 {
     char word[32];
@@ -63,10 +65,11 @@ static enum status copy_number(const char *p, size_t n, const char *name, int li
         errno = 0;
         long long value = strtoll(word, NULL, hex ? 16 : 10);
         if (errno == 0)
-            return suffix == 0 && (value > INT32_MAX || value < INT32_MIN) ? str_add(out, "L", 1) : STATUS_OK;
+            return suffix == 0 && (value > INT32_MAX || value < INT32_MIN) ? str_add(out, "L", 1)
+                                                                           : STATUS_OK;
     }
-    return status_fail(STATUS_CONFIG, "%s:%d: %.*s is too large for a whole number", name, line, (int)(n < 40 ? n : 40),
-                       p);
+    return status_fail(STATUS_CONFIG, "%s:%d: %.*s is too large for a whole number", name, line,
+                       (int)(n < 40 ? n : 40), p);
 }
 
 static enum status prescan(const char *text, size_t n, const char *name, struct str *out)
@@ -75,7 +78,8 @@ static enum status prescan(const char *text, size_t n, const char *name, struct 
     int line = 1, depth = 0;
     bool open_line = false;
     if (n > FILE_LIMIT)
-        return status_fail(STATUS_CONFIG, "%s has %zu bytes, wanted at most %d", name, n, FILE_LIMIT);
+        return status_fail(STATUS_CONFIG, "%s has %zu bytes, wanted at most %d", name, n,
+                           FILE_LIMIT);
     if (memchr(text, '\0', n) != NULL)
         return status_fail(STATUS_CONFIG, "%s holds a NUL byte, so it is no text", name);
     while (p < end) {
@@ -86,8 +90,9 @@ static enum status prescan(const char *text, size_t n, const char *name, struct 
             open_line = p + length == end && (*p == '#' || (*p == '/' && p[1] == '/'));
             TRY(str_add(out, p, length));
         } else if (*p == '@') {
-            return status_fail(STATUS_CONFIG, "%s:%d: @include is not supported; give the keys on the command line", name,
-                               line);
+            return status_fail(
+                STATUS_CONFIG,
+                "%s:%d: @include is not supported; give the keys on the command line", name, line);
         } else if (word_char(*p) || *p == '+') {
             for (length = 1; p + length < end && word_char(p[length]); length++)
                 ;
@@ -97,7 +102,8 @@ static enum status prescan(const char *text, size_t n, const char *name, struct 
             length = 1;
             depth += strchr("{[(", *p) != NULL ? 1 : strchr("}])", *p) != NULL ? -1 : 0;
             if (depth > DEPTH_LIMIT)
-                return status_fail(STATUS_CONFIG, "%s:%d: nested more than %d deep", name, line, DEPTH_LIMIT);
+                return status_fail(STATUS_CONFIG, "%s:%d: nested more than %d deep", name, line,
+                                   DEPTH_LIMIT);
             TRY(str_add(out, p, 1));
         }
         for (size_t i = 0; i < length; i++)
@@ -111,12 +117,13 @@ static enum status unknown_key(const char *where, const char *name)
 {
     const char *near = key_suggest(name);
     return status_fail(STATUS_CONFIG, "%s: there is no key \"%s\"%s%s%s", where, name,
-                       near == NULL ? "; cohort help keys lists all" : ", did you mean ", near == NULL ? "" : near,
-                       near == NULL ? "" : "?");
+                       near == NULL ? "; cohort help keys lists all" : ", did you mean ",
+                       near == NULL ? "" : near, near == NULL ? "" : "?");
 }
 
 /* The setting's value as it would be typed on the command line. */
-static enum status setting_text(const config_setting_t *setting, const char *where, const char *name, struct str *out)
+static enum status setting_text(const config_setting_t *setting, const char *where,
+                                const char *name, struct str *out)
 {
     switch (config_setting_type(setting)) {
     case CONFIG_TYPE_INT:
@@ -146,8 +153,8 @@ static enum status setting_text(const config_setting_t *setting, const char *whe
     }
 }
 
-static enum status take_setting(struct run_config *config, const config_setting_t *setting, const char *group,
-                                const char *file)
+static enum status take_setting(struct run_config *config, const config_setting_t *setting,
+                                const char *group, const char *file)
 {
     struct str name = {0}, where = {0}, value = {0};
     enum status st = STATUS_OK;
@@ -188,7 +195,8 @@ enum status config_parse(const char *text, size_t n, const char *name, struct ru
     }
     config_init(&parsed);
     if (config_read_string(&parsed, checked.p) != CONFIG_TRUE) {
-        st = status_fail(STATUS_CONFIG, "%s:%d: %s", name, config_error_line(&parsed), config_error_text(&parsed));
+        st = status_fail(STATUS_CONFIG, "%s:%d: %s", name, config_error_line(&parsed),
+                         config_error_text(&parsed));
     } else {
         config_setting_t *root = config_root_setting(&parsed);
         for (int i = 0; st == STATUS_OK && i < config_setting_length(root); i++)
@@ -253,7 +261,8 @@ static enum status add_key(const struct run_config *config, const struct key *ke
     enum status st = key_get(config, key, &value);
     if (st == STATUS_OK)
         st = str_addf(out, "%s%s = ", dot == NULL ? "" : "    ", dot == NULL ? key->name : dot + 1);
-    bool quoted = key->type == KEY_TEXT || key->type == KEY_PATH || key->type == KEY_CHOICE || key->type == KEY_EVERY;
+    bool quoted = key->type == KEY_TEXT || key->type == KEY_PATH || key->type == KEY_CHOICE ||
+                  key->type == KEY_EVERY;
     if (st == STATUS_OK && quoted)
         st = add_quoted(out, value.p == NULL ? "" : value.p);
     else if (st == STATUS_OK)
@@ -267,14 +276,17 @@ static enum status add_key(const struct run_config *config, const struct key *ke
 enum status config_text(const struct run_config *config, struct str *out)
 {
     char group[32] = "";
-    TRY(str_addf(out, "# Written by cohort: the whole configuration. Given to cohort again, with a new out, it repeats "
+    TRY(str_addf(out, "# Written by cohort: the whole configuration. Given to cohort again, with a "
+                      "new out, it repeats "
                       "the run.\n"));
     for (size_t i = 0; i < keys_count; i++) {
         size_t n = strchr(keys[i].name, '.') == NULL ? 0 : strcspn(keys[i].name, ".");
         if (strcmp(keys[i].name, "overwrite") == 0 || strcmp(keys[i].name, "resume") == 0)
-            continue; /* what to do with a folder is said anew each time: run.cfg must not wipe the run it is of */
+            continue; /* what to do with a folder is said anew each time: run.cfg must not wipe the
+                         run it is of */
         if (strncmp(group, keys[i].name, n) != 0 || group[n] != '\0') {
-            TRY(str_addf(out, "%s\n%.*s: {\n", group[0] == '\0' ? "" : "};\n", (int)n, keys[i].name));
+            TRY(str_addf(out, "%s\n%.*s: {\n", group[0] == '\0' ? "" : "};\n", (int)n,
+                         keys[i].name));
             memcpy(group, keys[i].name, n);
             group[n] = '\0';
         }
@@ -285,7 +297,8 @@ enum status config_text(const struct run_config *config, struct str *out)
 
 /* ---- comparing ---- */
 
-/* Under `any` the size of a pass cannot change a bit. Ranks are compared apart: what counts is how many there were. */
+/* Under `any` the size of a pass cannot change a bit. Ranks are compared apart: what counts is how
+ * many there were. */
 static bool matters(const struct run_config *config, const struct key *key)
 {
     bool any = config->parallel.reproducible == CONFIG_ANY;
@@ -294,7 +307,8 @@ static bool matters(const struct run_config *config, const struct key *key)
     return !key->neutral;
 }
 
-enum status config_difference(const struct run_config *a, const struct run_config *b, struct str *out)
+enum status config_difference(const struct run_config *a, const struct run_config *b,
+                              struct str *out)
 {
     struct str x = {0}, y = {0};
     enum status st = str_add(out, "", 0);
@@ -307,7 +321,8 @@ enum status config_difference(const struct run_config *a, const struct run_confi
         if (st == STATUS_OK)
             st = key_get(b, &keys[i], &y);
         if (st == STATUS_OK && strcmp(x.p, y.p) != 0)
-            st = str_addf(out, "%s%s (%s, now %s)", out->n == 0 ? "" : ", ", keys[i].name, x.p, y.p);
+            st =
+                str_addf(out, "%s%s (%s, now %s)", out->n == 0 ? "" : ", ", keys[i].name, x.p, y.p);
     }
     str_release(&x);
     str_release(&y);

@@ -1,9 +1,9 @@
 /*
  * cv.c - finished folds on disk, and the out-of-fold table made of them; see run.h.
  *
- * A fold is finished when fold-<k>/result.json is there: it is written last, atomically, and names the run it is of. The
- * pooled score treats all folds' scores as one set; models of different folds are calibrated differently, so the mean of
- * the folds' own scores is reported beside it.
+ * A fold is finished when fold-<k>/result.json is there: it is written last, atomically, and names
+ * the run it is of. The pooled score treats all folds' scores as one set; models of different folds
+ * are calibrated differently, so the mean of the folds' own scores is reported beside it.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -24,7 +24,8 @@ enum { RESAMPLES = 1000 };
 
 /* ---- one fold ---- */
 
-static enum status write_scores(const char *path, const int64_t *row, int64_t rows, int outputs, const float *logits)
+static enum status write_scores(const char *path, const int64_t *row, int64_t rows, int outputs,
+                                const float *logits)
 {
     struct safetensors_entry entries[2] = {
         {.name = "logits", .dtype = TENSOR_F32, .rank = 2, .shape = {rows, outputs}},
@@ -39,7 +40,8 @@ static enum status write_scores(const char *path, const int64_t *row, int64_t ro
     return st == STATUS_OK ? end : st;
 }
 
-static enum status score_of(const struct run *run, const int64_t *rows, int64_t n, const float *logits, double *score)
+static enum status score_of(const struct run *run, const int64_t *rows, int64_t n,
+                            const float *logits, double *score)
 {
     struct scored scored;
     struct metric_values values;
@@ -53,8 +55,8 @@ static enum status score_of(const struct run *run, const int64_t *rows, int64_t 
     return st;
 }
 
-enum status fold_save(const struct run *run, int fold, const char *folder, const struct run_rows *rows,
-                      const struct trial_result *result)
+enum status fold_save(const struct run *run, int fold, const char *folder,
+                      const struct run_rows *rows, const struct trial_result *result)
 {
     char *scores = NULL, *path = NULL;
     double score = NAN;
@@ -63,13 +65,16 @@ enum status fold_save(const struct run *run, int fold, const char *folder, const
     TRY_GOTO(done, path_join(folder, "scores.safetensors", &scores));
     TRY_GOTO(done, path_join(folder, "result.json", &path));
     TRY_GOTO(done, score_of(run, rows->score, rows->score_count, result->logits, &score));
-    TRY_GOTO(done, write_scores(scores, rows->score, rows->score_count, run->task.outputs, result->logits));
-    object = json_pack("{s:s, s:i, s:s, s:o, s:I, s:I, s:I, s:I, s:f, s:o}", "format", "cohort-fold", "fold", fold,
-                       "metric", metric_name(run->task.metric), "score", json_finite(score), "best_step",
-                       (json_int_t)result->best_step, "steps", (json_int_t)result->steps, "tokens",
-                       (json_int_t)result->tokens, "rows", (json_int_t)rows->score_count, "seconds", result->seconds,
-                       "run", json_hex64(run->identity));
-    st = object == NULL ? status_fail(STATUS_NOMEM, "no memory for %s", path) : json_write_file(path, object);
+    TRY_GOTO(done, write_scores(scores, rows->score, rows->score_count, run->task.outputs,
+                                result->logits));
+    object = json_pack("{s:s, s:i, s:s, s:o, s:I, s:I, s:I, s:I, s:f, s:o}", "format",
+                       "cohort-fold", "fold", fold, "metric", metric_name(run->task.metric),
+                       "score", json_finite(score), "best_step", (json_int_t)result->best_step,
+                       "steps", (json_int_t)result->steps, "tokens", (json_int_t)result->tokens,
+                       "rows", (json_int_t)rows->score_count, "seconds", result->seconds, "run",
+                       json_hex64(run->identity));
+    st = object == NULL ? status_fail(STATUS_NOMEM, "no memory for %s", path)
+                        : json_write_file(path, object);
 done:
     json_decref(object);
     mem_free(scores);
@@ -82,20 +87,23 @@ static enum status read_scores(const struct run *run, const char *path, struct f
     struct safetensors *file;
     enum status st = STATUS_OK;
     TRY(safetensors_open(path, &file));
-    const struct tensor_info *logits = safetensors_find(file, "logits"), *row = safetensors_find(file, "row");
+    const struct tensor_info *logits = safetensors_find(file, "logits"),
+                             *row = safetensors_find(file, "row");
     if (logits == NULL || row == NULL || row->dtype != TENSOR_I64 || row->elements != out->rows ||
         logits->elements != out->rows * run->task.outputs) {
-        st = status_fail(STATUS_FORMAT, "%s does not hold the logits of %lld rows", path, (long long)out->rows);
+        st = status_fail(STATUS_FORMAT, "%s does not hold the logits of %lld rows", path,
+                         (long long)out->rows);
         goto done;
     }
     TRY_GOTO(done, mem_alloc_raw((size_t)out->rows, sizeof *out->row, "row ids", &out->row));
-    TRY_GOTO(done, mem_alloc_raw((size_t)logits->elements, sizeof *out->logits, "logits", &out->logits));
+    TRY_GOTO(done,
+             mem_alloc_raw((size_t)logits->elements, sizeof *out->logits, "logits", &out->logits));
     TRY_GOTO(done, safetensors_read(file, logits, 0, logits->elements, out->logits));
     TRY_GOTO(done, safetensors_read_bytes(file, row, 0, row->size_bytes, out->row));
     for (int64_t i = 0; i < out->rows; i++) {
         if (out->row[i] < 0 || out->row[i] >= run->train.info.rows) {
-            st = status_fail(STATUS_FORMAT, "%s names row %lld, the data has %lld", path, (long long)out->row[i],
-                             (long long)run->train.info.rows);
+            st = status_fail(STATUS_FORMAT, "%s names row %lld, the data has %lld", path,
+                             (long long)out->row[i], (long long)run->train.info.rows);
             goto done;
         }
     }
@@ -104,7 +112,8 @@ done:
     return st;
 }
 
-enum status fold_load(const struct run *run, int fold, const char *folder, struct fold_outcome *out, bool *finished)
+enum status fold_load(const struct run *run, int fold, const char *folder, struct fold_outcome *out,
+                      bool *finished)
 {
     char *scores = NULL, *path = NULL;
     json_t *object = NULL;
@@ -169,7 +178,8 @@ static void oof_release(struct oof *oof)
 }
 
 /* All folds' rows in the order of their ids. */
-static enum status pool(const struct run *run, const struct fold_outcome *folds, int count, struct oof *out)
+static enum status pool(const struct run *run, const struct fold_outcome *folds, int count,
+                        struct oof *out)
 {
     int64_t n = run->train.info.rows;
     int rows;
@@ -181,7 +191,8 @@ static enum status pool(const struct run *run, const struct fold_outcome *folds,
     for (int f = 0; f < count; f++) {
         for (int64_t i = 0; i < folds[f].rows; i++) {
             if (place[folds[f].row[i]] != 0) {
-                st = status_fail(STATUS_INTERNAL, "row %lld was scored by two folds", (long long)folds[f].row[i]);
+                st = status_fail(STATUS_INTERNAL, "row %lld was scored by two folds",
+                                 (long long)folds[f].row[i]);
                 goto done;
             }
             place[folds[f].row[i]] = 1;
@@ -192,12 +203,14 @@ static enum status pool(const struct run *run, const struct fold_outcome *folds,
             place[r] = ++out->rows;
     }
     TRY_GOTO(done, checked_int(out->rows, "the number of scored rows", &rows));
-    TRY_GOTO(done, mem_alloc_raw((size_t)out->rows, sizeof *out->row, "the out-of-fold table", &out->row));
-    TRY_GOTO(done, mem_alloc_raw((size_t)out->rows, sizeof *out->fold, "the out-of-fold table", &out->fold));
-    TRY_GOTO(done, mem_alloc_raw((size_t)out->rows * outputs, sizeof *out->logits, "the out-of-fold table",
-                                 &out->logits));
-    TRY_GOTO(done, mem_alloc_raw((size_t)out->rows * outputs, sizeof *out->scores, "the out-of-fold table",
-                                 &out->scores));
+    TRY_GOTO(done, mem_alloc_raw((size_t)out->rows, sizeof *out->row, "the out-of-fold table",
+                                 &out->row));
+    TRY_GOTO(done, mem_alloc_raw((size_t)out->rows, sizeof *out->fold, "the out-of-fold table",
+                                 &out->fold));
+    TRY_GOTO(done, mem_alloc_raw((size_t)out->rows * outputs, sizeof *out->logits,
+                                 "the out-of-fold table", &out->logits));
+    TRY_GOTO(done, mem_alloc_raw((size_t)out->rows * outputs, sizeof *out->scores,
+                                 "the out-of-fold table", &out->scores));
     for (int f = 0; f < count; f++) {
         for (int64_t i = 0; i < folds[f].rows; i++) {
             int64_t at = place[folds[f].row[i]] - 1;
@@ -223,7 +236,8 @@ done:
     return st;
 }
 
-enum status cv_score_so_far(const struct run *run, const struct fold_outcome *folds, int count, double *score)
+enum status cv_score_so_far(const struct run *run, const struct fold_outcome *folds, int count,
+                            double *score)
 {
     struct oof oof = {0};
     enum status st = pool(run, folds, count, &oof);
@@ -259,7 +273,8 @@ static enum status write_tsv(const struct run *run, const struct oof *oof, const
     if (st == STATUS_OK)
         st = mem_alloc((size_t)outputs + 4, sizeof *cells, "columns", &cells);
     for (int c = 0; c < outputs && st == STATUS_OK; c++)
-        st = outputs == 1 ? str_addf(&names[c], "preds") : str_addf(&names[c], "pred_%s", task->labels[c]);
+        st = outputs == 1 ? str_addf(&names[c], "preds")
+                          : str_addf(&names[c], "pred_%s", task->labels[c]);
     for (int64_t i = 0; i < oof->rows && st == STATUS_OK; i++) {
         int n = 0;
         str_clear(&target);
@@ -269,12 +284,17 @@ static enum status write_tsv(const struct run *run, const struct oof *oof, const
         cells[n++] = (struct text_cell){.name = "row", .kind = CELL_INT, .integer = oof->row[i]};
         if (oof->id != NULL)
             cells[n++] = (struct text_cell){
-                .name = "id", .kind = CELL_TEXT, .text = {oof->id[i], oof->id[i] == NULL ? 0 : strlen(oof->id[i])}};
+                .name = "id",
+                .kind = CELL_TEXT,
+                .text = {oof->id[i], oof->id[i] == NULL ? 0 : strlen(oof->id[i])}};
         cells[n++] = (struct text_cell){.name = "fold", .kind = CELL_INT, .integer = oof->fold[i]};
-        cells[n++] = (struct text_cell){.name = "label", .kind = CELL_TEXT, .text = {target.p, target.n}};
+        cells[n++] =
+            (struct text_cell){.name = "label", .kind = CELL_TEXT, .text = {target.p, target.n}};
         for (int c = 0; c < outputs; c++)
-            cells[n++] = (struct text_cell){
-                .name = names[c].p, .kind = CELL_FLOATS, .floats = oof->scores + i * outputs + c, .n = 1};
+            cells[n++] = (struct text_cell){.name = names[c].p,
+                                            .kind = CELL_FLOATS,
+                                            .floats = oof->scores + i * outputs + c,
+                                            .n = 1};
         if (st == STATUS_OK)
             st = text_writer_row(writer, cells, n);
     }
@@ -302,7 +322,8 @@ static enum status write_hdf5(const struct run *run, const struct oof *oof, cons
         if (label != NULL)
             label[i] = targets->label[oof->row[i]];
         else
-            memcpy(value + i * outputs, targets->value + (size_t)oof->row[i] * outputs, outputs * sizeof *value);
+            memcpy(value + i * outputs, targets->value + (size_t)oof->row[i] * outputs,
+                   outputs * sizeof *value);
     }
     struct scores_table table = {.rows = oof->rows,
                                  .outputs = run->task.outputs,
@@ -333,19 +354,21 @@ static void mean_and_std(const struct fold_outcome *folds, int count, double *me
     *std = count > 1 ? sqrt(squares / (count - 1)) : NAN;
 }
 
-static enum status describe(const struct run *run, const struct oof *oof, const struct fold_outcome *folds, int count,
-                            json_t *results)
+static enum status describe(const struct run *run, const struct oof *oof,
+                            const struct fold_outcome *folds, int count, json_t *results)
 {
     static const char *const selects[] = {"last", "inner", "best"};
     struct scored scored = {0};
     struct metric_values values = {0};
     double mean, std, ci95[2];
     json_t *list = json_array();
-    enum status st = task_scored(&run->task, &run->train.targets, oof->row, oof->rows, oof->logits, &scored);
+    enum status st =
+        task_scored(&run->task, &run->train.targets, oof->row, oof->rows, oof->logits, &scored);
     if (st == STATUS_OK)
         st = metrics_compute(&scored, &values);
     if (st == STATUS_OK)
-        st = metrics_interval(&scored, run->task.metric, (uint64_t)run->config->seed, RESAMPLES, ci95);
+        st = metrics_interval(&scored, run->task.metric, (uint64_t)run->config->seed, RESAMPLES,
+                              ci95);
     if (st == STATUS_OK) {
         json_t *described = evaluation_json(&run->task, &values, oof->rows);
         double score = values.value[run->task.metric];
@@ -353,17 +376,18 @@ static enum status describe(const struct run *run, const struct oof *oof, const 
         for (int i = 0; i < count; i++)
             (void)json_array_append_new(
                 list, json_pack("{s:i, s:o, s:I, s:I, s:I, s:f}", "fold", folds[i].fold, "score",
-                                json_finite(folds[i].score), "best_step", (json_int_t)folds[i].best_step, "rows",
-                                (json_int_t)folds[i].rows, "steps", (json_int_t)folds[i].steps, "seconds",
-                                folds[i].seconds));
+                                json_finite(folds[i].score), "best_step",
+                                (json_int_t)folds[i].best_step, "rows", (json_int_t)folds[i].rows,
+                                "steps", (json_int_t)folds[i].steps, "seconds", folds[i].seconds));
         (void)json_object_update(results, described);
         json_decref(described);
         (void)json_object_set(results, "folds", list);
-        (void)json_object_set_new(results, "oof",
-                                  json_pack("{s:o, s:o, s:o, s:[o,o], s:s, s:b}", "score", json_finite(score), "mean",
-                                            json_finite(mean), "std", json_finite(std), "ci95", json_finite(ci95[0]),
-                                            json_finite(ci95[1]), "select", selects[run->config->cv.select],
-                                            "optimistic", (int)(run->config->cv.select == CONFIG_SELECT_BEST)));
+        (void)json_object_set_new(
+            results, "oof",
+            json_pack("{s:o, s:o, s:o, s:[o,o], s:s, s:b}", "score", json_finite(score), "mean",
+                      json_finite(mean), "std", json_finite(std), "ci95", json_finite(ci95[0]),
+                      json_finite(ci95[1]), "select", selects[run->config->cv.select], "optimistic",
+                      (int)(run->config->cv.select == CONFIG_SELECT_BEST)));
     }
     json_decref(list);
     metrics_release(&values);
@@ -371,7 +395,8 @@ static enum status describe(const struct run *run, const struct oof *oof, const 
     return st;
 }
 
-static void say(const struct run *run, const struct fold_outcome *folds, int count, const json_t *results)
+static void say(const struct run *run, const struct fold_outcome *folds, int count,
+                const json_t *results)
 {
     const json_t *oof = json_object_get(results, "oof"), *ci = json_object_get(oof, "ci95");
     const char *metric = metric_name(run->task.metric);
@@ -381,7 +406,8 @@ static void say(const struct run *run, const struct fold_outcome *folds, int cou
     log_info("fold   rows  %10s  step", metric);
     for (int i = 0; i < count; i++) {
         char score[24];
-        (void)snprintf(score, sizeof score, isnan(folds[i].score) ? "undefined" : "%.4f", folds[i].score);
+        (void)snprintf(score, sizeof score, isnan(folds[i].score) ? "undefined" : "%.4f",
+                       folds[i].score);
         log_info("%4d %6lld  %10s  %lld", folds[i].fold, (long long)folds[i].rows, score,
                  (long long)folds[i].best_step);
     }
@@ -395,9 +421,10 @@ static void say(const struct run *run, const struct fold_outcome *folds, int cou
     else
         log_info("Score: %.4f", json_number_value(score));
     if (json_is_number(json_array_get(ci, 0)))
-        log_info("95 %% interval of the pooled %s: %.4f to %.4f%s", metric, json_number_value(json_array_get(ci, 0)),
-                 json_number_value(json_array_get(ci, 1)),
-                 run->config->cv.select == CONFIG_SELECT_BEST ? "  (cv.select=best: optimistic)" : "");
+        log_info("95 %% interval of the pooled %s: %.4f to %.4f%s", metric,
+                 json_number_value(json_array_get(ci, 0)), json_number_value(json_array_get(ci, 1)),
+                 run->config->cv.select == CONFIG_SELECT_BEST ? "  (cv.select=best: optimistic)"
+                                                              : "");
 }
 
 enum status cv_finish(const struct run *run, struct fold_outcome *folds, int count, json_t *results)

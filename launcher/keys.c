@@ -6,13 +6,41 @@
 #include <string.h>
 
 #define AT(field) offsetof(struct run_config, field)
-#define TEXT_KEY(name_, field, fallback_, help_) {.name = name_, .type = KEY_TEXT, .offset = AT(field), .fallback = fallback_, .unit = "", .help = help_}
-#define PATH_KEY(name_, field, help_) {.name = name_, .type = KEY_PATH, .offset = AT(field), .fallback = "", .unit = "", .help = help_}
-#define INT_KEY(name_, field, fallback_, low_, high_, unit_, help_) {.name = name_, .type = KEY_INT, .offset = AT(field), .fallback = fallback_, .low = low_, .high = high_, .unit = unit_, .help = help_}
-#define REAL_KEY(name_, field, fallback_, low_, high_, unit_, help_) {.name = name_, .type = KEY_REAL, .offset = AT(field), .fallback = fallback_, .low = low_, .high = high_, .unit = unit_, .help = help_}
-#define BOOL_KEY(name_, field, fallback_, help_) {.name = name_, .type = KEY_BOOL, .offset = AT(field), .fallback = fallback_, .unit = "", .help = help_}
-#define CHOICE_KEY(name_, field, fallback_, choices_, help_) {.name = name_, .type = KEY_CHOICE, .offset = AT(field), .fallback = fallback_, .choices = choices_, .unit = "", .help = help_}
-#define EVERY_KEY(name_, field, fallback_, help_) {.name = name_, .type = KEY_EVERY, .offset = AT(field), .fallback = fallback_, .unit = "steps", .help = help_}
+#define TEXT_KEY(name_, field, fallback_, help_)                                                   \
+    {                                                                                              \
+        .name = name_, .type = KEY_TEXT, .offset = AT(field), .fallback = fallback_, .unit = "",   \
+        .help = help_                                                                              \
+    }
+#define PATH_KEY(name_, field, help_)                                                              \
+    {                                                                                              \
+        .name = name_, .type = KEY_PATH, .offset = AT(field), .fallback = "", .unit = "",          \
+        .help = help_                                                                              \
+    }
+#define INT_KEY(name_, field, fallback_, low_, high_, unit_, help_)                                \
+    {                                                                                              \
+        .name = name_, .type = KEY_INT, .offset = AT(field), .fallback = fallback_, .low = low_,   \
+        .high = high_, .unit = unit_, .help = help_                                                \
+    }
+#define REAL_KEY(name_, field, fallback_, low_, high_, unit_, help_)                               \
+    {                                                                                              \
+        .name = name_, .type = KEY_REAL, .offset = AT(field), .fallback = fallback_, .low = low_,  \
+        .high = high_, .unit = unit_, .help = help_                                                \
+    }
+#define BOOL_KEY(name_, field, fallback_, help_)                                                   \
+    {                                                                                              \
+        .name = name_, .type = KEY_BOOL, .offset = AT(field), .fallback = fallback_, .unit = "",   \
+        .help = help_                                                                              \
+    }
+#define CHOICE_KEY(name_, field, fallback_, choices_, help_)                                       \
+    {                                                                                              \
+        .name = name_, .type = KEY_CHOICE, .offset = AT(field), .fallback = fallback_,             \
+        .choices = choices_, .unit = "", .help = help_                                             \
+    }
+#define EVERY_KEY(name_, field, fallback_, help_)                                                  \
+    {                                                                                              \
+        .name = name_, .type = KEY_EVERY, .offset = AT(field), .fallback = fallback_,              \
+        .unit = "steps", .help = help_                                                             \
+    }
 #define NEUTRAL .neutral = true
 
 /* clang-format off */
@@ -151,7 +179,8 @@ static enum status set_int(const struct key *key, const char *text, const char *
         fits = true;
     }
     if (!fits || (double)value < key->low || (double)value > key->high)
-        return status_fail(STATUS_CONFIG, "%s: %s is \"%.200s\", wanted a whole number from %.15g to %.15g", where,
+        return status_fail(STATUS_CONFIG,
+                           "%s: %s is \"%.200s\", wanted a whole number from %.15g to %.15g", where,
                            key->name, text, key->low, key->high);
     *out = value;
     return STATUS_OK;
@@ -171,10 +200,12 @@ static enum status set_choice(const struct key *key, const char *text, const cha
             break;
         p += length + 1;
     }
-    return status_fail(STATUS_CONFIG, "%s: %s is \"%.200s\", wanted one of %s", where, key->name, text, key->choices);
+    return status_fail(STATUS_CONFIG, "%s: %s is \"%.200s\", wanted one of %s", where, key->name,
+                       text, key->choices);
 }
 
-static enum status set_list(struct run_config *config, const struct key *key, const char *text, const char *where)
+static enum status set_list(struct run_config *config, const struct key *key, const char *text,
+                            const char *where)
 {
     int64_t *list = field_of(config, key->offset), *count = field_of(config, key->count_offset);
     char word[32];
@@ -183,8 +214,9 @@ static enum status set_list(struct run_config *config, const struct key *key, co
         size_t n = strcspn(p, ",]) ");
         if (n > 0) {
             if (n >= sizeof word || *count == CONFIG_LIST)
-                return status_fail(STATUS_CONFIG, "%s: %s is \"%.200s\", wanted whole numbers: [0,2]", where, key->name,
-                                   text);
+                return status_fail(STATUS_CONFIG,
+                                   "%s: %s is \"%.200s\", wanted whole numbers: [0,2]", where,
+                                   key->name, text);
             memcpy(word, p, n);
             word[n] = '\0';
             TRY(set_int(key, word, where, &list[*count]));
@@ -195,15 +227,16 @@ static enum status set_list(struct run_config *config, const struct key *key, co
     return STATUS_OK;
 }
 
-enum status key_set(struct run_config *config, const struct key *key, const char *text, const char *where)
+enum status key_set(struct run_config *config, const struct key *key, const char *text,
+                    const char *where)
 {
     void *field = field_of(config, key->offset);
     switch (key->type) {
     case KEY_TEXT:
     case KEY_PATH:
         if (strlen(text) >= CONFIG_TEXT)
-            return status_fail(STATUS_CONFIG, "%s: %s has %zu bytes, wanted fewer than %d", where, key->name,
-                               strlen(text), CONFIG_TEXT);
+            return status_fail(STATUS_CONFIG, "%s: %s has %zu bytes, wanted fewer than %d", where,
+                               key->name, strlen(text), CONFIG_TEXT);
         if (utf8_valid_prefix(text, strlen(text)) != strlen(text) && key->type == KEY_TEXT)
             return status_fail(STATUS_CONFIG, "%s: %s is not UTF-8", where, key->name);
         memset(field, 0, CONFIG_TEXT);
@@ -214,14 +247,16 @@ enum status key_set(struct run_config *config, const struct key *key, const char
     case KEY_REAL: {
         double value;
         if (!parse_double(text, &value) || value < key->low || value > key->high)
-            return status_fail(STATUS_CONFIG, "%s: %s is \"%.200s\", wanted a number from %.15g to %.15g", where,
+            return status_fail(STATUS_CONFIG,
+                               "%s: %s is \"%.200s\", wanted a number from %.15g to %.15g", where,
                                key->name, text, key->low, key->high);
         memcpy(field, &value, sizeof value);
         return STATUS_OK;
     }
     case KEY_BOOL:
         if (!parse_bool(text, field))
-            return status_fail(STATUS_CONFIG, "%s: %s is \"%.200s\", wanted true or false", where, key->name, text);
+            return status_fail(STATUS_CONFIG, "%s: %s is \"%.200s\", wanted true or false", where,
+                               key->name, text);
         return STATUS_OK;
     case KEY_CHOICE:
         return set_choice(key, text, where, field);
@@ -230,8 +265,9 @@ enum status key_set(struct run_config *config, const struct key *key, const char
         every->epoch = strcmp(text, "epoch") == 0;
         every->steps = 0;
         if (!every->epoch && (!parse_int64(text, &every->steps) || every->steps < 0))
-            return status_fail(STATUS_CONFIG, "%s: %s is \"%.200s\", wanted a number of steps, or epoch", where, key->name,
-                               text);
+            return status_fail(STATUS_CONFIG,
+                               "%s: %s is \"%.200s\", wanted a number of steps, or epoch", where,
+                               key->name, text);
         return STATUS_OK;
     }
     case KEY_INT_LIST:
@@ -261,7 +297,8 @@ enum status key_get(const struct run_config *config, const struct key *key, stru
     }
     case KEY_EVERY: {
         const struct config_every *every = field;
-        return every->epoch ? str_addf(out, "epoch") : str_addf(out, "%lld", (long long)every->steps);
+        return every->epoch ? str_addf(out, "epoch")
+                            : str_addf(out, "%lld", (long long)every->steps);
     }
     case KEY_INT_LIST: {
         const int64_t *list = field, *count = const_field_of(config, key->count_offset);
@@ -286,8 +323,8 @@ enum status config_defaults(struct run_config *config)
 
 static enum status add_range(const struct key *key, struct str *out)
 {
-    static const char *const types[] = {"text", "path", "whole number", "number", "true or false", "", "steps or epoch",
-                                        "whole numbers"};
+    static const char *const types[] = {"text",          "path", "whole number",   "number",
+                                        "true or false", "",     "steps or epoch", "whole numbers"};
     if (key->type == KEY_CHOICE) {
         for (const char *p = key->choices; *p != '\0'; p++)
             TRY(*p == '|' ? str_addf(out, ", ") : str_add(out, p, 1));
@@ -296,16 +333,21 @@ static enum status add_range(const struct key *key, struct str *out)
     TRY(str_addf(out, "%s", types[key->type]));
     if (key->type == KEY_INT || key->type == KEY_REAL)
         TRY(str_addf(out, " %.6g to %.6g", key->low, key->high));
-    return key->unit[0] == '\0' || key->type == KEY_EVERY ? STATUS_OK : str_addf(out, " (%s)", key->unit);
+    return key->unit[0] == '\0' || key->type == KEY_EVERY ? STATUS_OK
+                                                          : str_addf(out, " (%s)", key->unit);
 }
 
 enum status keys_document(bool markdown, struct str *out)
 {
     char group[32] = "?";
     if (markdown)
-        TRY(str_addf(out, "# Configuration keys\n\nMade by `cohort help keys=markdown`; do not edit. A key is given in "
-                          "a libconfig file (`optim: { lr = 3e-5; };`) or on the command line (`optim.lr=3e-5`), "
-                          "which wins. Keys marked * cannot change a result and may differ when a run is resumed.\n"));
+        TRY(str_addf(
+            out,
+            "# Configuration keys\n\nMade by `cohort help keys=markdown`; do not edit. A key is "
+            "given in "
+            "a libconfig file (`optim: { lr = 3e-5; };`) or on the command line (`optim.lr=3e-5`), "
+            "which wins. Keys marked * cannot change a result and may differ when a run is "
+            "resumed.\n"));
     for (size_t i = 0; i < keys_count; i++) {
         const struct key *key = &keys[i];
         size_t n = strchr(key->name, '.') == NULL ? 0 : strcspn(key->name, ".");
@@ -313,7 +355,8 @@ enum status keys_document(bool markdown, struct str *out)
             memcpy(group, key->name, n);
             group[n] = '\0';
             if (markdown)
-                TRY(str_addf(out, "\n## %s\n\n| key | default | values | meaning |\n|---|---|---|---|\n",
+                TRY(str_addf(out,
+                             "\n## %s\n\n| key | default | values | meaning |\n|---|---|---|---|\n",
                              n == 0 ? "top level" : group));
             else
                 TRY(str_addf(out, "%s%s\n", i == 0 ? "" : "\n", n == 0 ? "top level" : group));

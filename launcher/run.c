@@ -46,10 +46,12 @@ static enum fold_kind fold_kind_of(const struct run *run)
     case CONFIG_CV_AUTO:
         break;
     }
-    return classes ? (groups ? FOLD_STRATIFIED_GROUP : FOLD_STRATIFIED) : (groups ? FOLD_GROUP : FOLD_KFOLD);
+    return classes ? (groups ? FOLD_STRATIFIED_GROUP : FOLD_STRATIFIED)
+                   : (groups ? FOLD_GROUP : FOLD_KFOLD);
 }
 
-static void fold_options(const struct run *run, enum fold_kind kind, double share, struct fold_opts *out)
+static void fold_options(const struct run *run, enum fold_kind kind, double share,
+                         struct fold_opts *out)
 {
     *out = (struct fold_opts){.kind = kind,
                               .folds = kind == FOLD_HOLDOUT ? 1 : run->folds,
@@ -74,25 +76,30 @@ static enum status cut_folds(struct run *run)
     if (run->folds == 0 && !holdout)
         return STATUS_OK;
     if (run->folds == 1)
-        return status_fail(STATUS_CONFIG, "cv.folds=1 leaves nothing to train on, wanted 0 or at least 2");
+        return status_fail(STATUS_CONFIG,
+                           "cv.folds=1 leaves nothing to train on, wanted 0 or at least 2");
     if (run->folds > 0 && config->cv.kind == CONFIG_CV_HOLDOUT)
-        return status_fail(STATUS_CONFIG, "cv.kind=holdout is one split: give data.holdout=0.25 without cv.folds");
+        return status_fail(STATUS_CONFIG,
+                           "cv.kind=holdout is one split: give data.holdout=0.25 without cv.folds");
     TRY(mem_alloc((size_t)run->train.info.rows, sizeof *run->fold, "the folds", &run->fold));
-    fold_options(run, run->folds > 0 ? fold_kind_of(run) : FOLD_HOLDOUT, config->data.holdout, &opts);
+    fold_options(run, run->folds > 0 ? fold_kind_of(run) : FOLD_HOLDOUT, config->data.holdout,
+                 &opts);
     TRY(fold_assign(&opts, run->fold));
     TRY(fold_table(&opts, run->fold, &table));
     run->fold_table = table.p;
     for (int64_t i = 0; i < config->cv.run_folds_count; i++) {
         if (config->cv.run_folds[i] >= run->folds)
-            return status_fail(STATUS_CONFIG, "cv.run_folds names fold %lld, there are folds 0 to %d",
+            return status_fail(STATUS_CONFIG,
+                               "cv.run_folds names fold %lld, there are folds 0 to %d",
                                (long long)config->cv.run_folds[i], run->folds - 1);
     }
     return STATUS_OK;
 }
 
 /*
- * cv.group_ranks=0: as many groups as divide the ranks and have a fold each, because a fold on fewer ranks spends less on
- * sums. A function of ranks and folds alone, not of the folds that are run now: under `fixed` the bits depend on it.
+ * cv.group_ranks=0: as many groups as divide the ranks and have a fold each, because a fold on
+ * fewer ranks spends less on sums. A function of ranks and folds alone, not of the folds that are
+ * run now: under `fixed` the bits depend on it.
  */
 static int chosen_group(int ranks, int folds)
 {
@@ -115,7 +122,8 @@ static enum status hash_model(const char *folder, uint64_t *hash)
         bool weights = n > 12 && strcmp(names[i] + n - 12, ".safetensors") == 0;
         uint64_t one = 0;
         int64_t bytes;
-        if (strcmp(names[i], "config.json") != 0 && (!weights || strcmp(names[i], "optimizer.safetensors") == 0))
+        if (strcmp(names[i], "config.json") != 0 &&
+            (!weights || strcmp(names[i], "optimizer.safetensors") == 0))
             continue;
         st = path_join(folder, names[i], &path);
         if (st == STATUS_OK)
@@ -128,15 +136,17 @@ static enum status hash_model(const char *folder, uint64_t *hash)
     return st;
 }
 
-/* What `auto` and 0 came to on this machine, with this model and data: run.cfg repeats the run elsewhere. */
+/* What `auto` and 0 came to on this machine, with this model and data: run.cfg repeats the run
+ * elsewhere. */
 static void resolve(struct run *run)
 {
-    static const enum config_pooling poolings[] = {CONFIG_POOLING_CLS, CONFIG_POOLING_POOLER, CONFIG_POOLING_MEAN,
-                                                   CONFIG_POOLING_MAX};
-    static const enum config_precision precisions[] = {CONFIG_PRECISION_FP32, CONFIG_PRECISION_TF32,
-                                                       CONFIG_PRECISION_BF16, CONFIG_PRECISION_FP16};
-    static const enum config_cv_kind kinds[] = {CONFIG_CV_KFOLD, CONFIG_CV_STRATIFIED, CONFIG_CV_GROUP,
-                                                CONFIG_CV_STRATIFIED_GROUP, CONFIG_CV_HOLDOUT};
+    static const enum config_pooling poolings[] = {CONFIG_POOLING_CLS, CONFIG_POOLING_POOLER,
+                                                   CONFIG_POOLING_MEAN, CONFIG_POOLING_MAX};
+    static const enum config_precision precisions[] = {
+        CONFIG_PRECISION_FP32, CONFIG_PRECISION_TF32, CONFIG_PRECISION_BF16, CONFIG_PRECISION_FP16};
+    static const enum config_cv_kind kinds[] = {CONFIG_CV_KFOLD, CONFIG_CV_STRATIFIED,
+                                                CONFIG_CV_GROUP, CONFIG_CV_STRATIFIED_GROUP,
+                                                CONFIG_CV_HOLDOUT};
     struct run_config *out = &run->resolved;
     const char *metric = metric_name(run->task.metric);
     *out = *run->config;
@@ -154,8 +164,10 @@ static enum status settle(struct run *run)
 {
     const struct run_config *config = run->config;
     int ranks = comm_size(run->session->world);
-    TRY(task_decide(config, &run->train.info, run->source.labels, run->source.label_count, &run->task));
-    run->task.head_from_model = run->task.head_from_model && run->source.head_outputs == run->task.outputs;
+    TRY(task_decide(config, &run->train.info, run->source.labels, run->source.label_count,
+                    &run->task));
+    run->task.head_from_model = run->task.head_from_model &&
+                                run->source.head_outputs == run->task.outputs;
     TRY(task_map(&run->task, run->train.ds, config->data.train, &run->train.targets));
     TRY(take_rows(&run->train));
     if (run->eval.ds != NULL) {
@@ -166,9 +178,10 @@ static enum status settle(struct run *run)
         TRY(task_map(&run->task, run->test.ds, config->data.test, &run->test.targets));
         TRY(take_rows(&run->test));
     }
-    TRY(task_weigh_classes(&run->task, config->train.class_weights, &run->train.targets, NULL, run->train.info.rows));
+    TRY(task_weigh_classes(&run->task, config->train.class_weights, &run->train.targets, NULL,
+                           run->train.info.rows));
     TRY(cut_folds(run));
-    run->group_ranks = run->folds == 0              ? ranks
+    run->group_ranks = run->folds == 0               ? ranks
                        : config->cv.group_ranks == 0 ? chosen_group(ranks, run->folds)
                                                      : (int)config->cv.group_ranks;
     run->group_ranks = run->group_ranks > ranks ? ranks : run->group_ranks;
@@ -190,24 +203,27 @@ enum status run_open(struct session *session, const char *cache, struct run *out
     *out = (struct run){.session = session, .config = config};
     TRY(session_need("data.train", config->data.train, "the training rows"));
     if (strcmp(config->optim.name, "adamw") != 0)
-        return status_fail(STATUS_CONFIG, "optim.name=%s is not an optimizer of this version, wanted adamw",
+        return status_fail(STATUS_CONFIG,
+                           "optim.name=%s is not an optimizer of this version, wanted adamw",
                            config->optim.name);
     st = model_source_open(config->model.path, &out->source);
     if (st == STATUS_OK)
         st = model_max_length(&out->source, config->data.max_length, &out->max_length);
     TRY_GOTO(fail, comm_agree(world, st));
     out->pooling = model_pooling(&out->source, config->model.pooling);
-    TRY_GOTO(fail, source_open(world, config, &out->source, "data.train", config->data.train, cache, out->max_length,
-                               &out->train.ds));
+    TRY_GOTO(fail, source_open(world, config, &out->source, "data.train", config->data.train, cache,
+                               out->max_length, &out->train.ds));
     dataset_get_info(out->train.ds, &out->train.info);
     if (config->data.eval[0] != '\0' && config->cv.folds == 0)
-        TRY_GOTO(fail, source_open(world, config, &out->source, "data.eval", config->data.eval, cache,
-                                   out->max_length, &out->eval.ds));
-    if (config->data.test[0] != '\0' && config->cv.folds == 0) /* now: a wrong path must not be found after training */
-        TRY_GOTO(fail, source_open(world, config, &out->source, "data.test", config->data.test, cache,
-                                   out->max_length, &out->test.ds));
+        TRY_GOTO(fail, source_open(world, config, &out->source, "data.eval", config->data.eval,
+                                   cache, out->max_length, &out->eval.ds));
+    if (config->data.test[0] != '\0' &&
+        config->cv.folds == 0) /* now: a wrong path must not be found after training */
+        TRY_GOTO(fail, source_open(world, config, &out->source, "data.test", config->data.test,
+                                   cache, out->max_length, &out->test.ds));
     if (config->cv.folds > 0 && (config->data.eval[0] != '\0' || config->data.test[0] != '\0'))
-        log_warning("data.eval and data.test are not used under cv.folds: each fold is scored on its own rows");
+        log_warning("data.eval and data.test are not used under cv.folds: each fold is scored on "
+                    "its own rows");
     if (config->data.eval[0] != '\0' && config->data.holdout > 0.0)
         log_warning("data.holdout is not used: data.eval is given");
     if (comm_rank(world) == 0)
@@ -291,9 +307,12 @@ enum status run_rows_make(const struct run *run, int fold, struct run_rows *out)
     size_t n = (size_t)run->train.info.rows;
     *out = (struct run_rows){.select_is_train_data = run->fold != NULL};
     if (run->fold == NULL) {
-        TRY_GOTO(fail, copy_rows(run->train.rows, run->train.info.rows, &out->train, &out->train_count));
-        TRY_GOTO(fail, copy_rows(run->eval.rows, run->eval.info.rows, &out->select, &out->select_count));
-        TRY_GOTO(fail, copy_rows(run->eval.rows, run->eval.info.rows, &out->score, &out->score_count));
+        TRY_GOTO(fail,
+                 copy_rows(run->train.rows, run->train.info.rows, &out->train, &out->train_count));
+        TRY_GOTO(fail,
+                 copy_rows(run->eval.rows, run->eval.info.rows, &out->select, &out->select_count));
+        TRY_GOTO(fail,
+                 copy_rows(run->eval.rows, run->eval.info.rows, &out->score, &out->score_count));
         return STATUS_OK;
     }
     TRY_GOTO(fail, mem_alloc_raw(n, sizeof *out->train, "row ids", &out->train));
@@ -323,8 +342,8 @@ void run_rows_free(struct run_rows *rows)
     *rows = (struct run_rows){0};
 }
 
-void run_trial_opts(struct run *run, const struct run_rows *rows, int fold, struct comm *group, const char *folder,
-                    struct trial_opts *out)
+void run_trial_opts(struct run *run, const struct run_rows *rows, int fold, struct comm *group,
+                    const char *folder, struct trial_opts *out)
 {
     const struct run_config *config = run->config;
     struct run_data *eval = rows->select_is_train_data ? &run->train : &run->eval;

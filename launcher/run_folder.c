@@ -1,5 +1,6 @@
 /*
- * run_folder.c - what a folder named by `out` already holds: nothing, this run, or another; see run.h.
+ * run_folder.c - what a folder named by `out` already holds: nothing, this run, or another; see
+ * run.h.
  */
 #include <string.h>
 
@@ -24,8 +25,9 @@ enum status run_folder_remove(const char *folder)
         return STATUS_OK;
     TRY(folder_list(folder, &names, &count));
     for (size_t i = 0; i < count && st == STATUS_OK; i++) {
-        bool ours = strncmp(names[i], "checkpoint-", 11) == 0 || strncmp(names[i], "fold-", 5) == 0 ||
-                    strncmp(names[i], "best.", 5) == 0 || strncmp(names[i], "run.cfg", 7) == 0;
+        bool ours = strncmp(names[i], "checkpoint-", 11) == 0 ||
+                    strncmp(names[i], "fold-", 5) == 0 || strncmp(names[i], "best.", 5) == 0 ||
+                    strncmp(names[i], "run.cfg", 7) == 0;
         char *path = NULL;
         for (size_t k = 0; k < sizeof own / sizeof own[0]; k++)
             ours = ours || strcmp(names[i], own[k]) == 0;
@@ -41,8 +43,8 @@ enum status run_folder_remove(const char *folder)
 }
 
 /*
- * Whether something was trained in folder: a start that was refused (too little memory, a broken model) leaves run.cfg
- * and may be repeated with another configuration, as its sentence advised.
+ * Whether something was trained in folder: a start that was refused (too little memory, a broken
+ * model) leaves run.cfg and may be repeated with another configuration, as its sentence advised.
  */
 static enum status holds_training(const char *folder, bool *holds)
 {
@@ -73,7 +75,8 @@ static enum status add_difference(struct str *out, const char *what)
     return str_addf(out, "%s%s", out->n == 0 ? "" : ", ", what);
 }
 
-/* What the earlier run's manifest says was another: data, model, tokenizer, ranks, precision. Nothing if it is gone. */
+/* What the earlier run's manifest says was another: data, model, tokenizer, ranks, precision.
+ * Nothing if it is gone. */
 static enum status manifest_difference(const struct run *run, struct str *out)
 {
     const struct {
@@ -81,7 +84,8 @@ static enum status manifest_difference(const struct run *run, struct str *out)
         uint64_t now;
     } hashes[] = {
         {"data", "the content of data.train", run->train.info.content_hash},
-        {"eval_data", "the content of data.eval", run->eval.ds == NULL ? 0 : run->eval.info.content_hash},
+        {"eval_data", "the content of data.eval",
+         run->eval.ds == NULL ? 0 : run->eval.info.content_hash},
         {"model", "the files in model.path", run->model_hash},
         {"tokenizer", "the tokenizer", run->source.tokenizer_info.hash},
     };
@@ -101,8 +105,11 @@ static enum status manifest_difference(const struct run *run, struct str *out)
             st = add_difference(out, hashes[i].what);
     }
     int64_t ranks = json_integer_value(json_object_get(manifest, "group_ranks"));
-    if (st == STATUS_OK && run->config->parallel.reproducible != CONFIG_ANY && ranks > 0 && ranks != run->group_ranks)
-        st = str_addf(out, "%sthe number of ranks of a trial (%lld, now %d; parallel.reproducible=any would allow it)",
+    if (st == STATUS_OK && run->config->parallel.reproducible != CONFIG_ANY && ranks > 0 &&
+        ranks != run->group_ranks)
+        st = str_addf(out,
+                      "%sthe number of ranks of a trial (%lld, now %d; parallel.reproducible=any "
+                      "would allow it)",
                       out->n == 0 ? "" : ", ", (long long)ranks, run->group_ranks);
 done:
     json_decref(manifest);
@@ -110,7 +117,8 @@ done:
     return st;
 }
 
-/* Whether the finished run's results.json has all that is asked now: data.test may be named later. */
+/* Whether the finished run's results.json has all that is asked now: data.test may be named later.
+ */
 static bool has_test(const char *results)
 {
     json_t *object = NULL;
@@ -120,7 +128,8 @@ static bool has_test(const char *results)
     return has;
 }
 
-/* A folder of another trainer is not ours to add to, nor to tidy: every run of ours has run.cfg before a checkpoint. */
+/* A folder of another trainer is not ours to add to, nor to tidy: every run of ours has run.cfg
+ * before a checkpoint. */
 static enum status refuse_foreign(const char *folder)
 {
     char **names, *path = NULL;
@@ -134,7 +143,8 @@ static enum status refuse_foreign(const char *folder)
             continue;
         st = path_join(folder, names[i], &path);
         if (st == STATUS_OK && file_is_folder(path))
-            st = status_fail(STATUS_CONFIG, "out=%s holds checkpoints that cohort did not write; give another out",
+            st = status_fail(STATUS_CONFIG,
+                             "out=%s holds checkpoints that cohort did not write; give another out",
                              folder);
         mem_free(path);
         path = NULL;
@@ -164,16 +174,20 @@ enum status run_folder_look(const struct run *run, bool *finished)
     if (config->overwrite)
         goto done;
     if (config->resume == CONFIG_RESUME_NEVER) {
-        st = status_fail(STATUS_CONFIG, "out=%s already holds a run and resume=never; give another out, or "
-                         "overwrite=true", config->out);
+        st = status_fail(STATUS_CONFIG,
+                         "out=%s already holds a run and resume=never; give another out, or "
+                         "overwrite=true",
+                         config->out);
         goto done;
     }
     TRY_GOTO(done, config_load(cfg, NULL, 0, &earlier));
     TRY_GOTO(done, config_difference(&earlier, &run->resolved, &difference));
     TRY_GOTO(done, manifest_difference(run, &difference));
     if (st == STATUS_OK && difference.n > 0)
-        st = status_fail(STATUS_CONFIG, "out=%s holds a run with another configuration: %s; give another out, or "
-                         "overwrite=true", config->out, difference.p);
+        st = status_fail(STATUS_CONFIG,
+                         "out=%s holds a run with another configuration: %s; give another out, or "
+                         "overwrite=true",
+                         config->out, difference.p);
     *finished = st == STATUS_OK && run->folds == 0 && file_exists(results) &&
                 (run->test.ds == NULL || has_test(results));
 done:

@@ -9,13 +9,14 @@
 
 static enum status choose_precision(struct session *session)
 {
-    static const enum precision values[] = {PRECISION_FP32, PRECISION_FP32, PRECISION_TF32, PRECISION_BF16,
-                                            PRECISION_FP16};
+    static const enum precision values[] = {PRECISION_FP32, PRECISION_FP32, PRECISION_TF32,
+                                            PRECISION_BF16, PRECISION_FP16};
     enum config_precision asked = session->config.train.precision;
     session->precision = values[asked];
     if (asked == CONFIG_PRECISION_AUTO)
-        session->precision =
-            session->kernels->supports(PRECISION_BF16) == STATUS_OK ? PRECISION_BF16 : PRECISION_FP32;
+        session->precision = session->kernels->supports(PRECISION_BF16) == STATUS_OK
+                                 ? PRECISION_BF16
+                                 : PRECISION_FP32;
     return session->kernels->supports(session->precision);
 }
 
@@ -24,7 +25,8 @@ enum status session_compute(struct session *session)
     const struct run_config *config = &session->config;
     int local = comm_local_size(session->world);
     int threads = (int)config->parallel.threads;
-    enum device_kind kind = config->parallel.backend == CONFIG_BACKEND_CUDA ? DEVICE_CUDA : DEVICE_CPU;
+    enum device_kind kind = config->parallel.backend == CONFIG_BACKEND_CUDA ? DEVICE_CUDA
+                                                                            : DEVICE_CPU;
     if (threads == 0)
         threads = threads_available() / local > 0 ? threads_available() / local : 1;
     threads_set(threads);
@@ -34,7 +36,8 @@ enum status session_compute(struct session *session)
         st = choose_precision(session);
     }
     TRY(comm_agree(session->world, st));
-    return comm_check_same(session->world, (uint64_t)session->precision + 1, "the precision (do all nodes have the same "
+    return comm_check_same(session->world, (uint64_t)session->precision + 1,
+                           "the precision (do all nodes have the same "
                            "CPUs? set train.precision)");
 }
 

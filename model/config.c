@@ -1,8 +1,9 @@
 /*
  * config.c - an encoder from Hugging Face's config.json; see model.h.
  *
- * Sizes must be there: guessing them from a model_type would load weights of the wrong shape or, worse, train a model
- * nobody asked for. What transformers itself leaves out when it is the default has that default here.
+ * Sizes must be there: guessing them from a model_type would load weights of the wrong shape or,
+ * worse, train a model nobody asked for. What transformers itself leaves out when it is the default
+ * has that default here.
  */
 #include <limits.h>
 #include <stdio.h>
@@ -11,11 +12,17 @@
 #include "model/family.h"
 #include "model/model.h"
 
-enum { MAX_VOCAB = 1 << 24, MAX_HIDDEN = 1 << 16, MAX_LAYERS = 1024, MAX_POSITIONS = 1 << 22, MAX_TYPES = 1 << 16 };
+enum {
+    MAX_VOCAB = 1 << 24,
+    MAX_HIDDEN = 1 << 16,
+    MAX_LAYERS = 1024,
+    MAX_POSITIONS = 1 << 22,
+    MAX_TYPES = 1 << 16
+};
 
 /* A size that must be given: null counts as missing. */
-static enum status read_size(const json_t *config, const char *key, const char *where, int64_t low, int64_t high,
-                             int *out)
+static enum status read_size(const json_t *config, const char *key, const char *where, int64_t low,
+                             int64_t high, int *out)
 {
     int64_t value;
     if (json_is_null(json_object_get(config, key)))
@@ -26,13 +33,15 @@ static enum status read_size(const json_t *config, const char *key, const char *
 }
 
 /* A probability in [0, 1); fallback, which may lie outside, where the key is missing or null. */
-static enum status read_dropout(const json_t *config, const char *key, const char *where, double fallback, float *out)
+static enum status read_dropout(const json_t *config, const char *key, const char *where,
+                                double fallback, float *out)
 {
     double value;
     TRY(json_real_or(config, key, where, fallback, &value));
     const json_t *given = json_object_get(config, key);
     if (given != NULL && !json_is_null(given) && (value < 0 || value >= 1))
-        return status_fail(STATUS_FORMAT, "%s: \"%s\" is %g, wanted 0 or more and less than 1", where, key, value);
+        return status_fail(STATUS_FORMAT, "%s: \"%s\" is %g, wanted 0 or more and less than 1",
+                           where, key, value);
     *out = (float)value;
     return STATUS_OK;
 }
@@ -55,8 +64,10 @@ static enum status read_activation(const json_t *config, const char *where, enum
             return STATUS_OK;
         }
     }
-    return status_fail(STATUS_UNAVAILABLE, "%s: \"hidden_act\" is \"%.40s\", cohort has gelu, gelu_new, gelu_fast, "
-                       "gelu_pytorch_tanh, gelu_python and relu", where, name);
+    return status_fail(STATUS_UNAVAILABLE,
+                       "%s: \"hidden_act\" is \"%.40s\", cohort has gelu, gelu_new, gelu_fast, "
+                       "gelu_pytorch_tanh, gelu_python and relu",
+                       where, name);
 }
 
 static enum status check_kind(const json_t *config, const char *where, struct encoder_config *out)
@@ -65,17 +76,19 @@ static enum status check_kind(const json_t *config, const char *where, struct en
     bool decoder, cross;
     TRY(json_text(config, "model_type", where, &type));
     if (family_find(type) == NULL)
-        return status_fail(STATUS_UNAVAILABLE, "%s: \"model_type\" is \"%.40s\", cohort has bert", where, type);
+        return status_fail(STATUS_UNAVAILABLE, "%s: \"model_type\" is \"%.40s\", cohort has bert",
+                           where, type);
     (void)snprintf(out->model_type, sizeof out->model_type, "%s", type);
     TRY(json_text_or(config, "position_embedding_type", where, "absolute", &positions));
     if (strcmp(positions, "absolute") != 0)
-        return status_fail(STATUS_UNAVAILABLE, "%s: \"position_embedding_type\" is \"%.40s\", cohort has absolute",
+        return status_fail(STATUS_UNAVAILABLE,
+                           "%s: \"position_embedding_type\" is \"%.40s\", cohort has absolute",
                            where, positions);
     TRY(json_bool_or(config, "is_decoder", where, false, &decoder));
     TRY(json_bool_or(config, "add_cross_attention", where, false, &cross));
     if (decoder || cross)
-        return status_fail(STATUS_UNAVAILABLE, "%s: \"%s\" is true, cohort has encoders only", where,
-                           decoder ? "is_decoder" : "add_cross_attention");
+        return status_fail(STATUS_UNAVAILABLE, "%s: \"%s\" is true, cohort has encoders only",
+                           where, decoder ? "is_decoder" : "add_cross_attention");
     return STATUS_OK;
 }
 
@@ -95,8 +108,10 @@ enum status encoder_config_read(const json_t *config, const char *where, struct 
     TRY(read_size(config, "intermediate_size", where, 1, 16 * MAX_HIDDEN, &c.intermediate));
     TRY(read_size(config, "max_position_embeddings", where, 1, MAX_POSITIONS, &c.max_positions));
     if (c.hidden % c.heads != 0)
-        return status_fail(STATUS_FORMAT, "%s: \"hidden_size\" is %d, wanted a multiple of \"num_attention_heads\", %d",
-                           where, c.hidden, c.heads);
+        return status_fail(
+            STATUS_FORMAT,
+            "%s: \"hidden_size\" is %d, wanted a multiple of \"num_attention_heads\", %d", where,
+            c.hidden, c.heads);
     TRY(json_int_or(config, "type_vocab_size", where, 0, MAX_TYPES, 2, &value));
     c.type_vocab = (int)value;
     TRY(json_int_or(config, "pad_token_id", where, INT_MIN, INT_MAX, 0, &value));
@@ -104,11 +119,15 @@ enum status encoder_config_read(const json_t *config, const char *where, struct 
 
     TRY(json_real_or(config, "layer_norm_eps", where, 1e-12, &real));
     if (!(real > 0 && real < 1))
-        return status_fail(STATUS_FORMAT, "%s: \"layer_norm_eps\" is %g, wanted a number between 0 and 1", where, real);
+        return status_fail(STATUS_FORMAT,
+                           "%s: \"layer_norm_eps\" is %g, wanted a number between 0 and 1", where,
+                           real);
     c.norm_eps = (float)real;
     TRY(json_real_or(config, "initializer_range", where, 0.02, &real));
     if (!(real >= 0 && real <= 10))
-        return status_fail(STATUS_FORMAT, "%s: \"initializer_range\" is %g, wanted a number from 0 to 10", where, real);
+        return status_fail(STATUS_FORMAT,
+                           "%s: \"initializer_range\" is %g, wanted a number from 0 to 10", where,
+                           real);
     c.initializer_range = (float)real;
     TRY(read_dropout(config, "hidden_dropout_prob", where, 0.1, &c.hidden_dropout));
     TRY(read_dropout(config, "attention_probs_dropout_prob", where, 0.1, &c.attention_dropout));

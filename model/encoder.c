@@ -1,10 +1,13 @@
 /*
- * encoder.c - the post-norm transformer encoder, forward and backward; see model_impl.h for who keeps what.
+ * encoder.c - the post-norm transformer encoder, forward and backward; see model_impl.h for who
+ * keeps what.
  *
- * A layer's output has two uses, the next layer's products and its residual, so its gradient arrives in two addends:
- * "da" and "db" of the kernels. They are added inside the norm's backward, where both are read anyway.
+ * A layer's output has two uses, the next layer's products and its residual, so its gradient
+ * arrives in two addends: "da" and "db" of the kernels. They are added inside the norm's backward,
+ * where both are read anyway.
  *
- * Backward finishes parameters from the end of the flat space and announces each layer when its last sum is written.
+ * Backward finishes parameters from the end of the flat space and announces each layer when its
+ * last sum is written.
  */
 #include "model/model_impl.h"
 
@@ -16,13 +19,15 @@ static enum status embed(struct model *m)
     const struct pass *p = &m->pass;
     const struct dropout drop = dropout_at(m, e->hidden_dropout, 0, SITE_EMBEDDINGS);
     return m->kernels->embed(m->ctx, &p->rows, e->hidden, p->ids, p->has_types ? p->types : NULL,
-                             weight_at(m, SLOT_WORD, 0), weight_at(m, SLOT_POSITION, 0), weight_at(m, SLOT_TYPE, 0),
-                             m->family->first_position, weight_at(m, SLOT_EMBED_GAMMA, 0),
-                             weight_at(m, SLOT_EMBED_BETA, 0), e->norm_eps, &drop, m->acts.embed_sum,
-                             m->acts.embed_mean, m->acts.embed_rstd, m->acts.x[0]);
+                             weight_at(m, SLOT_WORD, 0), weight_at(m, SLOT_POSITION, 0),
+                             weight_at(m, SLOT_TYPE, 0), m->family->first_position,
+                             weight_at(m, SLOT_EMBED_GAMMA, 0), weight_at(m, SLOT_EMBED_BETA, 0),
+                             e->norm_eps, &drop, m->acts.embed_sum, m->acts.embed_mean,
+                             m->acts.embed_rstd, m->acts.x[0]);
 }
 
-/* Whether layer l works on first tokens only, and on which lines everything behind its queries does. */
+/* Whether layer l works on first tokens only, and on which lines everything behind its queries
+ * does. */
 static bool is_pooled(const struct model *m, int l)
 {
     return m->pooled_last && l == m->opts.encoder.layers - 1;
@@ -66,12 +71,14 @@ static enum status attend(struct model *m, int l, struct layer_acts *a)
     const struct encoder_config *e = &m->opts.encoder;
     const struct qkv s = split_qkv(m, is_pooled(m, l), a->qkv, a->kv);
     const struct dropout drop = dropout_at(m, e->attention_dropout, l, SITE_ATTENTION);
-    return m->kernels->attention(m->ctx, lines_of(m, l), &m->pass.rows, e->heads, e->hidden / e->heads, s.q,
-                                 s.q_stride, s.k, s.v, s.kv_stride, &drop, a->attended, a->lse);
+    return m->kernels->attention(m->ctx, lines_of(m, l), &m->pass.rows, e->heads,
+                                 e->hidden / e->heads, s.q, s.q_stride, s.k, s.v, s.kv_stride,
+                                 &drop, a->attended, a->lse);
 }
 
 /* One layer: x -> out. out may be x, which is not read any more when out is written. */
-static enum status layer_forward(struct model *m, int l, const act *x, struct layer_acts *a, act *out)
+static enum status layer_forward(struct model *m, int l, const act *x, struct layer_acts *a,
+                                 act *out)
 {
     const struct kernels *k = m->kernels;
     const struct encoder_config *e = &m->opts.encoder;
@@ -82,18 +89,22 @@ static enum status layer_forward(struct model *m, int l, const act *x, struct la
 
     TRY(project(m, l, x, a));
     TRY(attend(m, l, a));
-    TRY(k->linear(m->ctx, w->attention, n, a->attended, weight_at(m, SLOT_ATTENTION_BIAS, l), branch));
+    TRY(k->linear(m->ctx, w->attention, n, a->attended, weight_at(m, SLOT_ATTENTION_BIAS, l),
+                  branch));
     const struct dropout drop1 = dropout_at(m, e->hidden_dropout, l, SITE_ATTENTION_OUTPUT);
     TRY(k->residual_norm(m->ctx, lines, e->hidden, is_pooled(m, l) ? a->first : x, branch,
-                         weight_at(m, SLOT_ATTENTION_GAMMA, l), weight_at(m, SLOT_ATTENTION_BETA, l), e->norm_eps,
-                         &drop1, a->sum1, a->mean1, a->rstd1, a->normed));
+                         weight_at(m, SLOT_ATTENTION_GAMMA, l),
+                         weight_at(m, SLOT_ATTENTION_BETA, l), e->norm_eps, &drop1, a->sum1,
+                         a->mean1, a->rstd1, a->normed));
 
-    TRY(k->linear(m->ctx, w->intermediate, n, a->normed, weight_at(m, SLOT_INTERMEDIATE_BIAS, l), a->wide));
+    TRY(k->linear(m->ctx, w->intermediate, n, a->normed, weight_at(m, SLOT_INTERMEDIATE_BIAS, l),
+                  a->wide));
     TRY(k->activate(m->ctx, e->activation, n * e->intermediate, a->wide, a->active));
     TRY(k->linear(m->ctx, w->output, n, a->active, weight_at(m, SLOT_OUTPUT_BIAS, l), branch));
     const struct dropout drop2 = dropout_at(m, e->hidden_dropout, l, SITE_OUTPUT);
-    return k->residual_norm(m->ctx, lines, e->hidden, a->normed, branch, weight_at(m, SLOT_OUTPUT_GAMMA, l),
-                            weight_at(m, SLOT_OUTPUT_BETA, l), e->norm_eps, &drop2, a->sum2, a->mean2, a->rstd2, out);
+    return k->residual_norm(m->ctx, lines, e->hidden, a->normed, branch,
+                            weight_at(m, SLOT_OUTPUT_GAMMA, l), weight_at(m, SLOT_OUTPUT_BETA, l),
+                            e->norm_eps, &drop2, a->sum2, a->mean2, a->rstd2, out);
 }
 
 enum status encoder_forward(struct model *m)
@@ -111,7 +122,8 @@ enum status encoder_forward(struct model *m)
 
 /* ---- backward */
 
-/* Gradients of a layer's output (going in) or input (coming out): buffers d[da] and d[db]; db < 0: one addend only. */
+/* Gradients of a layer's output (going in) or input (coming out): buffers d[da] and d[db]; db < 0:
+ * one addend only. */
 struct incoming {
     int da, db;
 };
@@ -126,8 +138,8 @@ static void free_buffers(struct incoming in, int out[3])
 }
 
 /* Feed-forward half: the gradient of out becomes that of normed. */
-static enum status wide_backward(struct model *m, int l, struct layer_acts *a, const struct grad_cut *cut,
-                                 struct incoming *at)
+static enum status wide_backward(struct model *m, int l, struct layer_acts *a,
+                                 const struct grad_cut *cut, struct incoming *at)
 {
     const struct kernels *k = m->kernels;
     const struct encoder_config *e = &m->opts.encoder;
@@ -142,11 +154,12 @@ static enum status wide_backward(struct model *m, int l, struct layer_acts *a, c
     act *dx = d[at->da], *dy = d[spare[0]];
 
     const struct dropout drop = dropout_at(m, e->hidden_dropout, l, SITE_OUTPUT);
-    TRY(k->residual_norm_backward(m->ctx, lines, e->hidden, dx, at->db < 0 ? NULL : d[at->db], a->sum2, a->mean2,
-                                  a->rstd2, weight_at(m, SLOT_OUTPUT_GAMMA, l), &drop, dx, dy,
-                                  offset_at(m, SLOT_OUTPUT_GAMMA, l), offset_at(m, SLOT_OUTPUT_BETA, l), by_row, cut));
-    TRY(k->linear_backward_weight(m->ctx, w->output, n, a->active, dy, offset_at(m, SLOT_OUTPUT_BIAS, l), by_row,
-                                  cut));
+    TRY(k->residual_norm_backward(m->ctx, lines, e->hidden, dx, at->db < 0 ? NULL : d[at->db],
+                                  a->sum2, a->mean2, a->rstd2, weight_at(m, SLOT_OUTPUT_GAMMA, l),
+                                  &drop, dx, dy, offset_at(m, SLOT_OUTPUT_GAMMA, l),
+                                  offset_at(m, SLOT_OUTPUT_BETA, l), by_row, cut));
+    TRY(k->linear_backward_weight(m->ctx, w->output, n, a->active, dy,
+                                  offset_at(m, SLOT_OUTPUT_BIAS, l), by_row, cut));
     TRY(k->linear_backward_data(m->ctx, w->output, n, dy, dwide));
     TRY(k->activate_backward(m->ctx, e->activation, n * e->intermediate, a->wide, dwide, dwide));
     TRY(k->linear_backward_weight(m->ctx, w->intermediate, n, a->normed, dwide,
@@ -156,9 +169,12 @@ static enum status wide_backward(struct model *m, int l, struct layer_acts *a, c
     return STATUS_OK;
 }
 
-/* The gradients of q, k, v lie in dwide; on to the layer's input x. sum: d of the residual; other: two buffers to use. */
-static enum status project_backward(struct model *m, int l, const act *x, const struct layer_acts *a, act *dq, act *dkv,
-                                    const struct grad_cut *cut, int sum, const int other[2], struct incoming *at)
+/* The gradients of q, k, v lie in dwide; on to the layer's input x. sum: d of the residual; other:
+ * two buffers to use. */
+static enum status project_backward(struct model *m, int l, const act *x,
+                                    const struct layer_acts *a, act *dq, act *dkv,
+                                    const struct grad_cut *cut, int sum, const int other[2],
+                                    struct incoming *at)
 {
     const struct kernels *k = m->kernels;
     const struct layer_matrices *w = &m->layer[l];
@@ -183,8 +199,9 @@ static enum status project_backward(struct model *m, int l, const act *x, const 
 }
 
 /* Attention half: the gradient of normed becomes that of x. */
-static enum status attention_half_backward(struct model *m, int l, const act *x, struct layer_acts *a,
-                                           const struct grad_cut *cut, struct incoming *at)
+static enum status attention_half_backward(struct model *m, int l, const act *x,
+                                           struct layer_acts *a, const struct grad_cut *cut,
+                                           struct incoming *at)
 {
     const struct kernels *k = m->kernels;
     const struct encoder_config *e = &m->opts.encoder;
@@ -196,20 +213,23 @@ static enum status attention_half_backward(struct model *m, int l, const act *x,
     const int sum = at->da, other[2] = {at->db, spare[0]};
 
     const struct dropout drop = dropout_at(m, e->hidden_dropout, l, SITE_ATTENTION_OUTPUT);
-    TRY(k->residual_norm_backward(m->ctx, lines, e->hidden, d[sum], d[at->db], a->sum1, a->mean1, a->rstd1,
-                                  weight_at(m, SLOT_ATTENTION_GAMMA, l), &drop, d[sum], d[other[1]],
-                                  offset_at(m, SLOT_ATTENTION_GAMMA, l), offset_at(m, SLOT_ATTENTION_BETA, l), pooled,
-                                  cut));
-    TRY(k->linear_backward_weight(m->ctx, m->layer[l].attention, lines->tokens, a->attended, d[other[1]],
-                                  offset_at(m, SLOT_ATTENTION_BIAS, l), pooled, cut));
-    TRY(k->linear_backward_data(m->ctx, m->layer[l].attention, lines->tokens, d[other[1]], d[other[0]]));
+    TRY(k->residual_norm_backward(m->ctx, lines, e->hidden, d[sum], d[at->db], a->sum1, a->mean1,
+                                  a->rstd1, weight_at(m, SLOT_ATTENTION_GAMMA, l), &drop, d[sum],
+                                  d[other[1]], offset_at(m, SLOT_ATTENTION_GAMMA, l),
+                                  offset_at(m, SLOT_ATTENTION_BETA, l), pooled, cut));
+    TRY(k->linear_backward_weight(m->ctx, m->layer[l].attention, lines->tokens, a->attended,
+                                  d[other[1]], offset_at(m, SLOT_ATTENTION_BIAS, l), pooled, cut));
+    TRY(k->linear_backward_data(m->ctx, m->layer[l].attention, lines->tokens, d[other[1]],
+                                d[other[0]]));
 
-    /* dwide holds (T, 3 C): dq (B, C) takes the first C channels' worth where k and v stand apart, and B <= T. */
+    /* dwide holds (T, 3 C): dq (B, C) takes the first C channels' worth where k and v stand apart,
+     * and B <= T. */
     act *dq = m->acts.dwide, *dkv = act_at(m, dq, m->opts.max_tokens * e->hidden);
     const struct qkv s = split_qkv(m, pooled, a->qkv, a->kv), g = split_qkv(m, pooled, dq, dkv);
     const struct dropout drop_p = dropout_at(m, e->attention_dropout, l, SITE_ATTENTION);
-    TRY(k->attention_backward(m->ctx, lines, &m->pass.rows, e->heads, e->hidden / e->heads, s.q, s.q_stride, s.k, s.v,
-                              s.kv_stride, &drop_p, a->attended, a->lse, d[other[0]], g.q, g.k, g.v));
+    TRY(k->attention_backward(m->ctx, lines, &m->pass.rows, e->heads, e->hidden / e->heads, s.q,
+                              s.q_stride, s.k, s.v, s.kv_stride, &drop_p, a->attended, a->lse,
+                              d[other[0]], g.q, g.k, g.v));
     return project_backward(m, l, x, a, dq, dkv, cut, sum, other, at);
 }
 
@@ -220,10 +240,11 @@ static enum status embed_backward(struct model *m, struct incoming in, const str
     const struct dropout drop = dropout_at(m, e->hidden_dropout, 0, SITE_EMBEDDINGS);
     return m->kernels->embed_backward(
         m->ctx, &p->rows, e->hidden, p->ids, p->has_types ? p->types : NULL, m->acts.d[in.da],
-        in.db < 0 ? NULL : m->acts.d[in.db], m->acts.embed_sum, m->acts.embed_mean, m->acts.embed_rstd,
-        weight_at(m, SLOT_EMBED_GAMMA, 0), &drop, m->family->first_position, offset_at(m, SLOT_WORD, 0), e->vocab_size,
-        offset_at(m, SLOT_POSITION, 0), e->max_positions, offset_at(m, SLOT_TYPE, 0), e->type_vocab,
-        offset_at(m, SLOT_EMBED_GAMMA, 0), offset_at(m, SLOT_EMBED_BETA, 0), cut);
+        in.db < 0 ? NULL : m->acts.d[in.db], m->acts.embed_sum, m->acts.embed_mean,
+        m->acts.embed_rstd, weight_at(m, SLOT_EMBED_GAMMA, 0), &drop, m->family->first_position,
+        offset_at(m, SLOT_WORD, 0), e->vocab_size, offset_at(m, SLOT_POSITION, 0), e->max_positions,
+        offset_at(m, SLOT_TYPE, 0), e->type_vocab, offset_at(m, SLOT_EMBED_GAMMA, 0),
+        offset_at(m, SLOT_EMBED_BETA, 0), cut);
 }
 
 enum status encoder_backward(struct model *m, int at, const struct grad_cut *cut,

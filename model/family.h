@@ -1,8 +1,10 @@
 /*
- * family.h - what distinguishes one encoder family from another, as tables: tensors, their names on disk, positions.
+ * family.h - what distinguishes one encoder family from another, as tables: tensors, their names on
+ * disk, positions.
  *
- * A family is a list of tensor rules in the order of the flat space. The encoder finds its tensors by slot, so a new
- * family with BERT's block (DistilBERT, RoBERTa, ELECTRA) is a new table and no new code.
+ * A family is a list of tensor rules in the order of the flat space. The encoder finds its tensors
+ * by slot, so a new family with BERT's block (DistilBERT, RoBERTa, ELECTRA) is a new table and no
+ * new code.
  *
  * Inside model/ only.
  */
@@ -58,17 +60,20 @@ struct tensor_rule {
     enum param_part part;
     enum param_role role;
     enum extent rows, columns;
-    const char *name;               /* ours; '#' stands for the layer's number */
-    const char *file[TENSOR_PARTS]; /* on disk, equal shares of the rows in this order; NULL: no more */
+    const char *name; /* ours; '#' stands for the layer's number */
+    const char
+        *file[TENSOR_PARTS]; /* on disk, equal shares of the rows in this order; NULL: no more */
 };
 
 struct family {
-    const char *model_type;          /* as in config.json */
-    const char *prefix;              /* of file names; files without it are accepted */
-    int first_position;              /* index of a row's first token in the position table */
-    const struct tensor_rule *rules; /* in the order of the flat space; a layer's rules stand together */
+    const char *model_type; /* as in config.json */
+    const char *prefix;     /* of file names; files without it are accepted */
+    int first_position;     /* index of a row's first token in the position table */
+    const struct tensor_rule
+        *rules; /* in the order of the flat space; a layer's rules stand together */
     int count;
-    const char *const *ignored;      /* beginnings of file names, prefix removed, that are skipped; NULL at the end */
+    const char *const
+        *ignored; /* beginnings of file names, prefix removed, that are skipped; NULL at the end */
 };
 
 /* The family of a model_type, or NULL. */
@@ -77,7 +82,8 @@ extern const struct family family_bert;
 
 /* Where the tensors of each slot stand in the table. */
 struct param_index {
-    int first[SLOT_COUNT]; /* parameter number, of layer 0 for tensors of layers; -1: the model has none */
+    int first[SLOT_COUNT]; /* parameter number, of layer 0 for tensors of layers; -1: the model has
+                              none */
     int per_layer;         /* parameters of one layer */
 };
 
@@ -85,13 +91,15 @@ struct param_index {
  * The table of a model: offsets, shapes, names. *table is owned by the caller (params_release).
  * STATUS_NOMEM; STATUS_INTERNAL: a rule of the family is wrong.
  */
-NODISCARD enum status params_build(const struct family *family, const struct encoder_config *encoder,
+NODISCARD enum status params_build(const struct family *family,
+                                   const struct encoder_config *encoder,
                                    const struct head_config *head, struct param_table *table,
                                    struct param_index *index);
 
 /* The parameter of a slot; layer counts for tensors of layers only. NULL: the model has none. */
-static inline const struct param *param_at(const struct param_table *table, const struct param_index *index,
-                                           enum slot slot, int layer)
+static inline const struct param *param_at(const struct param_table *table,
+                                           const struct param_index *index, enum slot slot,
+                                           int layer)
 {
     int at = index->first[slot];
     if (at < 0)

@@ -15,7 +15,8 @@ static enum status pool(struct model *m)
     case POOL_CLS:
         return STATUS_OK; /* pooled is x */
     case POOL_POOLER:
-        TRY(k->linear(m->ctx, m->pooler_matrix, rows->count, x, weight_at(m, SLOT_POOLER_BIAS, 0), m->acts.branch));
+        TRY(k->linear(m->ctx, m->pooler_matrix, rows->count, x, weight_at(m, SLOT_POOLER_BIAS, 0),
+                      m->acts.branch));
         return k->tanh_forward(m->ctx, (int64_t)rows->count * hidden, m->acts.branch, pooled);
     case POOL_MEAN:
         return k->mean_pool(m->ctx, rows, hidden, x, pooled);
@@ -34,7 +35,8 @@ static bool has_dropout(const struct model *m)
 enum status head_forward(struct model *m, float *logits)
 {
     const struct kernels *k = m->kernels;
-    const int rows = m->pass.rows.count, hidden = m->opts.encoder.hidden, outputs = m->opts.head.outputs;
+    const int rows = m->pass.rows.count, hidden = m->opts.encoder.hidden,
+              outputs = m->opts.head.outputs;
     act *x = m->acts.pooled;
     TRY(pool(m));
     if (has_dropout(m)) {
@@ -44,7 +46,8 @@ enum status head_forward(struct model *m, float *logits)
     }
     TRY(k->classify(m->ctx, rows, hidden, outputs, x, weight_at(m, SLOT_HEAD_WEIGHT, 0),
                     weight_at(m, SLOT_HEAD_BIAS, 0), m->acts.logits));
-    return device_get(m->opts.device, logits, m->acts.logits, (size_t)rows * (size_t)outputs * sizeof(float));
+    return device_get(m->opts.device, logits, m->acts.logits,
+                      (size_t)rows * (size_t)outputs * sizeof(float));
 }
 
 static enum status pool_backward(struct model *m, int from, const struct grad_cut *cut, int *at)
@@ -59,9 +62,11 @@ static enum status pool_backward(struct model *m, int from, const struct grad_cu
         *at = from;
         return STATUS_OK;
     case POOL_POOLER:
-        TRY(k->tanh_backward(m->ctx, (int64_t)rows->count * hidden, m->acts.pooled, d[from], d[other]));
-        TRY(k->linear_backward_weight(m->ctx, m->pooler_matrix, rows->count, m->acts.x[m->opts.encoder.layers],
-                                      d[other], offset_at(m, SLOT_POOLER_BIAS, 0), true, cut));
+        TRY(k->tanh_backward(m->ctx, (int64_t)rows->count * hidden, m->acts.pooled, d[from],
+                             d[other]));
+        TRY(k->linear_backward_weight(m->ctx, m->pooler_matrix, rows->count,
+                                      m->acts.x[m->opts.encoder.layers], d[other],
+                                      offset_at(m, SLOT_POOLER_BIAS, 0), true, cut));
         *at = from;
         return k->linear_backward_data(m->ctx, m->pooler_matrix, rows->count, d[other], d[from]);
     case POOL_MEAN:
@@ -74,19 +79,22 @@ static enum status pool_backward(struct model *m, int from, const struct grad_cu
     return status_fail(STATUS_ARG, "pooling %d", (int)m->opts.head.pooling);
 }
 
-enum status head_backward(struct model *m, const float *dlogits, const struct grad_cut *cut, int *at)
+enum status head_backward(struct model *m, const float *dlogits, const struct grad_cut *cut,
+                          int *at)
 {
     const struct kernels *k = m->kernels;
-    const int rows = m->pass.rows.count, hidden = m->opts.encoder.hidden, outputs = m->opts.head.outputs;
+    const int rows = m->pass.rows.count, hidden = m->opts.encoder.hidden,
+              outputs = m->opts.head.outputs;
     const bool dropped = has_dropout(m);
     act *const *d = m->acts.d;
     int from = 0;
     if (rows > 0)
         TRY(device_put(m->opts.device, m->acts.dlogits, dlogits,
                        (size_t)rows * (size_t)outputs * sizeof(float)));
-    TRY(k->classify_backward(m->ctx, rows, hidden, outputs, dropped ? m->acts.dropped : m->acts.pooled,
-                             weight_at(m, SLOT_HEAD_WEIGHT, 0), m->acts.dlogits, d[0],
-                             offset_at(m, SLOT_HEAD_WEIGHT, 0), offset_at(m, SLOT_HEAD_BIAS, 0), cut));
+    TRY(k->classify_backward(
+        m->ctx, rows, hidden, outputs, dropped ? m->acts.dropped : m->acts.pooled,
+        weight_at(m, SLOT_HEAD_WEIGHT, 0), m->acts.dlogits, d[0], offset_at(m, SLOT_HEAD_WEIGHT, 0),
+        offset_at(m, SLOT_HEAD_BIAS, 0), cut));
     if (dropped) {
         const struct dropout drop = dropout_at(m, m->opts.head.dropout, 0, SITE_HEAD);
         TRY(k->dropout(m->ctx, &m->pass.firsts, hidden, &drop, d[0], d[1]));

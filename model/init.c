@@ -1,8 +1,9 @@
 /*
- * init.c - weights drawn from the seed, as transformers draws them: normal(0, initializer_range), norms one, biases zero.
+ * init.c - weights drawn from the seed, as transformers draws them: normal(0, initializer_range),
+ * norms one, biases zero.
  *
- * A number is named by the parameter's name and the element, so a model with another head, another number of layers or
- * another number of ranks has the same values where it has the same tensors.
+ * A number is named by the parameter's name and the element, so a model with another head, another
+ * number of layers or another number of ranks has the same values where it has the same tensors.
  */
 #include <math.h>
 #include <string.h>
@@ -52,7 +53,8 @@ static void draw(const struct model *m, const struct param *p, uint64_t seed, fl
 enum status model_init(struct model *m, int first, int count, uint64_t seed)
 {
     if (first < 0 || count < 0 || first > m->params.count - count)
-        return status_fail(STATUS_ARG, "parameters %d to %d of %d", first, first + count, m->params.count);
+        return status_fail(STATUS_ARG, "parameters %d to %d of %d", first, first + count,
+                           m->params.count);
     for (int i = first; i < first + count; i++) {
         const struct param *p = &m->params.params[i];
         float *values;

@@ -1,8 +1,8 @@
 /*
  * loss.c - losses in double on the host; see loss.h.
  *
- * Logits are few (rows times classes), so the exact way is also cheap: one row's loss and gradient are a function of
- * that row alone, and the sums over rows are the caller's, in row order.
+ * Logits are few (rows times classes), so the exact way is also cheap: one row's loss and gradient
+ * are a function of that row alone, and the sums over rows are the caller's, in row order.
  */
 #include "model/loss.h"
 
@@ -45,17 +45,20 @@ static double sigmoid(double x)
 }
 
 /*
- * With u_c = class weight, s = smoothing, p = softmax: loss = (1 - s) u_y (-log p_y) + s / N sum_c u_c (-log p_c), as
- * torch, where the second term has the weights of all classes. So loss = sum_c k_c (-log p_c) with
+ * With u_c = class weight, s = smoothing, p = softmax: loss = (1 - s) u_y (-log p_y) + s / N sum_c
+ * u_c (-log p_c), as torch, where the second term has the weights of all classes. So loss = sum_c
+ * k_c (-log p_c) with
  */
 static double class_share(const struct loss_opts *opts, int c, int32_t label)
 {
     double u = opts->class_weights == NULL ? 1.0 : (double)opts->class_weights[c];
-    return u * (opts->label_smoothing / opts->outputs + (c == label ? 1.0 - opts->label_smoothing : 0.0));
+    return u * (opts->label_smoothing / opts->outputs +
+                (c == label ? 1.0 - opts->label_smoothing : 0.0));
 }
 
 /* and the gradient is p_c (sum of k) - k_c. */
-static double cross_entropy(const struct loss_opts *opts, const float *x, int32_t label, double factor, float *dx)
+static double cross_entropy(const struct loss_opts *opts, const float *x, int32_t label,
+                            double factor, float *dx)
 {
     int n = opts->outputs;
     double lse = log_sum_exp(x, n), loss = 0, total = 0;
@@ -69,8 +72,8 @@ static double cross_entropy(const struct loss_opts *opts, const float *x, int32_
     return loss;
 }
 
-static double binary_cross_entropy(const struct loss_opts *opts, const float *x, const float *value, int32_t label,
-                                   double factor, float *dx)
+static double binary_cross_entropy(const struct loss_opts *opts, const float *x, const float *value,
+                                   int32_t label, double factor, float *dx)
 {
     int n = opts->outputs;
     double loss = 0;
@@ -85,7 +88,8 @@ static double binary_cross_entropy(const struct loss_opts *opts, const float *x,
     return loss / n;
 }
 
-static double squared_error(const struct loss_opts *opts, const float *x, const float *value, double factor, float *dx)
+static double squared_error(const struct loss_opts *opts, const float *x, const float *value,
+                            double factor, float *dx)
 {
     int n = opts->outputs;
     double loss = 0;
@@ -98,8 +102,8 @@ static double squared_error(const struct loss_opts *opts, const float *x, const 
     return loss / n;
 }
 
-static enum status check_opts(const struct loss_opts *opts, const struct loss_target *target, int rows, double divisor,
-                              const float *dlogits)
+static enum status check_opts(const struct loss_opts *opts, const struct loss_target *target,
+                              int rows, double divisor, const float *dlogits)
 {
     if (opts->outputs < 1 || rows < 0)
         return status_fail(STATUS_ARG, "loss of %d rows with %d outputs", rows, opts->outputs);
@@ -107,32 +111,39 @@ static enum status check_opts(const struct loss_opts *opts, const struct loss_ta
         return STATUS_OK;
     bool values = opts->kind == LOSS_MSE || (opts->kind == LOSS_BCE && opts->outputs > 1);
     if (opts->kind == LOSS_CROSS_ENTROPY ? target->label == NULL : values && target->value == NULL)
-        return status_fail(STATUS_ARG, "the loss needs %s as targets", values ? "values" : "classes");
+        return status_fail(STATUS_ARG, "the loss needs %s as targets",
+                           values ? "values" : "classes");
     if (target->label == NULL && target->value == NULL)
         return status_fail(STATUS_ARG, "the loss has no targets");
     if (dlogits != NULL && !(divisor > 0 && isfinite(divisor)))
-        return status_fail(STATUS_DATA, "the weights of the batch's rows sum to %g, wanted more than 0", divisor);
+        return status_fail(
+            STATUS_DATA, "the weights of the batch's rows sum to %g, wanted more than 0", divisor);
     return STATUS_OK;
 }
 
-static enum status check_row(const struct loss_opts *opts, const struct loss_target *target, int row, const float *x)
+static enum status check_row(const struct loss_opts *opts, const struct loss_target *target,
+                             int row, const float *x)
 {
-    bool label = opts->kind == LOSS_CROSS_ENTROPY || (opts->kind == LOSS_BCE && target->value == NULL);
+    bool label = opts->kind == LOSS_CROSS_ENTROPY ||
+                 (opts->kind == LOSS_BCE && target->value == NULL);
     int classes = opts->kind == LOSS_CROSS_ENTROPY ? opts->outputs : 2;
     if (label && (target->label[row] < 0 || target->label[row] >= classes))
         return status_fail(STATUS_DATA, "row %d of the batch has label %d, wanted 0 to %d", row,
                            (int)target->label[row], classes - 1);
     for (int c = 0; c < opts->outputs; c++) {
         if (!label && !isfinite((double)target->value[(int64_t)row * opts->outputs + c]))
-            return status_fail(STATUS_DATA, "row %d of the batch: target %d is not a finite number", row, c);
+            return status_fail(STATUS_DATA, "row %d of the batch: target %d is not a finite number",
+                               row, c);
         if (!isfinite((double)x[c]))
-            return status_fail(STATUS_NUMERIC, "row %d of the batch: logit %d is %g", row, c, (double)x[c]);
+            return status_fail(STATUS_NUMERIC, "row %d of the batch: logit %d is %g", row, c,
+                               (double)x[c]);
     }
     return STATUS_OK;
 }
 
 enum status loss_compute(const struct loss_opts *opts, const struct loss_target *target, int rows,
-                         const float *logits, double divisor, double scale, double *loss, float *dlogits)
+                         const float *logits, double divisor, double scale, double *loss,
+                         float *dlogits)
 {
     TRY(check_opts(opts, target, rows, divisor, dlogits));
     for (int b = 0; b < rows; b++) {

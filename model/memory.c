@@ -1,7 +1,9 @@
 /*
- * memory.c - plans a model: options, parameter table, matrices, and the one block that holds every activation.
+ * memory.c - plans a model: options, parameter table, matrices, and the one block that holds every
+ * activation.
  *
- * model_create() allocates what is planned here and nothing else, so the figures of model_plan_memory() are its own.
+ * model_create() allocates what is planned here and nothing else, so the figures of
+ * model_plan_memory() are its own.
  */
 
 #include "base/mem.h"
@@ -25,17 +27,21 @@ static enum status resolve_opts(const struct model_opts *opts, struct model_opts
     struct encoder_config *e = &out->encoder;
     if (opts->kernels == NULL || opts->device == NULL)
         return status_fail(STATUS_ARG, "a model needs a device and kernels");
-    if (e->vocab_size < 1 || e->hidden < 1 || e->layers < 1 || e->heads < 1 || e->hidden % e->heads != 0 ||
-        e->intermediate < 1 || e->max_positions < 1 || e->type_vocab < 0)
-        return status_fail(STATUS_ARG, "an encoder of vocabulary %d, hidden %d, layers %d, heads %d, intermediate %d, "
-                           "positions %d", e->vocab_size, e->hidden, e->layers, e->heads, e->intermediate,
-                           e->max_positions);
-    if (opts->head.outputs < 1 || opts->max_tokens < 1 || opts->max_tokens > MAX_TOKENS || opts->max_rows < 1)
-        return status_fail(STATUS_ARG, "a model of %d outputs for %lld tokens in %d rows", opts->head.outputs,
-                           (long long)opts->max_tokens, opts->max_rows);
+    if (e->vocab_size < 1 || e->hidden < 1 || e->layers < 1 || e->heads < 1 ||
+        e->hidden % e->heads != 0 || e->intermediate < 1 || e->max_positions < 1 ||
+        e->type_vocab < 0)
+        return status_fail(
+            STATUS_ARG,
+            "an encoder of vocabulary %d, hidden %d, layers %d, heads %d, intermediate %d, "
+            "positions %d",
+            e->vocab_size, e->hidden, e->layers, e->heads, e->intermediate, e->max_positions);
+    if (opts->head.outputs < 1 || opts->max_tokens < 1 || opts->max_tokens > MAX_TOKENS ||
+        opts->max_rows < 1)
+        return status_fail(STATUS_ARG, "a model of %d outputs for %lld tokens in %d rows",
+                           opts->head.outputs, (long long)opts->max_tokens, opts->max_rows);
     if (opts->training && (opts->grad_buffers < 1 || opts->grad_buffers > MAX_GRAD_BUFFERS))
-        return status_fail(STATUS_ARG, "training with %d gradient buffers, wanted 1 to %d", opts->grad_buffers,
-                           MAX_GRAD_BUFFERS);
+        return status_fail(STATUS_ARG, "training with %d gradient buffers, wanted 1 to %d",
+                           opts->grad_buffers, MAX_GRAD_BUFFERS);
     if (!opts->training)
         out->grad_buffers = 0;
     if (opts->max_rows > opts->max_tokens) /* every row has a token at least */
@@ -45,9 +51,11 @@ static enum status resolve_opts(const struct model_opts *opts, struct model_opts
         out->head.dropout = e->classifier_dropout >= 0 ? e->classifier_dropout : e->hidden_dropout;
     if (opts->dropout >= 0)
         out->head.dropout = e->hidden_dropout = e->attention_dropout = opts->dropout;
-    if (!is_dropout(out->head.dropout) || !is_dropout(e->hidden_dropout) || !is_dropout(e->attention_dropout))
-        return status_fail(STATUS_ARG, "dropout %g, %g, %g, wanted 0 or more and less than 1", (double)e->hidden_dropout,
-                           (double)e->attention_dropout, (double)out->head.dropout);
+    if (!is_dropout(out->head.dropout) || !is_dropout(e->hidden_dropout) ||
+        !is_dropout(e->attention_dropout))
+        return status_fail(STATUS_ARG, "dropout %g, %g, %g, wanted 0 or more and less than 1",
+                           (double)e->hidden_dropout, (double)e->attention_dropout,
+                           (double)out->head.dropout);
     return STATUS_OK;
 }
 
@@ -76,7 +84,8 @@ static enum status plan_matrices(struct model *m)
             at->qkv = add_matrix(m, qkv, 3 * hidden, hidden);
         }
         at->attention = add_matrix(m, offset_at(m, SLOT_ATTENTION_WEIGHT, l), hidden, hidden);
-        at->intermediate = add_matrix(m, offset_at(m, SLOT_INTERMEDIATE_WEIGHT, l), e->intermediate, hidden);
+        at->intermediate =
+            add_matrix(m, offset_at(m, SLOT_INTERMEDIATE_WEIGHT, l), e->intermediate, hidden);
         at->output = add_matrix(m, offset_at(m, SLOT_OUTPUT_WEIGHT, l), hidden, e->intermediate);
     }
     m->pooler_matrix = -1;
@@ -108,7 +117,8 @@ enum status model_plan(const struct model_opts *opts, struct model *m)
     m->kernels = opts->kernels;
     m->family = family_find(opts->encoder.model_type);
     if (m->family == NULL)
-        return status_fail(STATUS_UNAVAILABLE, "model_type \"%s\": cohort has bert", opts->encoder.model_type);
+        return status_fail(STATUS_UNAVAILABLE, "model_type \"%s\": cohort has bert",
+                           opts->encoder.model_type);
     m->pooled_last = opts->head.pooling == POOL_CLS || opts->head.pooling == POOL_POOLER;
     size_t layers = (size_t)opts->encoder.layers;
     TRY_GOTO(fail, params_build(m->family, &m->opts.encoder, &m->opts.head, &m->params, &m->index));
@@ -184,7 +194,8 @@ static void lay_layer(const struct model *m, bool pooled, struct cursor *c, stru
     a->rstd2 = place_float(c, lines, 1);
 }
 
-/* Layers: one after the other where all are kept, else all on the same place, which the largest of them sizes. */
+/* Layers: one after the other where all are kept, else all on the same place, which the largest of
+ * them sizes. */
 static void lay_layers(struct model *m, bool keep, struct cursor *c)
 {
     const int64_t begin = c->at;
@@ -221,7 +232,9 @@ int64_t model_lay_acts(struct model *m, char *block)
 
     a->pooled = m->opts.head.pooling == POOL_CLS ? a->x[e->layers] : place_act(&c, rows, hidden);
     a->dropped = training && m->opts.head.dropout > 0 ? place_act(&c, rows, hidden) : NULL;
-    a->argmax = m->opts.head.pooling == POOL_MAX ? place(&c, rows * hidden, (int64_t)sizeof(int32_t)) : NULL;
+    a->argmax = m->opts.head.pooling == POOL_MAX
+                    ? place(&c, rows * hidden, (int64_t)sizeof(int32_t))
+                    : NULL;
     a->logits = place_float(&c, rows, m->opts.head.outputs);
     a->dlogits = training ? place_float(&c, rows, m->opts.head.outputs) : NULL;
     if (training) {

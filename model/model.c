@@ -1,7 +1,8 @@
 /*
  * model.c - a model's life: memory, weights, and one pass over packed rows; see model.h.
  *
- * The rows of a forward pass are copied, because backward needs them when the caller's batch may be gone.
+ * The rows of a forward pass are copied, because backward needs them when the caller's batch may be
+ * gone.
  */
 #include "model/model.h"
 
@@ -27,11 +28,15 @@ static enum status check_kernels(const struct model *m)
         {"activate", k->activate != NULL, true},
         {"classify", k->classify != NULL, true},
         {"first_tokens", !m->pooled_last || k->first_tokens != NULL, true},
-        {"tanh", pooling != POOL_POOLER || (k->tanh_forward != NULL && k->tanh_backward != NULL), true},
-        {"mean_pool", pooling != POOL_MEAN || (k->mean_pool != NULL && k->mean_pool_backward != NULL), true},
-        {"max_pool", pooling != POOL_MAX || (k->max_pool != NULL && k->max_pool_backward != NULL), true},
+        {"tanh", pooling != POOL_POOLER || (k->tanh_forward != NULL && k->tanh_backward != NULL),
+         true},
+        {"mean_pool",
+         pooling != POOL_MEAN || (k->mean_pool != NULL && k->mean_pool_backward != NULL), true},
+        {"max_pool", pooling != POOL_MAX || (k->max_pool != NULL && k->max_pool_backward != NULL),
+         true},
         {"embed_backward", k->embed_backward != NULL, false},
-        {"linear_backward", k->linear_backward_data != NULL && k->linear_backward_weight != NULL, false},
+        {"linear_backward", k->linear_backward_data != NULL && k->linear_backward_weight != NULL,
+         false},
         {"attention_backward", k->attention_backward != NULL, false},
         {"residual_norm_backward", k->residual_norm_backward != NULL, false},
         {"activate_backward", k->activate_backward != NULL, false},
@@ -41,7 +46,8 @@ static enum status check_kernels(const struct model *m)
     };
     for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++)
         if (!entries[i].have && (entries[i].forward || m->opts.training))
-            return status_fail(STATUS_UNAVAILABLE, "the %s kernels have no %s", k->name, entries[i].name);
+            return status_fail(STATUS_UNAVAILABLE, "the %s kernels have no %s", k->name,
+                               entries[i].name);
     return k->supports(m->opts.precision);
 }
 
@@ -72,8 +78,8 @@ enum status model_create(const struct model_opts *opts, struct model **out)
     const size_t weights = (size_t)m->params.total * sizeof(float);
     TRY_GOTO(fail, device_alloc(m->opts.device, weights, "the weights", &m->weights));
     if (m->opts.grad_buffers > 0)
-        TRY_GOTO(fail, device_alloc(m->opts.device, weights * (size_t)m->opts.grad_buffers, "the gradients",
-                                    &m->gradients));
+        TRY_GOTO(fail, device_alloc(m->opts.device, weights * (size_t)m->opts.grad_buffers,
+                                    "the gradients", &m->gradients));
     const size_t acts = (size_t)model_lay_acts(m, NULL);
     TRY_GOTO(fail, device_alloc(m->opts.device, acts, "the activations", &m->block));
     (void)model_lay_acts(m, m->block);
@@ -155,29 +161,36 @@ int64_t model_part_begin(const struct model *m, enum param_part part, int layer)
 static enum status check_rows(const struct model *m, const struct model_input *in)
 {
     const struct encoder_config *e = &m->opts.encoder;
-    if (in->rows < 0 || in->rows > m->opts.max_rows || in->tokens < 0 || in->tokens > m->opts.max_tokens)
-        return status_fail(STATUS_ARG, "a pass of %lld tokens in %d rows, the model has room for %lld in %d",
-                           (long long)in->tokens, in->rows, (long long)m->opts.max_tokens, m->opts.max_rows);
+    if (in->rows < 0 || in->rows > m->opts.max_rows || in->tokens < 0 ||
+        in->tokens > m->opts.max_tokens)
+        return status_fail(
+            STATUS_ARG, "a pass of %lld tokens in %d rows, the model has room for %lld in %d",
+            (long long)in->tokens, in->rows, (long long)m->opts.max_tokens, m->opts.max_rows);
     if (in->rows == 0)
-        return in->tokens == 0 ? STATUS_OK : status_fail(STATUS_ARG, "%lld tokens in no row", (long long)in->tokens);
+        return in->tokens == 0
+                   ? STATUS_OK
+                   : status_fail(STATUS_ARG, "%lld tokens in no row", (long long)in->tokens);
     if (in->begin[0] != 0 || in->begin[in->rows] != in->tokens)
-        return status_fail(STATUS_ARG, "rows take tokens %d to %d, wanted 0 to %lld", (int)in->begin[0],
-                           (int)in->begin[in->rows], (long long)in->tokens);
+        return status_fail(STATUS_ARG, "rows take tokens %d to %d, wanted 0 to %lld",
+                           (int)in->begin[0], (int)in->begin[in->rows], (long long)in->tokens);
     const int longest = e->max_positions - m->family->first_position;
     for (int b = 0; b < in->rows; b++) {
         int64_t n = (int64_t)in->begin[b + 1] - in->begin[b];
         if (n < 1 || n > longest)
-            return status_fail(STATUS_DATA, "row %lld has %lld tokens, wanted 1 to %d", (long long)in->row[b],
-                               (long long)n, longest);
+            return status_fail(STATUS_DATA, "row %lld has %lld tokens, wanted 1 to %d",
+                               (long long)in->row[b], (long long)n, longest);
         for (int64_t t = in->begin[b]; t < in->begin[b + 1]; t++) {
             if (in->ids[t] < 0 || in->ids[t] >= e->vocab_size)
-                return status_fail(STATUS_DATA, "row %lld: token %lld is %d, the model's vocabulary has %d",
-                                   (long long)in->row[b], (long long)(t - in->begin[b]), (int)in->ids[t],
-                                   e->vocab_size);
-            if (in->types != NULL && e->type_vocab > 0 && (in->types[t] < 0 || in->types[t] >= e->type_vocab))
-                return status_fail(STATUS_DATA, "row %lld: token %lld has type %d, the model has %d types",
-                                   (long long)in->row[b], (long long)(t - in->begin[b]), (int)in->types[t],
-                                   e->type_vocab);
+                return status_fail(STATUS_DATA,
+                                   "row %lld: token %lld is %d, the model's vocabulary has %d",
+                                   (long long)in->row[b], (long long)(t - in->begin[b]),
+                                   (int)in->ids[t], e->vocab_size);
+            if (in->types != NULL && e->type_vocab > 0 &&
+                (in->types[t] < 0 || in->types[t] >= e->type_vocab))
+                return status_fail(STATUS_DATA,
+                                   "row %lld: token %lld has type %d, the model has %d types",
+                                   (long long)in->row[b], (long long)(t - in->begin[b]),
+                                   (int)in->types[t], e->type_vocab);
         }
     }
     return STATUS_OK;
@@ -203,11 +216,14 @@ static void keep_rows(struct model *m, const struct model_input *in)
     for (int b = 0; b < in->rows; b++)
         if (p->begin[b + 1] - p->begin[b] > longest)
             longest = p->begin[b + 1] - p->begin[b];
-    p->rows = (struct rows){.tokens = in->tokens, .count = in->rows, .longest = longest, .begin = p->begin};
-    p->firsts = (struct rows){.tokens = in->rows, .count = in->rows, .longest = in->rows > 0, .begin = p->line};
+    p->rows = (struct rows){
+        .tokens = in->tokens, .count = in->rows, .longest = longest, .begin = p->begin};
+    p->firsts = (struct rows){
+        .tokens = in->rows, .count = in->rows, .longest = in->rows > 0, .begin = p->line};
 }
 
-enum status model_forward(struct model *m, const struct model_input *in, bool train, int64_t step, float *logits)
+enum status model_forward(struct model *m, const struct model_input *in, bool train, int64_t step,
+                          float *logits)
 {
     m->pass.ready = false;
     if (train && !m->opts.training)
@@ -231,7 +247,8 @@ enum status model_pooled(struct model *m, float *out)
         return device_get(m->opts.device, out, m->acts.pooled, n * sizeof(float));
     if (m->opts.precision != PRECISION_BF16)
         return status_fail(STATUS_UNAVAILABLE, "pooled vectors are not available in fp16");
-    char *bytes = (char *)out; /* its first half holds the bfloat16 until each is widened, last first */
+    char *bytes =
+        (char *)out; /* its first half holds the bfloat16 until each is widened, last first */
     TRY(device_get(m->opts.device, bytes, m->acts.pooled, n * sizeof(uint16_t)));
     for (size_t i = n; i-- > 0;) {
         uint16_t half;
@@ -247,18 +264,25 @@ static enum status check_cut(const struct pass *p, const struct grad_cut *cut)
     const int last = cut->pieces;
     if (last == 0)
         return STATUS_OK;
-    if (cut->token[0] != 0 || cut->row[0] != 0 || cut->token[last] != p->rows.tokens || cut->row[last] != p->rows.count)
-        return status_fail(STATUS_ARG, "the pieces take %d tokens and %d rows, the pass has %lld and %d",
-                           (int)cut->token[last], (int)cut->row[last], (long long)p->rows.tokens, p->rows.count);
+    if (cut->token[0] != 0 || cut->row[0] != 0 || cut->token[last] != p->rows.tokens ||
+        cut->row[last] != p->rows.count)
+        return status_fail(
+            STATUS_ARG, "the pieces take %d tokens and %d rows, the pass has %lld and %d",
+            (int)cut->token[last], (int)cut->row[last], (long long)p->rows.tokens, p->rows.count);
     for (int i = 0; i <= last; i++)
-        if (cut->row[i] < 0 || cut->row[i] > p->rows.count || cut->token[i] != p->begin[cut->row[i]])
-            return status_fail(STATUS_ARG, "piece %d begins at row %d and token %d, which is not where that row begins",
-                               i, (int)cut->row[i], (int)cut->token[i]);
+        if (cut->row[i] < 0 || cut->row[i] > p->rows.count ||
+            cut->token[i] != p->begin[cut->row[i]])
+            return status_fail(
+                STATUS_ARG,
+                "piece %d begins at row %d and token %d, which is not where that row begins", i,
+                (int)cut->row[i], (int)cut->token[i]);
     return STATUS_OK;
 }
 
-/* The ranges of a backward pass that has nothing to add: what encoder_backward() and the head announce, in their order. */
-static void announce_all(const struct model *m, void (*ready)(void *arg, int64_t low, int64_t high), void *arg)
+/* The ranges of a backward pass that has nothing to add: what encoder_backward() and the head
+ * announce, in their order. */
+static void announce_all(const struct model *m, void (*ready)(void *arg, int64_t low, int64_t high),
+                         void *arg)
 {
     const int64_t head = model_part_begin(m, PART_HEAD, 0);
     int64_t high = model_part_begin(m, PART_POOLER, 0);
@@ -285,7 +309,8 @@ enum status model_backward(struct model *m, const float *dlogits, const struct g
             announce_all(m, ready, arg);
         return STATUS_OK;
     }
-    const int64_t head = model_part_begin(m, PART_HEAD, 0), pooler = model_part_begin(m, PART_POOLER, 0);
+    const int64_t head = model_part_begin(m, PART_HEAD, 0),
+                  pooler = model_part_begin(m, PART_POOLER, 0);
     int at;
     TRY(head_backward(m, dlogits, cut, &at));
     if (ready != NULL)

@@ -1,9 +1,10 @@
 /*
  * model.h - one encoder with its head: parameters, forward, backward.
  *
- * The model is built from a Hugging Face config.json, a head description and a kernel table (model/kernels/kernels.h).
- * It knows packed rows, no files, no ranks and no padding. Memory is one device block each for parameters, gradients and
- * activations, planned before the run; a training step allocates nothing.
+ * The model is built from a Hugging Face config.json, a head description and a kernel table
+ * (model/kernels/kernels.h). It knows packed rows, no files, no ranks and no padding. Memory is one
+ * device block each for parameters, gradients and activations, planned before the run; a training
+ * step allocates nothing.
  *
  * Local.
  */
@@ -23,23 +24,25 @@ enum pooling { POOL_CLS, POOL_POOLER, POOL_MEAN, POOL_MAX }; /* pooler: CLS, the
 
 /* An encoder as config.json describes it. */
 struct encoder_config {
-    char model_type[24];       /* "bert" */
+    char model_type[24]; /* "bert" */
     int vocab_size, hidden, layers, heads, intermediate, max_positions, type_vocab;
     float norm_eps;
     float hidden_dropout, attention_dropout;
-    float classifier_dropout;  /* < 0: hidden_dropout */
+    float classifier_dropout; /* < 0: hidden_dropout */
     float initializer_range;
     enum activation activation; /* GELU (erf) unless config.json says otherwise */
     int pad_id;
 };
-/* From parsed config.json; where names it in sentences. STATUS_FORMAT: missing or impossible values; STATUS_UNAVAILABLE:
- * a model_type, activation or position scheme cohort does not have (named). */
-NODISCARD enum status encoder_config_read(const json_t *config, const char *where, struct encoder_config *out);
+/* From parsed config.json; where names it in sentences. STATUS_FORMAT: missing or impossible
+ * values; STATUS_UNAVAILABLE: a model_type, activation or position scheme cohort does not have
+ * (named). */
+NODISCARD enum status encoder_config_read(const json_t *config, const char *where,
+                                          struct encoder_config *out);
 
 struct head_config {
     enum pooling pooling;
-    int outputs;    /* logits per row */
-    float dropout;  /* before the classifier; < 0: the encoder's classifier_dropout */
+    int outputs;   /* logits per row */
+    float dropout; /* before the classifier; < 0: the encoder's classifier_dropout */
 };
 
 struct model_opts {
@@ -48,12 +51,13 @@ struct model_opts {
     enum precision precision;
     int64_t max_tokens; /* of one forward pass (micro-batch) */
     int max_rows;
-    bool training;      /* false: no gradients, activations of one layer only */
-    bool recompute;     /* keep only layer inputs, run each layer's forward again in backward */
-    bool fastest;       /* parallel.reproducible=off: bits may depend on threads */
-    int grad_buffers;   /* flat gradient buffers to allocate (>= 1 when training) */
-    float dropout;      /* < 0: as config.json says; else overrides hidden, attention and classifier dropout */
-    uint64_t seed;      /* names the dropout decisions */
+    bool training;    /* false: no gradients, activations of one layer only */
+    bool recompute;   /* keep only layer inputs, run each layer's forward again in backward */
+    bool fastest;     /* parallel.reproducible=off: bits may depend on threads */
+    int grad_buffers; /* flat gradient buffers to allocate (>= 1 when training) */
+    float dropout;    /* < 0: as config.json says; else overrides hidden, attention and classifier
+                         dropout */
+    uint64_t seed;    /* names the dropout decisions */
     struct device *device;
     const struct kernels *kernels;
 };
@@ -66,12 +70,14 @@ struct model_memory {
 };
 NODISCARD enum status model_plan_memory(const struct model_opts *opts, struct model_memory *out);
 
-/* Lay out and allocate. Weights are zero until loaded or model_init(). *out is owned (model_destroy). */
+/* Lay out and allocate. Weights are zero until loaded or model_init(). *out is owned
+ * (model_destroy). */
 NODISCARD enum status model_create(const struct model_opts *opts, struct model **out);
 void model_destroy(struct model *model);
 
 const struct param_table *model_params(const struct model *model);
-/* The fp32 master weights, flat (params->total), device memory, borrowed. After writing to them: model_weights_changed(). */
+/* The fp32 master weights, flat (params->total), device memory, borrowed. After writing to them:
+ * model_weights_changed(). */
 float *model_weights(struct model *model);
 /* Gradient buffer k, flat (params->total), device memory, borrowed. */
 float *model_gradient(struct model *model, int k);
@@ -80,9 +86,10 @@ NODISCARD enum status model_weights_changed(struct model *model);
 struct kernel_ctx *model_kernel_ctx(struct model *model);
 struct device *model_device(const struct model *model); /* the one it was made with */
 
-/* Draw parameters [first, first + count) of the table anew from seed: truncated-free normal(0, initializer_range) for
- * weights and embeddings (padding row zero), zero biases, one for norm weights, as transformers does; keyed by
- * parameter name and element, so equal on any rank count. Calls model_weights_changed(). */
+/* Draw parameters [first, first + count) of the table anew from seed: truncated-free normal(0,
+ * initializer_range) for weights and embeddings (padding row zero), zero biases, one for norm
+ * weights, as transformers does; keyed by parameter name and element, so equal on any rank count.
+ * Calls model_weights_changed(). */
 NODISCARD enum status model_init(struct model *model, int first, int count, uint64_t seed);
 
 /* Packed rows, as in data/dataset.h's struct batch; host memory, read during the call only. */
@@ -97,20 +104,24 @@ struct model_input {
 };
 
 /*
- * Forward: logits (B, outputs) to host memory. train: with dropout of optimizer step `step`, activations kept for
- * model_backward(). Row results do not depend on which other rows are in the batch. rows 0 is fine.
+ * Forward: logits (B, outputs) to host memory. train: with dropout of optimizer step `step`,
+ * activations kept for model_backward(). Row results do not depend on which other rows are in the
+ * batch. rows 0 is fine.
  */
-NODISCARD enum status model_forward(struct model *model, const struct model_input *input, bool train, int64_t step,
-                                    float *logits);
+NODISCARD enum status model_forward(struct model *model, const struct model_input *input,
+                                    bool train, int64_t step, float *logits);
 /* The pooled vectors (B, hidden) of the last forward, to host memory. */
 NODISCARD enum status model_pooled(struct model *model, float *out);
 
 /*
- * Backward of the last training forward, from dlogits (B, outputs) in host memory. Parameter gradients are cut and
- * added as `cut` says (kernels.h). ready(arg, low, high), if given, is called when elements [low, high) of all gradient
- * buffers are final for this pass: from the head's end of the flat space down to the embeddings.
+ * Backward of the last training forward, from dlogits (B, outputs) in host memory. Parameter
+ * gradients are cut and added as `cut` says (kernels.h). ready(arg, low, high), if given, is called
+ * when elements [low, high) of all gradient buffers are final for this pass: from the head's end of
+ * the flat space down to the embeddings.
  */
-NODISCARD enum status model_backward(struct model *model, const float *dlogits, const struct grad_cut *cut,
-                                     void (*ready)(void *arg, int64_t low, int64_t high), void *arg);
+NODISCARD enum status model_backward(struct model *model, const float *dlogits,
+                                     const struct grad_cut *cut,
+                                     void (*ready)(void *arg, int64_t low, int64_t high),
+                                     void *arg);
 
 #endif

@@ -1,12 +1,14 @@
 /*
- * model_impl.h - what model.c, memory.c, encoder.c, head.c and init.c share: the model's blocks and its last pass.
+ * model_impl.h - what model.c, memory.c, encoder.c, head.c and init.c share: the model's blocks and
+ * its last pass.
  *
- * Activations. Every layer reads x[l] and writes x[l + 1], with its own intermediate values in layer[l]. A training model
- * keeps all of them; with recompute it keeps x alone and all layers share one layer's memory; an evaluating pass uses
- * x[0] in place and one layer's memory whatever the model is.
+ * Activations. Every layer reads x[l] and writes x[l + 1], with its own intermediate values in
+ * layer[l]. A training model keeps all of them; with recompute it keeps x alone and all layers
+ * share one layer's memory; an evaluating pass uses x[0] in place and one layer's memory whatever
+ * the model is.
  *
- * Pooled last layer. Where the pooling reads first tokens only, the last layer has queries and everything behind them
- * for B lines instead of T ("lines" below), keys and values for all tokens.
+ * Pooled last layer. Where the pooling reads first tokens only, the last layer has queries and
+ * everything behind them for B lines instead of T ("lines" below), keys and values for all tokens.
  *
  * Inside model/ only.
  */
@@ -17,19 +19,25 @@
 #include "model/kernels/kernels.h"
 #include "model/model.h"
 
-enum dropout_site { SITE_EMBEDDINGS, SITE_ATTENTION, SITE_ATTENTION_OUTPUT, SITE_OUTPUT, SITE_HEAD };
+enum dropout_site {
+    SITE_EMBEDDINGS,
+    SITE_ATTENTION,
+    SITE_ATTENTION_OUTPUT,
+    SITE_OUTPUT,
+    SITE_HEAD
+};
 
 /* What one layer keeps from forward to backward. Lines: T, or B in a pooled last layer. */
 struct layer_acts {
-    act *first;          /* (B, C) first tokens of x; pooled last layer only */
-    act *qkv;            /* (T, 3 C); pooled: q (B, C) */
-    act *kv;             /* pooled: (T, 2 C) */
-    act *attended;       /* (lines, C) */
-    float *lse;          /* (lines, H) */
-    act *sum1, *normed;  /* (lines, C) attention's residual sum and its norm */
+    act *first;         /* (B, C) first tokens of x; pooled last layer only */
+    act *qkv;           /* (T, 3 C); pooled: q (B, C) */
+    act *kv;            /* pooled: (T, 2 C) */
+    act *attended;      /* (lines, C) */
+    float *lse;         /* (lines, H) */
+    act *sum1, *normed; /* (lines, C) attention's residual sum and its norm */
     float *mean1, *rstd1;
-    act *wide, *active;  /* (lines, F) before and after the activation */
-    act *sum2;           /* (lines, C) */
+    act *wide, *active; /* (lines, F) before and after the activation */
+    act *sum2;          /* (lines, C) */
     float *mean2, *rstd2;
 };
 
@@ -41,24 +49,25 @@ struct layer_matrices {
 
 /* Device memory of activations and of gradients with respect to them, all in one block. */
 struct acts {
-    act **x;                  /* (L + 1) layer inputs and the encoder's output; entries may be shared */
+    act **x; /* (L + 1) layer inputs and the encoder's output; entries may be shared */
     struct layer_acts *layer; /* (L); entries may be shared */
     act *embed_sum;           /* (T, C) */
     float *embed_mean, *embed_rstd;
-    act *branch;              /* (T, C) a product before it is added to the residual */
-    act *pooled, *dropped;    /* (B, C); pooled is x[L] for POOL_CLS, dropped is NULL without dropout */
-    int32_t *argmax;          /* (B, C), POOL_MAX only */
-    float *logits, *dlogits;  /* (B, outputs) */
-    act *d[3];                /* (T, C) gradients, training only */
-    act *dwide;               /* (T, max(F, 3 C)), training only */
+    act *branch; /* (T, C) a product before it is added to the residual */
+    act *pooled,
+        *dropped;    /* (B, C); pooled is x[L] for POOL_CLS, dropped is NULL without dropout */
+    int32_t *argmax; /* (B, C), POOL_MAX only */
+    float *logits, *dlogits; /* (B, outputs) */
+    act *d[3];               /* (T, C) gradients, training only */
+    act *dwide;              /* (T, max(F, 3 C)), training only */
 };
 
 /* The rows of the last forward pass, host memory of ours. */
 struct pass {
-    bool ready;    /* a training forward was done and its activations are whole */
+    bool ready; /* a training forward was done and its activations are whole */
     bool train;
     int64_t step;
-    struct rows rows;  /* all tokens */
+    struct rows rows;   /* all tokens */
     struct rows firsts; /* one line for each row */
     int32_t *ids, *types, *begin, *line, *chunk;
     int64_t *row;
@@ -66,7 +75,8 @@ struct pass {
 };
 
 struct model {
-    struct model_opts opts; /* max_rows is at most max_tokens, head.dropout and encoder dropouts are resolved */
+    struct model_opts
+        opts; /* max_rows is at most max_tokens, head.dropout and encoder dropouts are resolved */
     const struct family *family;
     const struct kernels *kernels;
     struct kernel_ctx *ctx;
@@ -76,7 +86,7 @@ struct model {
     int matrix_count;
     struct layer_matrices *layer; /* (L) */
     int pooler_matrix;
-    bool pooled_last; /* the last layer computes first tokens only */
+    bool pooled_last;           /* the last layer computes first tokens only */
     float *weights, *gradients; /* device blocks */
     char *block;                /* device block of activations */
     struct acts acts;
@@ -85,7 +95,8 @@ struct model {
 
 /* ---- memory.c */
 
-/* Check opts and set the parts of a model that need no device memory: sizes, table, matrices. model is zeroed. */
+/* Check opts and set the parts of a model that need no device memory: sizes, table, matrices. model
+ * is zeroed. */
 NODISCARD enum status model_plan(const struct model_opts *opts, struct model *model);
 /* Lay out the activations from block, or only count them where block is NULL; returns bytes. */
 int64_t model_lay_acts(struct model *model, char *block);
@@ -97,11 +108,13 @@ void model_unplan(struct model *model);
 /* ---- encoder.c: x[0] from the tokens, ... , x[L]; and back from the gradient of x[L] in d[at] */
 NODISCARD enum status encoder_forward(struct model *model);
 NODISCARD enum status encoder_backward(struct model *model, int at, const struct grad_cut *cut,
-                                       void (*ready)(void *arg, int64_t low, int64_t high), void *arg);
+                                       void (*ready)(void *arg, int64_t low, int64_t high),
+                                       void *arg);
 
 /* ---- head.c: logits of x[L]; backward leaves the gradient of x[L] in d[*at] */
 NODISCARD enum status head_forward(struct model *model, float *logits);
-NODISCARD enum status head_backward(struct model *model, const float *dlogits, const struct grad_cut *cut, int *at);
+NODISCARD enum status head_backward(struct model *model, const float *dlogits,
+                                    const struct grad_cut *cut, int *at);
 
 /* ---- small things all of them use */
 
@@ -123,7 +136,8 @@ static inline int64_t offset_at(const struct model *m, enum slot slot, int layer
 }
 
 /* The dropout of a site in this pass; none while evaluating. */
-static inline struct dropout dropout_at(const struct model *m, float p, int layer, enum dropout_site site)
+static inline struct dropout dropout_at(const struct model *m, float p, int layer,
+                                        enum dropout_site site)
 {
     return (struct dropout){
         .p = m->pass.train ? p : 0,

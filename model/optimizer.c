@@ -1,8 +1,9 @@
 /*
  * optimizer.c - AdamW on owned ranges; see optimizer.h.
  *
- * The flat space is cut once, at open, into segments that lie in one owned range and one parameter; a step only fills
- * in the rates and hands the list to the kernel. State is packed: range after range, without what other ranks own.
+ * The flat space is cut once, at open, into segments that lie in one owned range and one parameter;
+ * a step only fills in the rates and hands the list to the kernel. State is packed: range after
+ * range, without what other ranks own.
  */
 #include "model/optimizer.h"
 
@@ -26,12 +27,12 @@ static const struct group groups[GROUPS] = {
 
 struct optimizer {
     struct optimizer_opts opts;
-    struct range *owned;      /* copy of opts.owned */
-    int64_t *state_at;        /* (ranges) where each owned range begins in m and v */
+    struct range *owned; /* copy of opts.owned */
+    int64_t *state_at;   /* (ranges) where each owned range begins in m and v */
     struct adamw_segment *segments;
     int *segment_group;
     int count;
-    float *m, *v;             /* device */
+    float *m, *v; /* device */
     int64_t steps;
 };
 
@@ -56,7 +57,8 @@ static double group_decay(const struct optimizer_opts *opts, int g)
     return groups[g].head ? opts->head_weight_decay : opts->weight_decay;
 }
 
-/* The group of each parameter; fails unless every parameter lies in exactly one and no two share an element. */
+/* The group of each parameter; fails unless every parameter lies in exactly one and no two share an
+ * element. */
 static enum status partition(const struct param_table *params, int *group_of)
 {
     int64_t end = 0, used = 0;
@@ -70,17 +72,20 @@ static enum status partition(const struct param_table *params, int *group_of)
             }
         }
         if (found != 1)
-            return status_fail(STATUS_INTERNAL, "parameter %s is in %d optimizer groups, wanted 1", p->name, found);
+            return status_fail(STATUS_INTERNAL, "parameter %s is in %d optimizer groups, wanted 1",
+                               p->name, found);
         if (p->offset < end || p->elements < 1 || p->offset + p->elements > params->total)
-            return status_fail(STATUS_INTERNAL, "parameter %s takes elements %lld to %lld, wanted %lld to %lld", p->name,
-                               (long long)p->offset, (long long)(p->offset + p->elements), (long long)end,
-                               (long long)params->total);
+            return status_fail(STATUS_INTERNAL,
+                               "parameter %s takes elements %lld to %lld, wanted %lld to %lld",
+                               p->name, (long long)p->offset, (long long)(p->offset + p->elements),
+                               (long long)end, (long long)params->total);
         end = p->offset + p->elements;
         used += p->elements;
     }
     if (used != params->used)
-        return status_fail(STATUS_INTERNAL, "the optimizer groups hold %lld elements, the model %lld", (long long)used,
-                           (long long)params->used);
+        return status_fail(STATUS_INTERNAL,
+                           "the optimizer groups hold %lld elements, the model %lld",
+                           (long long)used, (long long)params->used);
     return STATUS_OK;
 }
 
@@ -88,17 +93,21 @@ static enum status check_opts(const struct optimizer_opts *o)
 {
     int64_t end = 0;
     for (int r = 0; r < o->ranges; r++) {
-        if (o->owned[r].begin < end || o->owned[r].end < o->owned[r].begin || o->owned[r].end > o->params->total)
-            return status_fail(STATUS_ARG, "owned range %d is [%lld, %lld), wanted it in [%lld, %lld]", r,
-                               (long long)o->owned[r].begin, (long long)o->owned[r].end, (long long)end,
-                               (long long)o->params->total);
+        if (o->owned[r].begin < end || o->owned[r].end < o->owned[r].begin ||
+            o->owned[r].end > o->params->total)
+            return status_fail(STATUS_ARG,
+                               "owned range %d is [%lld, %lld), wanted it in [%lld, %lld]", r,
+                               (long long)o->owned[r].begin, (long long)o->owned[r].end,
+                               (long long)end, (long long)o->params->total);
         end = o->owned[r].end;
     }
     bool rates = o->lr >= 0 && o->head_lr >= 0 && o->weight_decay >= 0 && o->head_weight_decay >= 0;
     bool betas = o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1 && o->eps > 0;
-    if (!rates || !betas || !isfinite(o->lr + o->head_lr + o->weight_decay + o->head_weight_decay + o->eps))
-        return status_fail(STATUS_ARG, "AdamW with lr %g, head lr %g, decay %g and %g, betas %g and %g, eps %g", o->lr,
-                           o->head_lr, o->weight_decay, o->head_weight_decay, o->beta1, o->beta2, o->eps);
+    if (!rates || !betas ||
+        !isfinite(o->lr + o->head_lr + o->weight_decay + o->head_weight_decay + o->eps))
+        return status_fail(
+            STATUS_ARG, "AdamW with lr %g, head lr %g, decay %g and %g, betas %g and %g, eps %g",
+            o->lr, o->head_lr, o->weight_decay, o->head_weight_decay, o->beta1, o->beta2, o->eps);
     return STATUS_OK;
 }
 
@@ -141,8 +150,10 @@ enum status optimizer_open(const struct optimizer_opts *opts, struct optimizer *
     TRY_GOTO(fail, partition(opts->params, group_of));
     TRY_GOTO(fail, mem_alloc(ranges, sizeof *z->owned, "the owned ranges", &z->owned));
     TRY_GOTO(fail, mem_alloc(ranges, sizeof *z->state_at, "the owned ranges", &z->state_at));
-    TRY_GOTO(fail, mem_alloc(ranges + params, sizeof *z->segments, "the optimizer segments", &z->segments));
-    TRY_GOTO(fail, mem_alloc(ranges + params, sizeof *z->segment_group, "the optimizer segments", &z->segment_group));
+    TRY_GOTO(fail, mem_alloc(ranges + params, sizeof *z->segments, "the optimizer segments",
+                             &z->segments));
+    TRY_GOTO(fail, mem_alloc(ranges + params, sizeof *z->segment_group, "the optimizer segments",
+                             &z->segment_group));
     int64_t elements = 0;
     for (int r = 0; r < opts->ranges; r++) {
         z->owned[r] = opts->owned[r];
@@ -186,12 +197,14 @@ void optimizer_set_steps(struct optimizer *z, int64_t steps)
     z->steps = steps;
 }
 
-enum status optimizer_step(struct optimizer *z, float *weights, const float *gradient, double factor, float clip)
+enum status optimizer_step(struct optimizer *z, float *weights, const float *gradient,
+                           double factor, float clip)
 {
     const struct optimizer_opts *o = &z->opts;
     for (int i = 0; i < z->count; i++)
         z->segments[i].lr = (float)(group_lr(o, z->segment_group[i]) * factor);
-    /* The corrections are of the betas that the kernel uses: 1 - 0.999 and 1 - (float)0.999 differ by 1.3e-5 of it. */
+    /* The corrections are of the betas that the kernel uses: 1 - 0.999 and 1 - (float)0.999 differ
+     * by 1.3e-5 of it. */
     const float beta1 = (float)o->beta1, beta2 = (float)o->beta2;
     const double step = (double)(z->steps + 1);
     const struct adamw_args args = {
@@ -211,14 +224,16 @@ enum status optimizer_step(struct optimizer *z, float *weights, const float *gra
     return STATUS_OK;
 }
 
-/* Run through the owned pieces of [first, first + count): copy from `in` to the state, or from the state to `out`. */
-static enum status move_state(const struct optimizer *z, int which, int64_t first, int64_t count, float *out,
-                              const float *in)
+/* Run through the owned pieces of [first, first + count): copy from `in` to the state, or from the
+ * state to `out`. */
+static enum status move_state(const struct optimizer *z, int which, int64_t first, int64_t count,
+                              float *out, const float *in)
 {
     float *state = which == 0 ? z->m : z->v;
     int64_t at = first, end = first + count;
     if (which < 0 || which > 1 || count < 0)
-        return status_fail(STATUS_ARG, "optimizer state %d, %lld elements", which, (long long)count);
+        return status_fail(STATUS_ARG, "optimizer state %d, %lld elements", which,
+                           (long long)count);
     for (int r = 0; r < z->opts.ranges && at < end; r++) {
         const struct range *own = &z->owned[r];
         if (at < own->begin || at >= own->end)
@@ -233,23 +248,28 @@ static enum status move_state(const struct optimizer *z, int which, int64_t firs
         at += n;
     }
     if (at < end)
-        return status_fail(STATUS_ARG, "optimizer state of element %lld is not owned here", (long long)at);
+        return status_fail(STATUS_ARG, "optimizer state of element %lld is not owned here",
+                           (long long)at);
     return STATUS_OK;
 }
 
-enum status optimizer_get(const struct optimizer *z, int which, int64_t first, int64_t count, float *out)
+enum status optimizer_get(const struct optimizer *z, int which, int64_t first, int64_t count,
+                          float *out)
 {
     return move_state(z, which, first, count, out, NULL);
 }
 
-enum status optimizer_put(struct optimizer *z, int which, int64_t first, int64_t count, const float *in)
+enum status optimizer_put(struct optimizer *z, int which, int64_t first, int64_t count,
+                          const float *in)
 {
     return move_state(z, which, first, count, NULL, in);
 }
 
-enum status optimizer_describe(const struct param_table *params, const struct optimizer_opts *opts, struct str *out)
+enum status optimizer_describe(const struct param_table *params, const struct optimizer_opts *opts,
+                               struct str *out)
 {
-    TRY(str_addf(out, "%-18s %8s %14s %12s %12s\n", "group", "tensors", "parameters", "lr", "weight decay"));
+    TRY(str_addf(out, "%-18s %8s %14s %12s %12s\n", "group", "tensors", "parameters", "lr",
+                 "weight decay"));
     for (int g = 0; g < GROUPS; g++) {
         int tensors = 0;
         int64_t elements = 0;
@@ -259,8 +279,8 @@ enum status optimizer_describe(const struct param_table *params, const struct op
                 elements += params->params[i].elements;
             }
         }
-        TRY(str_addf(out, "%-18s %8d %14lld %12g %12g\n", groups[g].name, tensors, (long long)elements,
-                     group_lr(opts, g), group_decay(opts, g)));
+        TRY(str_addf(out, "%-18s %8d %14lld %12g %12g\n", groups[g].name, tensors,
+                     (long long)elements, group_lr(opts, g), group_decay(opts, g)));
     }
     return STATUS_OK;
 }

@@ -1,9 +1,11 @@
 /*
- * optimizer.h - AdamW over the parameters a rank owns, with groups by role and part, and learning-rate schedules.
+ * optimizer.h - AdamW over the parameters a rank owns, with groups by role and part, and
+ * learning-rate schedules.
  *
- * A group is (role decays or not) x (encoder or head): decay follows the parameter's role, never its name. The groups
- * partition the parameters: optimizer_open() checks that each element of the flat space that is a parameter lies in
- * exactly one group. State (m, v) is held for owned ranges only.
+ * A group is (role decays or not) x (encoder or head): decay follows the parameter's role, never
+ * its name. The groups partition the parameters: optimizer_open() checks that each element of the
+ * flat space that is a parameter lies in exactly one group. State (m, v) is held for owned ranges
+ * only.
  *
  * Local.
  */
@@ -24,12 +26,13 @@ struct range {
 
 struct optimizer_opts {
     const struct param_table *params;
-    struct kernel_ctx *ctx;          /* of the model: model_kernel_ctx() */
+    struct kernel_ctx *ctx; /* of the model: model_kernel_ctx() */
     const struct kernels *kernels;
     struct device *device;
-    const struct range *owned;       /* ascending, disjoint */
+    const struct range *owned; /* ascending, disjoint */
     int ranges;
-    double lr, head_lr, weight_decay, head_weight_decay; /* peak rates; the schedule's factor comes per step */
+    double lr, head_lr, weight_decay,
+        head_weight_decay; /* peak rates; the schedule's factor comes per step */
     double beta1, beta2, eps;
 };
 struct optimizer; /* opaque */
@@ -39,23 +42,26 @@ void optimizer_close(struct optimizer *optimizer);
 /* Applied steps so far: the exponent of the bias corrections. */
 int64_t optimizer_steps(const struct optimizer *optimizer);
 void optimizer_set_steps(struct optimizer *optimizer, int64_t steps);
-/* weights, gradient: flat device arrays; only owned elements are read or written. factor: of the schedule. clip: see
- * adamw_args. Advances the applied step by one. */
-NODISCARD enum status optimizer_step(struct optimizer *optimizer, float *weights, const float *gradient, double factor,
-                                     float clip);
-/* State of owned elements [first, first + count), host memory: which 0 = m, 1 = v. STATUS_ARG if not owned. */
-NODISCARD enum status optimizer_get(const struct optimizer *optimizer, int which, int64_t first, int64_t count,
-                                    float *out);
-NODISCARD enum status optimizer_put(struct optimizer *optimizer, int which, int64_t first, int64_t count,
-                                    const float *in);
+/* weights, gradient: flat device arrays; only owned elements are read or written. factor: of the
+ * schedule. clip: see adamw_args. Advances the applied step by one. */
+NODISCARD enum status optimizer_step(struct optimizer *optimizer, float *weights,
+                                     const float *gradient, double factor, float clip);
+/* State of owned elements [first, first + count), host memory: which 0 = m, 1 = v. STATUS_ARG if
+ * not owned. */
+NODISCARD enum status optimizer_get(const struct optimizer *optimizer, int which, int64_t first,
+                                    int64_t count, float *out);
+NODISCARD enum status optimizer_put(struct optimizer *optimizer, int which, int64_t first,
+                                    int64_t count, const float *in);
 /* A table of the groups: name, parameters, rate, decay; for the log and for check. */
-NODISCARD enum status optimizer_describe(const struct param_table *params, const struct optimizer_opts *opts,
-                                         struct str *out);
+NODISCARD enum status optimizer_describe(const struct param_table *params,
+                                         const struct optimizer_opts *opts, struct str *out);
 
-/* ---- schedules (N11): factor for s applied steps before this one, of T steps in all, w of them warm-up ---- */
+/* ---- schedules (N11): factor for s applied steps before this one, of T steps in all, w of them
+ * warm-up ---- */
 enum schedule_kind { SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_CONSTANT };
-/* s < w: s / max(1, w). linear: max(0, (T - s) / max(1, T - w)). cosine: max(0, (1 + cos(2 pi cycles p)) / 2), p = (s - w)
- * / max(1, T - w). constant: 1. */
-double schedule_factor(enum schedule_kind kind, int64_t s, int64_t warmup, int64_t total, double cycles);
+/* s < w: s / max(1, w). linear: max(0, (T - s) / max(1, T - w)). cosine: max(0, (1 + cos(2 pi
+ * cycles p)) / 2), p = (s - w) / max(1, T - w). constant: 1. */
+double schedule_factor(enum schedule_kind kind, int64_t s, int64_t warmup, int64_t total,
+                       double cycles);
 
 #endif

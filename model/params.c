@@ -1,5 +1,6 @@
 /*
- * params.c - lays the tensors of a family out in the flat space and finds them by their names on disk; see params.h.
+ * params.c - lays the tensors of a family out in the flat space and finds them by their names on
+ * disk; see params.h.
  */
 #include "model/params.h"
 
@@ -20,7 +21,8 @@ const struct family *family_find(const char *model_type)
     return NULL;
 }
 
-static int64_t extent_of(enum extent extent, const struct encoder_config *encoder, const struct head_config *head)
+static int64_t extent_of(enum extent extent, const struct encoder_config *encoder,
+                         const struct head_config *head)
 {
     switch (extent) {
     case EXTENT_NONE:
@@ -48,10 +50,11 @@ static enum status expand_name(const char *pattern, int layer, char out[PARAM_NA
 {
     const char *hash = strchr(pattern, '#');
     int n = hash == NULL ? snprintf(out, PARAM_NAME, "%s", pattern)
-                         : snprintf(out, PARAM_NAME, "%.*s%d%s", (int)(hash - pattern), pattern, layer, hash + 1);
+                         : snprintf(out, PARAM_NAME, "%.*s%d%s", (int)(hash - pattern), pattern,
+                                    layer, hash + 1);
     if (n < 0 || n >= PARAM_NAME)
-        return status_fail(STATUS_INTERNAL, "the tensor name %s has %d characters, at most %d fit", pattern, n,
-                           PARAM_NAME - 1);
+        return status_fail(STATUS_INTERNAL, "the tensor name %s has %d characters, at most %d fit",
+                           pattern, n, PARAM_NAME - 1);
     return STATUS_OK;
 }
 
@@ -72,8 +75,9 @@ static int file_tensors(const struct tensor_rule *rule)
 }
 
 /* Append the tensor of one rule; the arrays are large enough. */
-static enum status add_tensor(const struct tensor_rule *rule, int layer, const struct encoder_config *encoder,
-                              const struct head_config *head, struct param_table *table, struct param_index *index)
+static enum status add_tensor(const struct tensor_rule *rule, int layer,
+                              const struct encoder_config *encoder, const struct head_config *head,
+                              struct param_table *table, struct param_index *index)
 {
     struct param *p = &table->params[table->count];
     TRY(expand_name(rule->name, layer, p->name));
@@ -109,7 +113,8 @@ static enum status add_tensor(const struct tensor_rule *rule, int layer, const s
 }
 
 enum status params_build(const struct family *family, const struct encoder_config *encoder,
-                         const struct head_config *head, struct param_table *table, struct param_index *index)
+                         const struct head_config *head, struct param_table *table,
+                         struct param_index *index)
 {
     enum status st = STATUS_OK;
     *table = (struct param_table){.ignored = family->ignored};
@@ -119,7 +124,8 @@ enum status params_build(const struct family *family, const struct encoder_confi
     (void)snprintf(table->prefix, sizeof table->prefix, "%s", family->prefix);
     size_t most = (size_t)family->count * (size_t)encoder->layers + (size_t)family->count;
     TRY_GOTO(fail, mem_alloc(most, sizeof *table->params, "the parameter table", &table->params));
-    TRY_GOTO(fail, mem_alloc(most * TENSOR_PARTS, sizeof *table->file, "the tensor names", &table->file));
+    TRY_GOTO(fail,
+             mem_alloc(most * TENSOR_PARTS, sizeof *table->file, "the tensor names", &table->file));
     static const enum param_part order[] = {PART_EMBEDDINGS, PART_LAYER, PART_POOLER, PART_HEAD};
     for (size_t part = 0; part < sizeof order / sizeof order[0]; part++) {
         int layers = order[part] == PART_LAYER ? encoder->layers : 1;
@@ -152,7 +158,8 @@ static const struct param_file_name *find_exact(const struct param_table *table,
 /* TensorFlow's names of a norm's two vectors, which old PyTorch files kept. */
 static void modern_name(const char *name, char out[PARAM_NAME])
 {
-    static const char *const old[][2] = {{"LayerNorm.gamma", "LayerNorm.weight"}, {"LayerNorm.beta", "LayerNorm.bias"}};
+    static const char *const old[][2] = {{"LayerNorm.gamma", "LayerNorm.weight"},
+                                         {"LayerNorm.beta", "LayerNorm.bias"}};
     (void)snprintf(out, PARAM_NAME, "%s", name);
     size_t n = strlen(name);
     for (int i = 0; i < 2; i++) {
@@ -162,12 +169,14 @@ static void modern_name(const char *name, char out[PARAM_NAME])
     }
 }
 
-const struct param_file_name *params_match(const struct param_table *table, const char *name, bool *skip)
+const struct param_file_name *params_match(const struct param_table *table, const char *name,
+                                           bool *skip)
 {
     size_t prefix = strlen(table->prefix);
     *skip = false;
     const struct param_file_name *found = NULL;
-    if (strlen(name) + prefix + 2 < PARAM_NAME) { /* 2: "weight" is longer than "gamma" and "beta" by at most 2 */
+    if (strlen(name) + prefix + 2 <
+        PARAM_NAME) { /* 2: "weight" is longer than "gamma" and "beta" by at most 2 */
         char plain[PARAM_NAME], prefixed[2 * PARAM_NAME];
         modern_name(name, plain);
         found = find_exact(table, plain);

@@ -1,4 +1,5 @@
-/* schedule.c - learning-rate factors, the rules of transformers' get_*_schedule_with_warmup; see optimizer.h. */
+/* schedule.c - learning-rate factors, the rules of transformers' get_*_schedule_with_warmup; see
+ * optimizer.h. */
 #include <math.h>
 
 #include "model/optimizer.h"
@@ -8,7 +9,8 @@ static double at_least_one(int64_t n)
     return n > 1 ? (double)n : 1.0;
 }
 
-double schedule_factor(enum schedule_kind kind, int64_t s, int64_t warmup, int64_t total, double cycles)
+double schedule_factor(enum schedule_kind kind, int64_t s, int64_t warmup, int64_t total,
+                       double cycles)
 {
     const double pi = 3.14159265358979323846;
     if (s < warmup)

@@ -27,7 +27,8 @@ json_t *task_json(const struct task_spec *task)
                      metric_name(task->metric));
 }
 
-json_t *evaluation_json(const struct task_spec *task, const struct metric_values *values, int64_t rows)
+json_t *evaluation_json(const struct task_spec *task, const struct metric_values *values,
+                        int64_t rows)
 {
     json_t *confusion = NULL, *out = task_json(task);
     if (json_object_set_new(out, "score", json_finite(values->value[task->metric])) != 0 ||
@@ -42,7 +43,8 @@ json_t *evaluation_json(const struct task_spec *task, const struct metric_values
     for (int i = 0; i < values->classes; i++) {
         json_t *line = json_array();
         for (int j = 0; j < values->classes; j++)
-            (void)json_array_append_new(line, json_integer(values->confusion[i * values->classes + j]));
+            (void)json_array_append_new(line,
+                                        json_integer(values->confusion[i * values->classes + j]));
         (void)json_array_append_new(confusion, line);
     }
     (void)json_object_set_new(out, "confusion", confusion);
@@ -51,8 +53,8 @@ json_t *evaluation_json(const struct task_spec *task, const struct metric_values
 
 /* ---- labelled text in memory ---- */
 
-static enum status read_all(const struct run_config *config, const struct model_source *source, const char *path,
-                            struct dataset_part *part)
+static enum status read_all(const struct run_config *config, const struct model_source *source,
+                            const char *path, struct dataset_part *part)
 {
     struct text_opts opts;
     struct text_reader *reader;
@@ -72,15 +74,19 @@ static enum status read_all(const struct run_config *config, const struct model_
     return st;
 }
 
-static enum status bad_label(const struct task_spec *task, const char *path, int64_t row, const char *label, size_t n)
+static enum status bad_label(const struct task_spec *task, const char *path, int64_t row,
+                             const char *label, size_t n)
 {
     if (n == 0)
         return status_fail(STATUS_DATA, "%s: row %lld has no label", path, (long long)row);
     if (task->task == TASK_REGRESSION)
-        return status_fail(STATUS_DATA, "%s: row %lld has the label \"%.*s\", wanted a number", path, (long long)row,
-                           (int)(n < 80 ? n : 80), label);
-    return status_fail(STATUS_DATA, "%s: row %lld has the label \"%.*s\", which the model does not know (it has %d: "
-                       "%s, ...)", path, (long long)row, (int)(n < 80 ? n : 80), label, task->classes, task->labels[0]);
+        return status_fail(STATUS_DATA, "%s: row %lld has the label \"%.*s\", wanted a number",
+                           path, (long long)row, (int)(n < 80 ? n : 80), label);
+    return status_fail(
+        STATUS_DATA,
+        "%s: row %lld has the label \"%.*s\", which the model does not know (it has %d: "
+        "%s, ...)",
+        path, (long long)row, (int)(n < 80 ? n : 80), label, task->classes, task->labels[0]);
 }
 
 static int find_label(const struct task_spec *task, const char *label, size_t n)
@@ -92,8 +98,9 @@ static int find_label(const struct task_spec *task, const char *label, size_t n)
     return -1;
 }
 
-static enum status take_label(const struct run_config *config, const struct task_spec *task, const char *path,
-                              const char *label, size_t n, int64_t source_row, int64_t r, struct task_targets *out)
+static enum status take_label(const struct run_config *config, const struct task_spec *task,
+                              const char *path, const char *label, size_t n, int64_t source_row,
+                              int64_t r, struct task_targets *out)
 {
     if (task->task == TASK_CLASSES) {
         out->label[r] = find_label(task, label, n);
@@ -111,7 +118,8 @@ static enum status take_label(const struct run_config *config, const struct task
         out->value[r] = (float)value;
         return STATUS_OK;
     }
-    char separator = config->data.label_separator[0] == '\0' ? ',' : config->data.label_separator[0];
+    char separator = config->data.label_separator[0] == '\0' ? ','
+                                                             : config->data.label_separator[0];
     for (size_t i = 0; i < n;) {
         const char *end = memchr(label + i, separator, n - i);
         size_t length = end == NULL ? n - i : (size_t)(end - label) - i, from = i;
@@ -129,8 +137,9 @@ static enum status take_label(const struct run_config *config, const struct task
     return STATUS_OK;
 }
 
-static enum status part_targets(const struct run_config *config, const struct task_spec *task, const char *path,
-                                const struct dataset_part *part, struct task_targets *out)
+static enum status part_targets(const struct run_config *config, const struct task_spec *task,
+                                const char *path, const struct dataset_part *part,
+                                struct task_targets *out)
 {
     const char *p = part->bytes.p == NULL ? "" : part->bytes.p;
     size_t rows = (size_t)part->rows;
@@ -139,14 +148,16 @@ static enum status part_targets(const struct run_config *config, const struct ta
     if (task->task == TASK_CLASSES)
         st = mem_alloc(rows, sizeof *out->label, "the labels", &out->label);
     else
-        st = mem_alloc(rows * (size_t)task->outputs, sizeof *out->value, "the targets", &out->value);
+        st =
+            mem_alloc(rows * (size_t)task->outputs, sizeof *out->value, "the targets", &out->value);
     if (config->data.weight[0] != '\0')
         out->weight = part->weight;
     for (int64_t r = 0; r < part->rows && st == STATUS_OK; r++) {
         for (int f = 0; f < PART_FIELDS && st == STATUS_OK; f++) {
             int64_t n = part->byte_lengths[r * PART_FIELDS + f];
             if (f == PART_LABEL)
-                st = take_label(config, task, path, p, n < 0 ? 0 : (size_t)n, part->source_row[r], r, out);
+                st = take_label(config, task, path, p, n < 0 ? 0 : (size_t)n, part->source_row[r],
+                                r, out);
             p += n > 0 ? n : 0;
         }
     }
@@ -158,14 +169,15 @@ static enum status part_targets(const struct run_config *config, const struct ta
 /* ---- both kinds of input ---- */
 
 enum status evaluate_rows(const struct predict_opts *opts, const struct row_source *source,
-                                      const struct task_targets *targets, json_t **out)
+                          const struct task_targets *targets, json_t **out)
 {
     const struct task_spec *task = opts->task;
     struct metric_values values = {0};
     struct scored scored = {0};
     int64_t *rows = NULL, n = targets->rows;
-    int64_t tokens = opts->config->eval.batch_tokens > opts->max_length ? opts->config->eval.batch_tokens
-                                                                         : opts->max_length;
+    int64_t tokens = opts->config->eval.batch_tokens > opts->max_length
+                         ? opts->config->eval.batch_tokens
+                         : opts->max_length;
     float *logits = NULL;
     enum status st = mem_alloc_raw((size_t)n, sizeof *rows, "row ids", &rows);
     if (st == STATUS_OK)
@@ -173,7 +185,8 @@ enum status evaluate_rows(const struct predict_opts *opts, const struct row_sour
     TRY_GOTO(done, comm_agree(opts->comm, st));
     for (int64_t i = 0; i < n; i++)
         rows[i] = i;
-    TRY_GOTO(done, score_rows(opts->comm, opts->model, source, rows, n, task->outputs, tokens, SCORE_ROWS, logits));
+    TRY_GOTO(done, score_rows(opts->comm, opts->model, source, rows, n, task->outputs, tokens,
+                              SCORE_ROWS, logits));
     st = task_scored(task, targets, rows, n, logits, &scored);
     if (st == STATUS_OK)
         st = metrics_compute(&scored, &values);
@@ -191,7 +204,8 @@ done:
     return st;
 }
 
-enum status evaluate_input(const struct predict_opts *opts, const char *key, const char *path, json_t **out)
+enum status evaluate_input(const struct predict_opts *opts, const char *key, const char *path,
+                           json_t **out)
 {
     struct dataset *ds = NULL;
     struct dataset_part part = {0};
@@ -201,18 +215,21 @@ enum status evaluate_input(const struct predict_opts *opts, const char *key, con
     enum status st = STATUS_OK;
     *out = NULL;
     if (source_is_prepared(path)) {
-        TRY_GOTO(done, source_open(opts->comm, opts->config, opts->source, key, path, "", opts->max_length, &ds));
+        TRY_GOTO(done, source_open(opts->comm, opts->config, opts->source, key, path, "",
+                                   opts->max_length, &ds));
         source = row_source_dataset(ds);
         st = task_map(opts->task, ds, path, &targets);
     } else {
         if (opts->config->data.label[0] == '\0')
-            st = status_fail(STATUS_CONFIG, "%s=%s: name its column of labels with data.label", key, path);
+            st = status_fail(STATUS_CONFIG, "%s=%s: name its column of labels with data.label", key,
+                             path);
         if (st == STATUS_OK)
             st = read_all(opts->config, opts->source, path, &part);
         if (st == STATUS_OK)
             st = part_targets(opts->config, opts->task, path, &part, &targets);
         if (st == STATUS_OK)
-            st = part_source_open(&part, &opts->source->tokenizer_info, opts->max_length, &in_memory);
+            st = part_source_open(&part, &opts->source->tokenizer_info, opts->max_length,
+                                  &in_memory);
         source = part_source_rows(&in_memory);
     }
     TRY_GOTO(done, comm_agree(opts->comm, st));

@@ -1,9 +1,10 @@
 /*
  * metrics.c - see metrics.h.
  *
- * Everything is computed from a table of rows sorted by id and a count for each of them: 1 for the metrics themselves,
- * the number of draws in a bootstrap resample. So a resample costs one pass over rows that were sorted once, and both
- * uses share one formula. Counts of rows are integers and therefore exact; sums of doubles run in the order of ids.
+ * Everything is computed from a table of rows sorted by id and a count for each of them: 1 for the
+ * metrics themselves, the number of draws in a bootstrap resample. So a resample costs one pass
+ * over rows that were sorted once, and both uses share one formula. Counts of rows are integers and
+ * therefore exact; sums of doubles run in the order of ids.
  */
 #include "worker/metrics.h"
 
@@ -68,7 +69,9 @@ bool metric_higher_is_better(enum metric metric)
 
 enum metric metric_default(enum task task)
 {
-    return task == TASK_CLASSES ? METRIC_ACCURACY : task == TASK_MULTI_LABEL ? METRIC_MICRO_F1 : METRIC_PEARSON;
+    return task == TASK_CLASSES       ? METRIC_ACCURACY
+           : task == TASK_MULTI_LABEL ? METRIC_MICRO_F1
+                                      : METRIC_PEARSON;
 }
 
 bool metric_better(enum metric metric, double a, double b)
@@ -103,7 +106,7 @@ struct table {
     int columns;         /* what is ranked, see rank_columns() */
     struct ranked *rank; /* (columns, n) */
     struct tally *tally; /* (classes) working memory of one evaluation */
-    double *pair;        /* (2, n) the same, for regression: predictions and targets, or their ranks */
+    double *pair; /* (2, n) the same, for regression: predictions and targets, or their ranks */
 };
 
 struct id_at {
@@ -127,7 +130,8 @@ static enum status sort_rows(struct table *t)
     qsort(rows, (size_t)t->n, sizeof *rows, by_id);
     for (int64_t i = 0; i < t->n; i++) {
         if (i > 0 && rows[i].id == rows[i - 1].id) {
-            st = status_fail(STATUS_DATA, "row %lld was scored twice, wanted each row once", (long long)rows[i].id);
+            st = status_fail(STATUS_DATA, "row %lld was scored twice, wanted each row once",
+                             (long long)rows[i].id);
             break;
         }
         t->at[i] = rows[i].at;
@@ -162,18 +166,21 @@ static enum status check(const struct scored *in)
     if (in->n < 0 || in->n > INT32_MAX || in->outputs < 1 ||
         (classes && in->classes != in->outputs && !(in->outputs == 1 && in->classes == 2)) ||
         (classes && in->classes < 2))
-        return status_fail(STATUS_ARG, "metrics of %lld rows, %d outputs and %d classes: these sizes do not fit",
-                           (long long)in->n, in->outputs, in->classes);
+        return status_fail(
+            STATUS_ARG, "metrics of %lld rows, %d outputs and %d classes: these sizes do not fit",
+            (long long)in->n, in->outputs, in->classes);
     for (int64_t i = 0; i < in->n; i++) {
         for (int c = 0; c < in->outputs; c++) {
             if (!isfinite(in->logits[i * in->outputs + c]))
-                return status_fail(STATUS_NUMERIC, "row %lld: score %d is not finite", (long long)in->row[i], c);
+                return status_fail(STATUS_NUMERIC, "row %lld: score %d is not finite",
+                                   (long long)in->row[i], c);
             if (!classes && !isfinite(in->value[i * in->outputs + c]))
-                return status_fail(STATUS_NUMERIC, "row %lld: target %d is not finite", (long long)in->row[i], c);
+                return status_fail(STATUS_NUMERIC, "row %lld: target %d is not finite",
+                                   (long long)in->row[i], c);
         }
         if (classes && (in->label[i] < 0 || in->label[i] >= in->classes))
-            return status_fail(STATUS_DATA, "row %lld has the label %d, wanted one below %d", (long long)in->row[i],
-                               (int)in->label[i], in->classes);
+            return status_fail(STATUS_DATA, "row %lld has the label %d, wanted one below %d",
+                               (long long)in->row[i], (int)in->label[i], in->classes);
     }
     return STATUS_OK;
 }
@@ -198,8 +205,8 @@ static double binary_log_loss(double z, bool truth)
 }
 
 /*
- * -log p of class y. The greatest logit's own term, 1, is kept out of the sum, so that a confident row keeps the digits
- * of a loss far below 1.
+ * -log p of class y. The greatest logit's own term, 1, is kept out of the sum, so that a confident
+ * row keeps the digits of a loss far below 1.
  */
 static double class_log_loss(const float *z, int outputs, int y)
 {
@@ -211,8 +218,9 @@ static double class_log_loss(const float *z, int outputs, int y)
 }
 
 /*
- * log(p / (1 - p)) of every class: z_c - log of the sum of exp of the other logits. For the top class the sum runs from
- * the second; for the others it contains the top one's 1, so that leaving c out of it cancels nothing.
+ * log(p / (1 - p)) of every class: z_c - log of the sum of exp of the other logits. For the top
+ * class the sum runs from the second; for the others it contains the top one's 1, so that leaving c
+ * out of it cancels nothing.
  */
 static void class_margins(const float *z, int outputs, float *out, int64_t stride)
 {
@@ -257,8 +265,8 @@ static void rank_column(struct table *t, int column, struct keyed *keys)
     }
 }
 
-/* AUC ranks one column of scores for two classes, one for each class or label for more; Spearman ranks outputs
- * predictions and then outputs targets. */
+/* AUC ranks one column of scores for two classes, one for each class or label for more; Spearman
+ * ranks outputs predictions and then outputs targets. */
 static enum status rank_columns(struct table *t)
 {
     const struct scored *in = t->in;
@@ -266,11 +274,15 @@ static enum status rank_columns(struct table *t)
     struct keyed *keys = NULL;
     float *margins = NULL;
     enum status st;
-    t->columns = in->task == TASK_REGRESSION ? 2 * in->outputs : in->task == TASK_MULTI_LABEL || many ? in->outputs : 1;
+    t->columns = in->task == TASK_REGRESSION            ? 2 * in->outputs
+                 : in->task == TASK_MULTI_LABEL || many ? in->outputs
+                                                        : 1;
     TRY_GOTO(done, mem_alloc_raw((size_t)t->n, sizeof *keys, "scores to sort", &keys));
-    TRY_GOTO(done, mem_alloc_raw((size_t)t->n * (size_t)t->columns, sizeof *t->rank, "ranks of scores", &t->rank));
+    TRY_GOTO(done, mem_alloc_raw((size_t)t->n * (size_t)t->columns, sizeof *t->rank,
+                                 "ranks of scores", &t->rank));
     if (many) {
-        TRY_GOTO(done, mem_alloc_raw((size_t)t->n * (size_t)t->columns, sizeof *margins, "margins", &margins));
+        TRY_GOTO(done, mem_alloc_raw((size_t)t->n * (size_t)t->columns, sizeof *margins, "margins",
+                                     &margins));
         for (int64_t i = 0; i < t->n; i++)
             class_margins(logits_of(t, i), in->outputs, margins + i, t->n);
     }
@@ -314,10 +326,13 @@ static enum status table_make(struct table *t, const struct scored *in, bool ran
     enum status st;
     *t = (struct table){.in = in, .n = in->n};
     TRY(check(in));
-    t->classes = in->task == TASK_CLASSES ? in->classes : in->task == TASK_MULTI_LABEL ? in->outputs : 0;
+    t->classes = in->task == TASK_CLASSES       ? in->classes
+                 : in->task == TASK_MULTI_LABEL ? in->outputs
+                                                : 0;
     TRY_GOTO(fail, mem_alloc_raw(n, sizeof *t->at, "sorted rows", &t->at));
     TRY_GOTO(fail, mem_alloc_raw(n, sizeof *t->error, "errors of rows", &t->error));
-    TRY_GOTO(fail, mem_alloc_raw((size_t)t->classes, sizeof *t->tally, "counts of classes", &t->tally));
+    TRY_GOTO(fail,
+             mem_alloc_raw((size_t)t->classes, sizeof *t->tally, "counts of classes", &t->tally));
     TRY_GOTO(fail, sort_rows(t));
     if (in->task == TASK_CLASSES) {
         TRY_GOTO(fail, mem_alloc_raw(n, sizeof *t->predicted, "predictions", &t->predicted));
@@ -438,7 +453,9 @@ static double mean_f1(const struct table *t, enum metric metric)
     for (int c = 0; c < t->classes; c++) {
         const struct tally *of = &t->tally[c];
         double f1 = f1_of(of);
-        int64_t weight = metric == METRIC_WEIGHTED_F1 ? of->truth : t->in->task == TASK_MULTI_LABEL || !isnan(f1);
+        int64_t weight = metric == METRIC_WEIGHTED_F1
+                             ? of->truth
+                             : t->in->task == TASK_MULTI_LABEL || !isnan(f1);
         met += !isnan(f1);
         weights += weight;
         sum += isnan(f1) ? 0.0 : (double)weight * f1;
@@ -457,7 +474,8 @@ static double micro_f1(const struct table *t)
     return f1_of(&sum);
 }
 
-/* Covariances of the one-hot columns, as scikit-learn sums them; below 2^53 up to 94 million rows. */
+/* Covariances of the one-hot columns, as scikit-learn sums them; below 2^53 up to 94 million rows.
+ */
 static double matthews(const struct table *t)
 {
     double n = (double)t->n, right = 0.0, cross = 0.0, truth = 0.0, predicted = 0.0;
@@ -483,7 +501,8 @@ static bool is_positive(const struct table *t, int64_t row, int column)
     return t->truth[row] == (t->in->classes == 2 ? 1 : column);
 }
 
-/* Pairs of a positive and a negative in which the positive ranks higher, ties one half: counted doubled, in integers. */
+/* Pairs of a positive and a negative in which the positive ranks higher, ties one half: counted
+ * doubled, in integers. */
 static double auc_of(const struct table *t, int column, const int32_t *count)
 {
     const struct ranked *rank = t->rank + (int64_t)column * t->n;
@@ -496,7 +515,8 @@ static double auc_of(const struct table *t, int column, const int32_t *count)
         else
             tied_negatives += count[row];
         if (i + 1 == t->n || rank[i + 1].group != rank[i].group) {
-            doubled += (unsigned __int128)tied_positives * (uint64_t)(2 * negatives + tied_negatives);
+            doubled += (unsigned __int128)tied_positives *
+                       (uint64_t)(2 * negatives + tied_negatives);
             positives += tied_positives;
             negatives += tied_negatives;
             tied_positives = tied_negatives = 0;
@@ -538,7 +558,8 @@ struct moments {
     double residual;   /* sum of (x - y)^2 */
 };
 
-static struct moments moments_of(const struct table *t, const double *x, const double *y, const int32_t *count)
+static struct moments moments_of(const struct table *t, const double *x, const double *y,
+                                 const int32_t *count)
 {
     struct moments m = {0};
     double mean_x = 0.0, mean_y = 0.0;
@@ -650,7 +671,8 @@ enum status metrics_compute(const struct scored *scored, struct metric_values *o
         count[i] = 1;
     if (scored->task == TASK_CLASSES) {
         size_t classes = (size_t)scored->classes;
-        TRY_GOTO(done, mem_alloc(classes * classes, sizeof *out->confusion, "a confusion matrix", &out->confusion));
+        TRY_GOTO(done, mem_alloc(classes * classes, sizeof *out->confusion, "a confusion matrix",
+                                 &out->confusion));
         out->classes = scored->classes;
         for (int64_t i = 0; i < t.n; i++)
             out->confusion[(int64_t)t.truth[i] * scored->classes + t.predicted[i]]++;
@@ -679,8 +701,8 @@ json_t *metrics_json(const struct metric_values *values)
 {
     json_t *out = json_object();
     for (int m = 0; m < METRIC_COUNT && out != NULL; m++) {
-        if (values->of_task[m] &&
-            json_object_set_new(out, metric_name((enum metric)m), json_finite(values->value[m])) != 0) {
+        if (values->of_task[m] && json_object_set_new(out, metric_name((enum metric)m),
+                                                      json_finite(values->value[m])) != 0) {
             json_decref(out);
             out = NULL;
         }
@@ -705,8 +727,8 @@ static double percentile(const double *sorted, int n, double share)
     return sorted[below] + (at - below) * (sorted[below + 1] - sorted[below]);
 }
 
-enum status metrics_interval(const struct scored *scored, enum metric metric, uint64_t seed, int resamples,
-                             double ci95[2])
+enum status metrics_interval(const struct scored *scored, enum metric metric, uint64_t seed,
+                             int resamples, double ci95[2])
 {
     struct table t = {0};
     int32_t *count = NULL;

@@ -12,7 +12,8 @@
 
 enum { STAGING = 1 << 20 }; /* floats moved between a file and the device at a time */
 
-/* A model with one logit for two classes keeps their names under "cohort": transformers would ask for two logits. */
+/* A model with one logit for two classes keeps their names under "cohort": transformers would ask
+ * for two logits. */
 static enum status stored_labels(struct model_source *source, const char *where)
 {
     const json_t *labels = json_object_get(source->cohort, "labels");
@@ -28,7 +29,8 @@ static enum status stored_labels(struct model_source *source, const char *where)
     for (size_t i = 0; i < n; i++) {
         const char *name = json_string_value(json_array_get(labels, i));
         if (name == NULL)
-            return status_fail(STATUS_FORMAT, "%s: \"cohort\" has a label that is no string", where);
+            return status_fail(STATUS_FORMAT, "%s: \"cohort\" has a label that is no string",
+                               where);
         TRY(mem_strdup(name, &source->labels[i]));
         source->label_count = (int)i + 1;
     }
@@ -42,10 +44,13 @@ enum status model_source_open(const char *path, struct model_source *out)
     struct str where = {0};
     *out = (struct model_source){0};
     if (path[0] == '\0')
-        return status_fail(STATUS_CONFIG, "model.path is not given; wanted a Hugging Face model folder");
+        return status_fail(STATUS_CONFIG,
+                           "model.path is not given; wanted a Hugging Face model folder");
     if (!file_is_folder(path))
-        return status_fail(STATUS_NOINPUT, "model.path=%s is no folder; wanted one with config.json and "
-                           "model.safetensors", path);
+        return status_fail(STATUS_NOINPUT,
+                           "model.path=%s is no folder; wanted one with config.json and "
+                           "model.safetensors",
+                           path);
     TRY_GOTO(fail, mem_strdup(path, &out->path));
     TRY_GOTO(fail, hf_read_config(path, &out->config));
     TRY_GOTO(fail, str_addf(&where, "%s/config.json", path));
@@ -54,7 +59,8 @@ enum status model_source_open(const char *path, struct model_source *out)
     TRY_GOTO(fail, tokenizer_open(path, &out->tokenizer));
     tokenizer_get_info(out->tokenizer, &out->tokenizer_info);
     if (out->tokenizer_info.vocab_size > out->encoder.vocab_size) {
-        st = status_fail(STATUS_FORMAT, "%s: the tokenizer has %d ids, the model's vocabulary only %d", path,
+        st = status_fail(STATUS_FORMAT,
+                         "%s: the tokenizer has %d ids, the model's vocabulary only %d", path,
                          out->tokenizer_info.vocab_size, out->encoder.vocab_size);
         goto fail;
     }
@@ -82,7 +88,8 @@ enum status model_max_length(const struct model_source *source, int64_t wanted, 
     int limit = source->encoder.max_positions;
     *out = limit;
     if (wanted > limit)
-        return status_fail(STATUS_CONFIG, "data.max_length=%lld is more than the %d positions of %s",
+        return status_fail(STATUS_CONFIG,
+                           "data.max_length=%lld is more than the %d positions of %s",
                            (long long)wanted, limit, source->path);
     if (wanted > 0) {
         *out = (int)wanted;
@@ -97,7 +104,9 @@ enum status model_max_length(const struct model_source *source, int64_t wanted, 
 enum pooling model_pooling(const struct model_source *source, enum config_pooling wanted)
 {
     static const char *const names[] = {"cls", "pooler", "mean", "max"};
-    const char *stored = source->cohort == NULL ? NULL : json_string_value(json_object_get(source->cohort, "pooling"));
+    const char *stored = source->cohort == NULL
+                             ? NULL
+                             : json_string_value(json_object_get(source->cohort, "pooling"));
     switch (wanted) {
     case CONFIG_POOLING_CLS:
         return POOL_CLS;
@@ -119,8 +128,9 @@ enum pooling model_pooling(const struct model_source *source, enum config_poolin
 
 /* ---- loading ---- */
 
-static enum status load_tensor(struct model *model, const struct safetensors *file, const struct tensor_info *tensor,
-                               const struct param_file_name *name, struct device *device, float *staging)
+static enum status load_tensor(struct model *model, const struct safetensors *file,
+                               const struct tensor_info *tensor, const struct param_file_name *name,
+                               struct device *device, float *staging)
 {
     const struct param_table *table = model_params(model);
     float *to = model_weights(model) + table->params[name->param].offset + name->first;
@@ -128,11 +138,12 @@ static enum status load_tensor(struct model *model, const struct safetensors *fi
     for (int i = 0; same && i < name->rank; i++)
         same = tensor->shape[i] == name->shape[i];
     if (!same)
-        return status_fail(STATUS_FORMAT, "%s has the shape [%lld%s%lld], the configuration wants [%lld%s%lld]",
-                           tensor->name, (long long)(tensor->rank > 0 ? tensor->shape[0] : 0),
-                           tensor->rank > 1 ? ", " : "", (long long)(tensor->rank > 1 ? tensor->shape[1] : 0),
-                           (long long)name->shape[0], name->rank > 1 ? ", " : "",
-                           (long long)(name->rank > 1 ? name->shape[1] : 0));
+        return status_fail(
+            STATUS_FORMAT, "%s has the shape [%lld%s%lld], the configuration wants [%lld%s%lld]",
+            tensor->name, (long long)(tensor->rank > 0 ? tensor->shape[0] : 0),
+            tensor->rank > 1 ? ", " : "", (long long)(tensor->rank > 1 ? tensor->shape[1] : 0),
+            (long long)name->shape[0], name->rank > 1 ? ", " : "",
+            (long long)(name->rank > 1 ? name->shape[1] : 0));
     for (int64_t first = 0; first < tensor->elements; first += STAGING) {
         int64_t n = tensor->elements - first < STAGING ? tensor->elements - first : STAGING;
         TRY(safetensors_read(file, tensor, first, n, staging));
@@ -142,8 +153,8 @@ static enum status load_tensor(struct model *model, const struct safetensors *fi
 }
 
 /* Every parameter is there, or may be drawn: the head, and the pooler of a file that has none. */
-static enum status settle_missing(struct model *model, const char *folder, const bool *have, uint64_t seed,
-                                  struct load_report *report)
+static enum status settle_missing(struct model *model, const char *folder, const bool *have,
+                                  uint64_t seed, struct load_report *report)
 {
     const struct param_table *table = model_params(model);
     for (int i = 0; i < table->names; i++) {
@@ -151,7 +162,8 @@ static enum status settle_missing(struct model *model, const char *folder, const
         if (have[i])
             continue;
         if (param->part != PART_HEAD && param->part != PART_POOLER)
-            return status_fail(STATUS_FORMAT, "%s: the weights lack %s", folder, table->file[i].name);
+            return status_fail(STATUS_FORMAT, "%s: the weights lack %s", folder,
+                               table->file[i].name);
         TRY(model_init(model, table->file[i].param, 1, seed));
         report->drawn++;
         report->head_drawn = report->head_drawn || param->part == PART_HEAD;
@@ -178,7 +190,8 @@ enum status model_load(struct model *model, const char *folder, bool load_head, 
         bool skip;
         const struct param_file_name *name = params_match(table, tensor->name, &skip);
         if (name == NULL && !skip) {
-            st = status_fail(STATUS_FORMAT, "%s: the weights hold %s, which this model does not have", folder,
+            st = status_fail(STATUS_FORMAT,
+                             "%s: the weights hold %s, which this model does not have", folder,
                              tensor->name);
             goto done;
         }
@@ -208,7 +221,8 @@ struct model_writer {
     float *staging;
 };
 
-enum status model_save_create(const struct model *model, const char *folder, bool create, struct model_writer **out)
+enum status model_save_create(const struct model *model, const char *folder, bool create,
+                              struct model_writer **out)
 {
     const struct param_table *table = model_params(model);
     struct safetensors_entry *entries = NULL;
@@ -217,11 +231,13 @@ enum status model_save_create(const struct model *model, const char *folder, boo
     enum status st = STATUS_OK;
     *out = NULL;
     TRY_GOTO(done, mem_alloc(1, sizeof *writer, "a model writer", &writer));
-    TRY_GOTO(done, mem_alloc_raw(STAGING, sizeof *writer->staging, "a staging buffer", &writer->staging));
+    TRY_GOTO(done,
+             mem_alloc_raw(STAGING, sizeof *writer->staging, "a staging buffer", &writer->staging));
     TRY_GOTO(done, mem_alloc((size_t)table->names, sizeof *entries, "tensor names", &entries));
     for (int i = 0; i < table->names; i++) {
         const struct param_file_name *name = &table->file[i];
-        entries[i] = (struct safetensors_entry){.name = name->name, .dtype = TENSOR_F32, .rank = name->rank};
+        entries[i] =
+            (struct safetensors_entry){.name = name->name, .dtype = TENSOR_F32, .rank = name->rank};
         for (int d = 0; d < name->rank; d++)
             entries[i].shape[d] = name->shape[d];
     }
@@ -238,7 +254,8 @@ done:
     return st;
 }
 
-enum status model_save_write(struct model_writer *writer, struct model *model, int64_t begin, int64_t end)
+enum status model_save_write(struct model_writer *writer, struct model *model, int64_t begin,
+                             int64_t end)
 {
     const struct param_table *table = model_params(model);
     for (int i = 0; i < table->names; i++) {
@@ -265,20 +282,22 @@ enum status model_save_finish(struct model_writer *writer)
     return st;
 }
 
-enum status model_save_files(const struct model_source *source, const struct task_spec *task, enum pooling pooling,
-                             int max_length, const char *folder)
+enum status model_save_files(const struct model_source *source, const struct task_spec *task,
+                             enum pooling pooling, int max_length, const char *folder)
 {
     static const char *const poolings[] = {"cls", "pooler", "mean", "max"};
-    static const char *const problems[] = {"single_label_classification", "multi_label_classification", "regression"};
+    static const char *const problems[] = {"single_label_classification",
+                                           "multi_label_classification", "regression"};
     json_t *config = NULL, *cohort = NULL;
     char *path = NULL;
     enum status st = STATUS_OK;
     bool one_logit = task->task == TASK_CLASSES && task->outputs == 1;
-    TRY_GOTO(done, hf_make_config(source->config, one_logit ? NULL : (const char *const *)task->labels,
-                                  one_logit ? 0 : task->classes, problems[task->task],
-                                  "BertForSequenceClassification", task->outputs, &config));
-    cohort = json_pack("{s:s, s:i, s:i, s:s}", "pooling", poolings[pooling], "max_length", max_length, "outputs",
-                       task->outputs, "metric", metric_name(task->metric));
+    TRY_GOTO(done,
+             hf_make_config(source->config, one_logit ? NULL : (const char *const *)task->labels,
+                            one_logit ? 0 : task->classes, problems[task->task],
+                            "BertForSequenceClassification", task->outputs, &config));
+    cohort = json_pack("{s:s, s:i, s:i, s:s}", "pooling", poolings[pooling], "max_length",
+                       max_length, "outputs", task->outputs, "metric", metric_name(task->metric));
     json_t *labels = one_logit ? json_pack("[s, s]", task->labels[0], task->labels[1]) : NULL;
     if (cohort == NULL || (one_logit && json_object_set_new(cohort, "labels", labels) != 0) ||
         json_object_set(config, "cohort", cohort) != 0) {

@@ -16,52 +16,59 @@
 
 /* A model folder, read but for its weights. */
 struct model_source {
-    char *path;             /* owned */
-    json_t *config;         /* owned */
+    char *path;     /* owned */
+    json_t *config; /* owned */
     struct encoder_config encoder;
-    char **labels;          /* owned: id2label in id order, or LABEL_0 ... where the folder names none */
+    char **labels; /* owned: id2label in id order, or LABEL_0 ... where the folder names none */
     int label_count;
-    int head_outputs;       /* logits of its classifier, if it has one */
+    int head_outputs;            /* logits of its classifier, if it has one */
     struct tokenizer *tokenizer; /* owned */
     struct tokenizer_info tokenizer_info;
-    json_t *cohort;         /* borrowed from config: what cohort stored there (pooling, max_length, outputs, metric), or NULL */
+    json_t *cohort; /* borrowed from config: what cohort stored there (pooling, max_length, outputs,
+                       metric), or NULL */
 };
 
-/* STATUS_NOINPUT no such folder or config.json; STATUS_FORMAT, STATUS_UNAVAILABLE as the parts say. */
+/* STATUS_NOINPUT no such folder or config.json; STATUS_FORMAT, STATUS_UNAVAILABLE as the parts say.
+ */
 NODISCARD enum status model_source_open(const char *path, struct model_source *out);
 void model_source_close(struct model_source *source);
 
-/* The longest row the model takes: data.max_length, else the model's own limit. STATUS_CONFIG if it is too long. */
+/* The longest row the model takes: data.max_length, else the model's own limit. STATUS_CONFIG if it
+ * is too long. */
 NODISCARD enum status model_max_length(const struct model_source *source, int64_t wanted, int *out);
 /* The pooling asked for, or the one stored with a cohort model, or the family's own. */
 enum pooling model_pooling(const struct model_source *source, enum config_pooling wanted);
 
 /* What loading found; sentences for the log are built from it. */
 struct load_report {
-    int loaded;       /* tensors taken */
-    int skipped;      /* tensors of other tasks and buffers */
-    int drawn;        /* parameters newly drawn from the seed: the head, or a missing pooler */
+    int loaded;  /* tensors taken */
+    int skipped; /* tensors of other tasks and buffers */
+    int drawn;   /* parameters newly drawn from the seed: the head, or a missing pooler */
     bool head_drawn;
 };
 /*
- * Load the weights in folder into model. load_head: take the classifier from the file; otherwise, or if the file has
- * none, the head (and a missing pooler) is drawn from seed. Any other missing or unfitting tensor is STATUS_FORMAT with
- * its name and both shapes. Local; every rank does the same.
+ * Load the weights in folder into model. load_head: take the classifier from the file; otherwise,
+ * or if the file has none, the head (and a missing pooler) is drawn from seed. Any other missing or
+ * unfitting tensor is STATUS_FORMAT with its name and both shapes. Local; every rank does the same.
  */
-NODISCARD enum status model_load(struct model *model, const char *folder, bool load_head, uint64_t seed,
-                                 struct load_report *report);
+NODISCARD enum status model_load(struct model *model, const char *folder, bool load_head,
+                                 uint64_t seed, struct load_report *report);
 
 /*
- * Write the model's part of a checkpoint into folder: every rank writes the elements of the flat space it owns
- * ([begin, end)) into model.safetensors; rank 0 (create) makes the file first and writes config.json, the tokenizer's
- * files and README.md. The caller agrees between _create and _write and after _write.
+ * Write the model's part of a checkpoint into folder: every rank writes the elements of the flat
+ * space it owns
+ * ([begin, end)) into model.safetensors; rank 0 (create) makes the file first and writes
+ * config.json, the tokenizer's files and README.md. The caller agrees between _create and _write
+ * and after _write.
  */
 struct model_writer; /* opaque */
 NODISCARD enum status model_save_create(const struct model *model, const char *folder, bool create,
                                         struct model_writer **out);
-NODISCARD enum status model_save_write(struct model_writer *writer, struct model *model, int64_t begin, int64_t end);
+NODISCARD enum status model_save_write(struct model_writer *writer, struct model *model,
+                                       int64_t begin, int64_t end);
 NODISCARD enum status model_save_finish(struct model_writer *writer);
-NODISCARD enum status model_save_files(const struct model_source *source, const struct task_spec *task,
-                                       enum pooling pooling, int max_length, const char *folder);
+NODISCARD enum status model_save_files(const struct model_source *source,
+                                       const struct task_spec *task, enum pooling pooling,
+                                       int max_length, const char *folder);
 
 #endif

@@ -14,8 +14,8 @@ enum { WINDOW_ROWS = 8192, WINDOW_BYTES = 64 << 20, SCORE_ROWS = 512 };
 
 /* ---- rows in memory ---- */
 
-enum status part_source_open(const struct dataset_part *part, const struct tokenizer_info *info, int max_length,
-                             struct part_source *out)
+enum status part_source_open(const struct dataset_part *part, const struct tokenizer_info *info,
+                             int max_length, struct part_source *out)
 {
     *out = (struct part_source){.part = part, .info = info, .max_length = max_length};
     TRY(mem_alloc_raw((size_t)part->rows + 1, sizeof *out->offset, "row offsets", &out->offset));
@@ -88,8 +88,8 @@ static enum status part_read(void *self, const int64_t *rows, int count, struct 
         int64_t first, second;
         int32_t at = batch->begin[i];
         text_lengths(s, rows[i], &first, &second);
-        int n = tokenizer_join(s->info, ids, first, second < 0 ? NULL : ids + first, second, s->max_length,
-                               batch->ids + at, batch->types + at);
+        int n = tokenizer_join(s->info, ids, first, second < 0 ? NULL : ids + first, second,
+                               s->max_length, batch->ids + at, batch->types + at);
         batch->begin[i + 1] = at + n;
         batch->row[i] = rows[i];
         batch->chunk[i] = 0;
@@ -111,7 +111,8 @@ static void take_metric(const struct model_source *source, struct task_spec *tas
     const char *name = json_string_value(json_object_get(source->cohort, "metric"));
     enum metric metric;
     task->metric = metric_default(task->task);
-    if (name != NULL && metric_find(name, &metric) && metric_is_of(metric, task->task, task->classes))
+    if (name != NULL && metric_find(name, &metric) &&
+        metric_is_of(metric, task->task, task->classes))
         task->metric = metric;
 }
 
@@ -138,7 +139,8 @@ enum status predict_task(const struct model_source *source, struct task_spec *ou
         st = mem_strdup(source->labels[i], &out->labels[i]);
     }
     int64_t outputs = json_integer_value(json_object_get(source->cohort, "outputs"));
-    if (st == STATUS_OK && outputs == 1 && out->classes == 2) { /* trained with one logit for two classes */
+    if (st == STATUS_OK && outputs == 1 &&
+        out->classes == 2) { /* trained with one logit for two classes */
         out->outputs = 1;
         out->loss = (struct loss_opts){.kind = LOSS_BCE, .outputs = 1};
     }
@@ -150,8 +152,10 @@ enum status predict_task(const struct model_source *source, struct task_spec *ou
 
 /* ---- windows of text ---- */
 
-/* Reads the next rows, tokenized; part is empty at the end. Texts are kept only for the id column. */
-static enum status next_window(struct text_reader *reader, const struct tokenizer *tokenizer, struct dataset_part *part)
+/* Reads the next rows, tokenized; part is empty at the end. Texts are kept only for the id column.
+ */
+static enum status next_window(struct text_reader *reader, const struct tokenizer *tokenizer,
+                               struct dataset_part *part)
 {
     struct text_row row;
     bool more = true;
@@ -177,7 +181,8 @@ static int winner(const struct task_spec *task, const float *logits)
 }
 
 /* Names of the labels whose probability is at least one half, joined by commas. */
-static enum status multi_names(const struct task_spec *task, const float *probability, struct str *out)
+static enum status multi_names(const struct task_spec *task, const float *probability,
+                               struct str *out)
 {
     str_clear(out);
     TRY(str_add(out, "", 0));
@@ -195,10 +200,12 @@ static struct text_field field(const char *p, size_t n)
 
 /* Write a window's rows; bytes of part hold the ids (text and pair were not kept). */
 static enum status write_rows(const struct predict_opts *opts, struct text_writer *writer,
-                              const struct dataset_part *part, const float *logits, const float *probability)
+                              const struct dataset_part *part, const float *logits,
+                              const float *probability)
 {
     const struct task_spec *task = opts->task;
-    const char *column = opts->config->predict.score_column, *p = part->bytes.p == NULL ? "" : part->bytes.p;
+    const char *column = opts->config->predict.score_column,
+               *p = part->bytes.p == NULL ? "" : part->bytes.p;
     struct str names = {0};
     enum status st = STATUS_OK;
     for (int64_t r = 0; r < part->rows && st == STATUS_OK; r++) {
@@ -213,22 +220,27 @@ static enum status write_rows(const struct predict_opts *opts, struct text_write
             p += length > 0 ? length : 0;
         }
         if (column[0] == '\0')
-            cells[n++] = (struct text_cell){.name = "row", .kind = CELL_INT, .integer = part->source_row[r]};
+            cells[n++] =
+                (struct text_cell){.name = "row", .kind = CELL_INT, .integer = part->source_row[r]};
         if (opts->config->data.id[0] != '\0')
             cells[n++] = (struct text_cell){.name = "id", .kind = CELL_TEXT, .text = id};
         if (column[0] != '\0') { /* N4: id and the score of the last label */
-            cells[n++] =
-                (struct text_cell){.name = column, .kind = CELL_FLOATS, .floats = s + task->outputs - 1, .n = 1};
+            cells[n++] = (struct text_cell){
+                .name = column, .kind = CELL_FLOATS, .floats = s + task->outputs - 1, .n = 1};
         } else {
             if (task->task == TASK_MULTI_LABEL) {
                 st = multi_names(task, s, &names);
-                cells[n++] = (struct text_cell){.name = "label", .kind = CELL_TEXT, .text = field(names.p, names.n)};
+                cells[n++] = (struct text_cell){
+                    .name = "label", .kind = CELL_TEXT, .text = field(names.p, names.n)};
             } else if (task->task == TASK_CLASSES) {
                 const char *name = task->labels[winner(task, z)];
-                cells[n++] = (struct text_cell){.name = "label", .kind = CELL_TEXT, .text = field(name, strlen(name))};
+                cells[n++] = (struct text_cell){
+                    .name = "label", .kind = CELL_TEXT, .text = field(name, strlen(name))};
             }
-            cells[n++] = (struct text_cell){.name = "scores", .kind = CELL_FLOATS, .floats = s, .n = task->outputs};
-            cells[n++] = (struct text_cell){.name = "logits", .kind = CELL_FLOATS, .floats = z, .n = task->outputs};
+            cells[n++] = (struct text_cell){
+                .name = "scores", .kind = CELL_FLOATS, .floats = s, .n = task->outputs};
+            cells[n++] = (struct text_cell){
+                .name = "logits", .kind = CELL_FLOATS, .floats = z, .n = task->outputs};
         }
         if (st == STATUS_OK)
             st = text_writer_row(writer, cells, n);
@@ -245,9 +257,11 @@ static enum status do_window(const struct predict_opts *opts, const struct datas
     int64_t *rows = NULL;
     float *logits = NULL, *probability = NULL;
     size_t n = (size_t)part->rows, outputs = (size_t)opts->task->outputs;
-    int64_t tokens = opts->config->eval.batch_tokens > opts->max_length ? opts->config->eval.batch_tokens
-                                                                         : opts->max_length;
-    enum status st = part_source_open(part, &opts->source->tokenizer_info, opts->max_length, &source);
+    int64_t tokens = opts->config->eval.batch_tokens > opts->max_length
+                         ? opts->config->eval.batch_tokens
+                         : opts->max_length;
+    enum status st =
+        part_source_open(part, &opts->source->tokenizer_info, opts->max_length, &source);
     if (st == STATUS_OK)
         st = mem_alloc_raw(n, sizeof *rows, "row ids", &rows);
     if (st == STATUS_OK)
@@ -258,8 +272,8 @@ static enum status do_window(const struct predict_opts *opts, const struct datas
     for (size_t i = 0; i < n; i++)
         rows[i] = (int64_t)i;
     struct row_source in_memory = part_source_rows(&source);
-    TRY_GOTO(done, score_rows(opts->comm, opts->model, &in_memory, rows, part->rows, opts->task->outputs, tokens,
-                              SCORE_ROWS, logits));
+    TRY_GOTO(done, score_rows(opts->comm, opts->model, &in_memory, rows, part->rows,
+                              opts->task->outputs, tokens, SCORE_ROWS, logits));
     if (writer != NULL) {
         loss_probabilities(&opts->task->loss, (int)part->rows, logits, probability);
         st = write_rows(opts, writer, part, logits, probability);
@@ -287,7 +301,9 @@ enum status predict_run(const struct predict_opts *opts, int64_t *rows)
     source_text_opts(config, config->data.input, &text);
     text.label = text.group = text.weight = NULL; /* only what is shown is asked of the file */
     if (strcmp(config->data.input, "-") == 0 && comm_size(opts->comm) > 1)
-        st = status_fail(STATUS_CONFIG, "data.input=- reaches rank 0 only; run predict on one rank, or name a file");
+        st = status_fail(
+            STATUS_CONFIG,
+            "data.input=- reaches rank 0 only; run predict on one rank, or name a file");
     if (st == STATUS_OK)
         st = text_open(&text, &reader);
     if (st == STATUS_OK && leader)
@@ -300,7 +316,8 @@ enum status predict_run(const struct predict_opts *opts, int64_t *rows)
             break;
         TRY_GOTO(done, do_window(opts, &part, writer));
         *rows += part.rows;
-        log_progress("%lld rows, %.0f a second", (long long)*rows, (double)*rows / (clock_s() - started));
+        log_progress("%lld rows, %.0f a second", (long long)*rows,
+                     (double)*rows / (clock_s() - started));
     }
 done:
     log_progress("%s", "");
@@ -311,8 +328,8 @@ done:
     return st;
 }
 
-enum status predict_encode(const struct run_config *config, const struct model_source *source, int max_length,
-                           int64_t *rows)
+enum status predict_encode(const struct run_config *config, const struct model_source *source,
+                           int max_length, int64_t *rows)
 {
     struct text_opts text;
     struct text_reader *reader = NULL;
@@ -337,8 +354,8 @@ enum status predict_encode(const struct run_config *config, const struct model_s
             int64_t first, second;
             const int32_t *own = part.tokens.p + in_memory.offset[r];
             text_lengths(&in_memory, r, &first, &second);
-            int n = tokenizer_join(&source->tokenizer_info, own, first, second < 0 ? NULL : own + first, second,
-                                   max_length, ids, NULL);
+            int n = tokenizer_join(&source->tokenizer_info, own, first,
+                                   second < 0 ? NULL : own + first, second, max_length, ids, NULL);
             struct text_cell cells[] = {
                 {.name = "row", .kind = CELL_INT, .integer = part.source_row[r]},
                 {.name = "ids", .kind = CELL_INTS, .ints = ids, .n = n},

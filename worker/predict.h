@@ -1,7 +1,8 @@
 /*
  * predict.h - scores of texts that stream by: read, tokenize, score over the ranks, write in order.
  *
- * The input may be larger than memory: it goes through in windows of rows. One output line for each input row.
+ * The input may be larger than memory: it goes through in windows of rows. One output line for each
+ * input row.
  */
 #ifndef COHORT_WORKER_PREDICT_H
 #define COHORT_WORKER_PREDICT_H
@@ -23,13 +24,14 @@ struct part_source {
     int max_length;
     int64_t *offset; /* (rows + 1) into the part's tokens, owned */
 };
-NODISCARD enum status part_source_open(const struct dataset_part *part, const struct tokenizer_info *info,
-                                       int max_length, struct part_source *out);
+NODISCARD enum status part_source_open(const struct dataset_part *part,
+                                       const struct tokenizer_info *info, int max_length,
+                                       struct part_source *out);
 void part_source_close(struct part_source *source);
 struct row_source part_source_rows(struct part_source *source);
 
-/* What a trained folder predicts: from its config.json alone. Labels are the model's; the metric is the one it was
- * trained for, or the task's default. */
+/* What a trained folder predicts: from its config.json alone. Labels are the model's; the metric is
+ * the one it was trained for, or the task's default. */
 NODISCARD enum status predict_task(const struct model_source *source, struct task_spec *out);
 
 struct predict_opts {
@@ -44,7 +46,8 @@ struct predict_opts {
 NODISCARD enum status predict_run(const struct predict_opts *opts, int64_t *rows);
 
 /* `tokenizer encode`: {"row":0,"ids":[...]} for each row of data.input; by one rank. */
-NODISCARD enum status predict_encode(const struct run_config *config, const struct model_source *source,
-                                     int max_length, int64_t *rows);
+NODISCARD enum status predict_encode(const struct run_config *config,
+                                     const struct model_source *source, int max_length,
+                                     int64_t *rows);
 
 #endif

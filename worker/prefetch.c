@@ -1,7 +1,8 @@
 /*
  * prefetch.c - see prefetch.h.
  *
- * Three slots go round: one is held by the taker, up to two are asked for or being read. One mutex, one condition.
+ * Three slots go round: one is held by the taker, up to two are asked for or being read. One mutex,
+ * one condition.
  */
 #include "worker/prefetch.h"
 
@@ -39,7 +40,8 @@ static int dataset_source_length(void *self, int64_t row)
     return dataset_length(self, row);
 }
 
-static enum status dataset_source_read(void *self, const int64_t *rows, int count, struct batch *batch)
+static enum status dataset_source_read(void *self, const int64_t *rows, int count,
+                                       struct batch *batch)
 {
     return dataset_read(self, rows, count, batch);
 }
@@ -62,7 +64,8 @@ static void *work(void *argument)
         (void)pthread_mutex_unlock(&p->mutex);
         slot->status = fault_here("data.read");
         if (slot->status == STATUS_OK)
-            slot->status = slot->source.read(slot->source.self, slot->rows, slot->count, &slot->batch);
+            slot->status =
+                slot->source.read(slot->source.self, slot->rows, slot->count, &slot->batch);
         if (slot->status != STATUS_OK) /* the sentence is per thread: carry it over */
             (void)snprintf(slot->sentence, sizeof slot->sentence, "%s", status_message());
         (void)pthread_mutex_lock(&p->mutex);
@@ -111,7 +114,8 @@ void prefetch_close(struct prefetch *p)
     mem_free(p);
 }
 
-enum status prefetch_ask(struct prefetch *p, const struct row_source *source, const int64_t *rows, int count)
+enum status prefetch_ask(struct prefetch *p, const struct row_source *source, const int64_t *rows,
+                         int count)
 {
     struct slot *slot = &p->slot[p->asked % SLOTS];
     if (prefetch_pending(p) >= SLOTS - 1)

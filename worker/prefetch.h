@@ -1,8 +1,10 @@
 /*
- * prefetch.h - the next batch is read and packed by a thread of its own while the current one is computed.
+ * prefetch.h - the next batch is read and packed by a thread of its own while the current one is
+ * computed.
  *
- * A row source is anything that can pack rows: a prepared dataset, or rows that were just tokenized. While a prefetch
- * is open only its thread calls the source's read(), so HDF5 is used by one thread at a time.
+ * A row source is anything that can pack rows: a prepared dataset, or rows that were just
+ * tokenized. While a prefetch is open only its thread calls the source's read(), so HDF5 is used by
+ * one thread at a time.
  *
  * Local.
  */
@@ -27,8 +29,8 @@ struct prefetch; /* opaque */
 NODISCARD enum status prefetch_open(struct prefetch **out);
 void prefetch_close(struct prefetch *prefetch); /* waits for what is under way; NULL is fine */
 /* Ask for a batch; rows are copied. At most two may be asked for and not yet taken: STATUS_ARG. */
-NODISCARD enum status prefetch_ask(struct prefetch *prefetch, const struct row_source *source, const int64_t *rows,
-                                   int count);
+NODISCARD enum status prefetch_ask(struct prefetch *prefetch, const struct row_source *source,
+                                   const int64_t *rows, int count);
 /* The oldest batch asked for: waits for it. Valid until the next take. The status is the read's. */
 NODISCARD enum status prefetch_take(struct prefetch *prefetch, const struct batch **batch);
 /* Wait until nothing is being read: then the caller may use the source itself. */

@@ -1,8 +1,10 @@
 /*
- * run_config.h - what a run was asked to do: every key of the configuration, checked and with its default applied.
+ * run_config.h - what a run was asked to do: every key of the configuration, checked and with its
+ * default applied.
  *
- * Plain data. launcher/keys.c describes each field once (name, type, default, range, unit, help) and fills it; the
- * worker only reads it. Field names are the keys' names. Strings are "" where a key was not given.
+ * Plain data. launcher/keys.c describes each field once (name, type, default, range, unit, help)
+ * and fills it; the worker only reads it. Field names are the keys' names. Strings are "" where a
+ * key was not given.
  */
 #ifndef COHORT_WORKER_RUN_CONFIG_H
 #define COHORT_WORKER_RUN_CONFIG_H
@@ -12,22 +14,54 @@
 
 enum { CONFIG_TEXT = 1024, CONFIG_LIST = 1024 };
 
-enum config_pooling { CONFIG_POOLING_AUTO, CONFIG_POOLING_CLS, CONFIG_POOLING_POOLER, CONFIG_POOLING_MEAN,
-                      CONFIG_POOLING_MAX };
-enum config_format { CONFIG_FORMAT_AUTO, CONFIG_FORMAT_TSV, CONFIG_FORMAT_CSV, CONFIG_FORMAT_JSONL,
-                     CONFIG_FORMAT_ARFF, CONFIG_FORMAT_FOLDER };
-enum config_task { CONFIG_TASK_AUTO, CONFIG_TASK_CLASSES, CONFIG_TASK_MULTI_LABEL, CONFIG_TASK_REGRESSION };
-enum config_precision { CONFIG_PRECISION_AUTO, CONFIG_PRECISION_FP32, CONFIG_PRECISION_TF32, CONFIG_PRECISION_BF16,
-                        CONFIG_PRECISION_FP16 };
+enum config_pooling {
+    CONFIG_POOLING_AUTO,
+    CONFIG_POOLING_CLS,
+    CONFIG_POOLING_POOLER,
+    CONFIG_POOLING_MEAN,
+    CONFIG_POOLING_MAX
+};
+enum config_format {
+    CONFIG_FORMAT_AUTO,
+    CONFIG_FORMAT_TSV,
+    CONFIG_FORMAT_CSV,
+    CONFIG_FORMAT_JSONL,
+    CONFIG_FORMAT_ARFF,
+    CONFIG_FORMAT_FOLDER
+};
+enum config_task {
+    CONFIG_TASK_AUTO,
+    CONFIG_TASK_CLASSES,
+    CONFIG_TASK_MULTI_LABEL,
+    CONFIG_TASK_REGRESSION
+};
+enum config_precision {
+    CONFIG_PRECISION_AUTO,
+    CONFIG_PRECISION_FP32,
+    CONFIG_PRECISION_TF32,
+    CONFIG_PRECISION_BF16,
+    CONFIG_PRECISION_FP16
+};
 enum config_recompute { CONFIG_RECOMPUTE_AUTO, CONFIG_RECOMPUTE_OFF, CONFIG_RECOMPUTE_ON };
 enum config_loss { CONFIG_LOSS_AUTO, CONFIG_LOSS_CROSS_ENTROPY, CONFIG_LOSS_BCE, CONFIG_LOSS_MSE };
 enum config_schedule { CONFIG_SCHEDULE_LINEAR, CONFIG_SCHEDULE_COSINE, CONFIG_SCHEDULE_CONSTANT };
-enum config_cv_kind { CONFIG_CV_AUTO, CONFIG_CV_STRATIFIED, CONFIG_CV_KFOLD, CONFIG_CV_GROUP,
-                      CONFIG_CV_STRATIFIED_GROUP, CONFIG_CV_HOLDOUT };
+enum config_cv_kind {
+    CONFIG_CV_AUTO,
+    CONFIG_CV_STRATIFIED,
+    CONFIG_CV_KFOLD,
+    CONFIG_CV_GROUP,
+    CONFIG_CV_STRATIFIED_GROUP,
+    CONFIG_CV_HOLDOUT
+};
 enum config_cv_select { CONFIG_SELECT_LAST, CONFIG_SELECT_INNER, CONFIG_SELECT_BEST };
 enum config_backend { CONFIG_BACKEND_AUTO, CONFIG_BACKEND_CPU, CONFIG_BACKEND_CUDA };
 enum config_reproducible { CONFIG_FIXED, CONFIG_ANY, CONFIG_OFF };
-enum config_level { CONFIG_LEVEL_ERROR, CONFIG_LEVEL_WARNING, CONFIG_LEVEL_INFO, CONFIG_LEVEL_DEBUG };
+enum config_level {
+    CONFIG_LEVEL_ERROR,
+    CONFIG_LEVEL_WARNING,
+    CONFIG_LEVEL_INFO,
+    CONFIG_LEVEL_DEBUG
+};
 enum config_resume { CONFIG_RESUME_AUTO, CONFIG_RESUME_NEVER };
 
 /* "every n steps" or "every epoch". */
@@ -51,24 +85,24 @@ struct run_config {
 
     struct {
         char train[CONFIG_TEXT], eval[CONFIG_TEXT], test[CONFIG_TEXT], input[CONFIG_TEXT];
-        char text[CONFIG_TEXT], pair[CONFIG_TEXT], label[CONFIG_TEXT], group[CONFIG_TEXT], id[CONFIG_TEXT],
-            weight[CONFIG_TEXT];
+        char text[CONFIG_TEXT], pair[CONFIG_TEXT], label[CONFIG_TEXT], group[CONFIG_TEXT],
+            id[CONFIG_TEXT], weight[CONFIG_TEXT];
         enum config_format format;
         bool header;
-        enum config_task task;            /* auto: classes */
+        enum config_task task;             /* auto: classes */
         char label_separator[CONFIG_TEXT]; /* multi-label: "," */
-        int64_t max_length;               /* 0: the model's maximum */
+        int64_t max_length;                /* 0: the model's maximum */
         bool shuffle;
         char where[CONFIG_TEXT], rows[CONFIG_TEXT];
         int64_t limit, max_words;
-        double holdout;                   /* share of data.train that evaluates when there is no data.eval; 0: none */
-        bool keep_text;                   /* store texts in the prepared file */
-        char cache[CONFIG_TEXT];          /* folder for datasets prepared on the way; "" = <out>/data */
+        double holdout; /* share of data.train that evaluates when there is no data.eval; 0: none */
+        bool keep_text; /* store texts in the prepared file */
+        char cache[CONFIG_TEXT]; /* folder for datasets prepared on the way; "" = <out>/data */
     } data;
 
     struct {
         double epochs;
-        int64_t max_steps;    /* 0: from epochs */
+        int64_t max_steps; /* 0: from epochs */
         int64_t batch_size;
         int64_t micro_tokens; /* tokens of one pass */
         enum config_precision precision;
@@ -76,13 +110,14 @@ struct run_config {
         enum config_loss loss;
         char class_weights[CONFIG_TEXT]; /* "", "balanced", or numbers in label order "1,2.5,1" */
         double label_smoothing;
-        double memory_limit_gb; /* refuse runs that would need more on this node; 0: what the node has */
+        double memory_limit_gb; /* refuse runs that would need more on this node; 0: what the node
+                                   has */
     } train;
 
     struct {
-        char name[CONFIG_TEXT]; /* adamw */
-        double lr, head_lr;     /* head_lr < 0: lr */
-        double weight_decay, head_weight_decay; /* head < 0: weight_decay */
+        char name[CONFIG_TEXT];                  /* adamw */
+        double lr, head_lr;                      /* head_lr < 0: lr */
+        double weight_decay, head_weight_decay;  /* head < 0: weight_decay */
         double beta1, beta2, eps, max_grad_norm; /* max_grad_norm 0: no clipping */
     } optim;
 
@@ -101,17 +136,19 @@ struct run_config {
     } eval;
 
     struct {
-        char score_column[CONFIG_TEXT]; /* CSV and TSV: only the id and this column, the last label's score (N4) */
+        char score_column[CONFIG_TEXT]; /* CSV and TSV: only the id and this column, the last
+                                           label's score (N4) */
     } predict;
 
     struct {
-        enum config_cv_kind kind; /* auto: stratified for classes (stratified_group with groups), else kfold (group) */
+        enum config_cv_kind kind; /* auto: stratified for classes (stratified_group with groups),
+                                     else kfold (group) */
         int64_t folds;            /* 0: no cross-validation */
         int64_t run_folds[CONFIG_LIST]; /* which folds to run; none given: all */
         int64_t run_folds_count;
-        int64_t group_ranks;      /* ranks of one fold; 0: all */
+        int64_t group_ranks; /* ranks of one fold; 0: all */
         enum config_cv_select select;
-        double inner_share;       /* cv.select=inner: share of the training rows that decides */
+        double inner_share; /* cv.select=inner: share of the training rows that decides */
         bool allow_missing_class;
     } cv;
 

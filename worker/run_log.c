@@ -1,4 +1,5 @@
-/* run_log.c - see run_log.h. A line is one write: a reader of a growing file never sees half of one for long. */
+/* run_log.c - see run_log.h. A line is one write: a reader of a growing file never sees half of one
+ * for long. */
 #include "worker/run_log.h"
 
 #include <errno.h>
@@ -14,7 +15,7 @@
 #include "base/str.h"
 
 struct run_log {
-    int fd;         /* -1: this rank does not write */
+    int fd; /* -1: this rank does not write */
     char *path;
     int64_t length; /* of the whole lines */
     bool torn;      /* half a line may stand behind them */

@@ -1,9 +1,9 @@
 /*
  * scoring.c - see scoring.h.
  *
- * Positions are sorted by length, longest first, and dealt to the ranks back and forth (0 1 2 2 1 0 ...): the loads
- * differ by less than one row. Each rank packs its rows, still sorted, into passes. Ties are settled by position, so
- * all ranks know the deal without talking.
+ * Positions are sorted by length, longest first, and dealt to the ranks back and forth (0 1 2 2 1 0
+ * ...): the loads differ by less than one row. Each rank packs its rows, still sorted, into passes.
+ * Ties are settled by position, so all ranks know the deal without talking.
  */
 #include "worker/scoring.h"
 
@@ -44,18 +44,20 @@ static int rank_of(int64_t sorted, int ranks)
 }
 
 /* Rows of the pass that begins at mine[from]. */
-static int pass_rows(const struct place *mine, int64_t from, int64_t count, int64_t max_tokens, int max_rows)
+static int pass_rows(const struct place *mine, int64_t from, int64_t count, int64_t max_tokens,
+                     int max_rows)
 {
     int64_t tokens = 0;
     int rows = 0;
-    while (from + rows < count && rows < max_rows && (rows == 0 || tokens + mine[from + rows].length <= max_tokens))
+    while (from + rows < count && rows < max_rows &&
+           (rows == 0 || tokens + mine[from + rows].length <= max_tokens))
         tokens += mine[from + rows++].length;
     return rows;
 }
 
-static enum status score_mine(struct model *model, const struct row_source *source, const int64_t *rows,
-                              const struct place *mine, int64_t count, int outputs, int64_t max_tokens, int max_rows,
-                              float *logits)
+static enum status score_mine(struct model *model, const struct row_source *source,
+                              const int64_t *rows, const struct place *mine, int64_t count,
+                              int outputs, int64_t max_tokens, int max_rows, float *logits)
 {
     struct batch batch = {0};
     int64_t *ids = NULL;
@@ -86,8 +88,9 @@ done:
     return st;
 }
 
-enum status score_rows(struct comm *group, struct model *model, const struct row_source *source, const int64_t *rows,
-                       int64_t n, int outputs, int64_t max_tokens, int max_rows, float *logits)
+enum status score_rows(struct comm *group, struct model *model, const struct row_source *source,
+                       const int64_t *rows, int64_t n, int outputs, int64_t max_tokens,
+                       int max_rows, float *logits)
 {
     struct place *places = NULL, *mine = NULL;
     float *own = NULL;
@@ -113,11 +116,13 @@ enum status score_rows(struct comm *group, struct model *model, const struct row
         st = score_mine(model, source, rows, mine, own_count, outputs, max_tokens, max_rows, own);
     }
     TRY_GOTO(done, comm_agree(group, st));
-    TRY_GOTO(done, comm_allgather(group, own, own_count * outputs * (int64_t)sizeof *own, &all, begin));
+    TRY_GOTO(done,
+             comm_allgather(group, own, own_count * outputs * (int64_t)sizeof *own, &all, begin));
     int64_t *next = begin; /* reused: where each rank's next logits lie */
     for (int64_t i = 0; i < n; i++) {
         int owner = rank_of(i, ranks);
-        memcpy(logits + places[i].position * outputs, all + next[owner], (size_t)outputs * sizeof *logits);
+        memcpy(logits + places[i].position * outputs, all + next[owner],
+               (size_t)outputs * sizeof *logits);
         next[owner] += outputs * (int64_t)sizeof *logits;
     }
 done:

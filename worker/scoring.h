@@ -1,8 +1,9 @@
 /*
- * scoring.h - logits of many rows, computed by all ranks of a group and known to all of them afterwards, keyed by row.
+ * scoring.h - logits of many rows, computed by all ranks of a group and known to all of them
+ * afterwards, keyed by row.
  *
- * Rows are dealt so that tokens balance; a row's logits do not depend on who computed them beside which others, so
- * every metric is exact for any sharding.
+ * Rows are dealt so that tokens balance; a row's logits do not depend on who computed them beside
+ * which others, so every metric is exact for any sharding.
  */
 #ifndef COHORT_WORKER_SCORING_H
 #define COHORT_WORKER_SCORING_H
@@ -15,12 +16,12 @@
 #include "worker/prefetch.h"
 
 /*
- * logits[i * outputs ...] of rows[i] for i in [0, n), on every rank. max_tokens, max_rows: of one pass, not above what
- * the model was made for. Collective.
+ * logits[i * outputs ...] of rows[i] for i in [0, n), on every rank. max_tokens, max_rows: of one
+ * pass, not above what the model was made for. Collective.
  */
-NODISCARD enum status score_rows(struct comm *group, struct model *model, const struct row_source *source,
-                                 const int64_t *rows, int64_t n, int outputs, int64_t max_tokens, int max_rows,
-                                 float *logits);
+NODISCARD enum status score_rows(struct comm *group, struct model *model,
+                                 const struct row_source *source, const int64_t *rows, int64_t n,
+                                 int outputs, int64_t max_tokens, int max_rows, float *logits);
 /* Longest row of a source among rows[0..n), in tokens. */
 int longest_row(const struct row_source *source, const int64_t *rows, int64_t n);
 

@@ -1,8 +1,9 @@
 /*
  * source.c - see source.h.
  *
- * Preparing: every rank parses the text (parsing is cheap), tokenizes its run of rows, and the parts are gathered in
- * rank order, so the rows come in file order for any number of ranks. The first pass only counts rows.
+ * Preparing: every rank parses the text (parsing is cheap), tokenizes its run of rows, and the
+ * parts are gathered in rank order, so the rows come in file order for any number of ranks. The
+ * first pass only counts rows.
  */
 #include "worker/source.h"
 
@@ -50,7 +51,8 @@ bool source_is_prepared(const char *path)
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return false;
-    bool same = read(fd, first, sizeof first) == (ssize_t)sizeof first && memcmp(first, magic, sizeof magic) == 0;
+    bool same = read(fd, first, sizeof first) == (ssize_t)sizeof first &&
+                memcmp(first, magic, sizeof magic) == 0;
     (void)close(fd);
     return same;
 }
@@ -85,7 +87,8 @@ struct block {
 
 static struct text_field *field_of(struct text_row *row, int i)
 {
-    struct text_field *fields[6] = {&row->text, &row->pair, &row->label, &row->group, &row->id, &row->weight};
+    struct text_field *fields[6] = {&row->text,  &row->pair, &row->label,
+                                    &row->group, &row->id,   &row->weight};
     return fields[i];
 }
 
@@ -103,8 +106,8 @@ static enum status block_add(struct block *block, const struct text_row *row)
     return STATUS_OK;
 }
 
-static enum status block_flush(struct block *block, const struct tokenizer *tokenizer, bool keep_text,
-                               struct dataset_part *part)
+static enum status block_flush(struct block *block, const struct tokenizer *tokenizer,
+                               bool keep_text, struct dataset_part *part)
 {
     for (int r = 0; r < block->count; r++) { /* only now: the bytes move while they grow */
         for (int i = 0; i < 6; i++) {
@@ -120,8 +123,9 @@ static enum status block_flush(struct block *block, const struct tokenizer *toke
 }
 
 /* Tokenize selected rows [first, last). */
-static enum status tokenize_run(const struct text_opts *opts, const struct tokenizer *tokenizer, bool keep_text,
-                                int64_t first, int64_t last, struct dataset_part *part)
+static enum status tokenize_run(const struct text_opts *opts, const struct tokenizer *tokenizer,
+                                bool keep_text, int64_t first, int64_t last,
+                                struct dataset_part *part)
 {
     struct text_reader *reader = NULL;
     struct block *block = NULL;
@@ -164,7 +168,8 @@ static bool model_knows_labels(const struct dataset_part *part, const struct mod
             int64_t n = part->byte_lengths[r * PART_FIELDS + f];
             bool known = f != PART_LABEL;
             for (int i = 0; !known && n >= 0 && i < model->label_count; i++)
-                known = strlen(model->labels[i]) == (size_t)n && memcmp(model->labels[i], p, (size_t)n) == 0;
+                known = strlen(model->labels[i]) == (size_t)n &&
+                        memcmp(model->labels[i], p, (size_t)n) == 0;
             if (!known)
                 return false;
             p += n > 0 ? n : 0;
@@ -173,8 +178,9 @@ static bool model_knows_labels(const struct dataset_part *part, const struct mod
     return true;
 }
 
-static enum status write_parts(const struct run_config *config, const struct model_source *model, const char *path,
-                               uint64_t source_hash, const char *out, const struct dataset_part *part)
+static enum status write_parts(const struct run_config *config, const struct model_source *model,
+                               const char *path, uint64_t source_hash, const char *out,
+                               const struct dataset_part *part)
 {
     bool labelled = config->data.label[0] != '\0';
     enum config_task task = config->data.task;
@@ -225,8 +231,9 @@ done:
     return st;
 }
 
-enum status source_prepare(struct comm *comm, const struct run_config *config, const struct model_source *model,
-                           const char *path, const char *out, struct prepare_report *report)
+enum status source_prepare(struct comm *comm, const struct run_config *config,
+                           const struct model_source *model, const char *path, const char *out,
+                           struct prepare_report *report)
 {
     struct text_opts opts;
     struct dataset_part part = {0};
@@ -239,17 +246,20 @@ enum status source_prepare(struct comm *comm, const struct run_config *config, c
     if (config->data.text[0] == '\0' && !file_is_folder(path))
         st = status_fail(STATUS_CONFIG, "%s: name its column of text with data.text", path);
     if (st == STATUS_OK && strcmp(path, "-") == 0)
-        st = status_fail(STATUS_CONFIG, "standard input cannot be prepared: it is read more than once; save it first");
+        st = status_fail(
+            STATUS_CONFIG,
+            "standard input cannot be prepared: it is read more than once; save it first");
     if (st == STATUS_OK && rank == 0 && !file_is_folder(path))
         st = hash_file(path, &source_hash, &bytes);
     if (st == STATUS_OK)
         st = count_rows(&opts, &report->seen, &report->rows);
     TRY_GOTO(done, comm_agree(comm, st));
     if (report->rows == 0)
-        st = status_fail(STATUS_DATA, "%s: no rows%s", path, report->seen > 0 ? " left after selection" : "");
+        st = status_fail(STATUS_DATA, "%s: no rows%s", path,
+                         report->seen > 0 ? " left after selection" : "");
     else
-        st = tokenize_run(&opts, model->tokenizer, config->data.keep_text, report->rows * rank / ranks,
-                          report->rows * (rank + 1) / ranks, &part);
+        st = tokenize_run(&opts, model->tokenizer, config->data.keep_text,
+                          report->rows * rank / ranks, report->rows * (rank + 1) / ranks, &part);
     TRY_GOTO(done, comm_agree(comm, st));
     TRY_GOTO(done, gather_parts(comm, &part));
     if (rank == 0)
@@ -284,14 +294,16 @@ static enum status folder_hash(const char *path, uint64_t *hash)
 }
 
 /* A name for what preparing path would write: content, selection, columns, tokenizer, task. */
-static enum status cache_key(const struct run_config *config, const struct model_source *model, const char *path,
-                             uint64_t *key)
+static enum status cache_key(const struct run_config *config, const struct model_source *model,
+                             const char *path, uint64_t *key)
 {
-    const char *const texts[] = {config->data.text, config->data.pair,  config->data.label,
-                                 config->data.group, config->data.id,    config->data.weight,
-                                 config->data.where, config->data.rows, config->data.label_separator};
-    const int64_t numbers[] = {(int64_t)config->data.format, config->data.header,    (int64_t)config->data.task,
-                               config->data.limit,           config->data.max_words, config->data.keep_text};
+    const char *const texts[] = {
+        config->data.text,  config->data.pair, config->data.label,
+        config->data.group, config->data.id,   config->data.weight,
+        config->data.where, config->data.rows, config->data.label_separator};
+    const int64_t numbers[] = {(int64_t)config->data.format, config->data.header,
+                               (int64_t)config->data.task,   config->data.limit,
+                               config->data.max_words,       config->data.keep_text};
     int64_t bytes;
     *key = 1; /* of the rules that make these files */
     if (file_is_folder(path)) {
@@ -311,9 +323,11 @@ static enum status cache_key(const struct run_config *config, const struct model
     return STATUS_OK;
 }
 
-/* Path of the cached file, made by rank 0 if it is not there yet. Collective; *file is owned by the caller. */
-static enum status cached_file(struct comm *comm, const struct run_config *config, const struct model_source *model,
-                               const char *path, const char *folder, char **file)
+/* Path of the cached file, made by rank 0 if it is not there yet. Collective; *file is owned by the
+ * caller. */
+static enum status cached_file(struct comm *comm, const struct run_config *config,
+                               const struct model_source *model, const char *path,
+                               const char *folder, char **file)
 {
     struct prepare_report report = {0};
     uint64_t key = 0;
@@ -344,26 +358,29 @@ static enum status cached_file(struct comm *comm, const struct run_config *confi
         return STATUS_OK;
     TRY(source_prepare(comm, config, model, path, *file, &report));
     if (comm_rank(comm) == 0)
-        log_info("prepared %s: %lld rows in %.1f s", path, (long long)report.rows, clock_s() - started);
+        log_info("prepared %s: %lld rows in %.1f s", path, (long long)report.rows,
+                 clock_s() - started);
     return STATUS_OK;
 }
 
-/* What selects rows of text cannot reach into a prepared file: there the choice was made when it was prepared. */
+/* What selects rows of text cannot reach into a prepared file: there the choice was made when it
+ * was prepared. */
 static enum status refuse_selection(const struct run_config *config, const char *path)
 {
-    const char *key = config->data.limit != 0           ? "data.limit selects"
+    const char *key = config->data.limit != 0         ? "data.limit selects"
                       : config->data.where[0] != '\0' ? "data.where selects"
                       : config->data.rows[0] != '\0'  ? "data.rows selects"
-                      : config->data.max_words != 0     ? "data.max_words cuts"
-                                                        : NULL;
+                      : config->data.max_words != 0   ? "data.max_words cuts"
+                                                      : NULL;
     if (key == NULL)
         return STATUS_OK;
-    return status_fail(STATUS_CONFIG, "%s rows of text; %s is prepared: select when preparing", key, path);
+    return status_fail(STATUS_CONFIG, "%s rows of text; %s is prepared: select when preparing", key,
+                       path);
 }
 
-enum status source_open(struct comm *comm, const struct run_config *config, const struct model_source *model,
-                        const char *key, const char *path, const char *cache_folder, int max_length,
-                        struct dataset **out)
+enum status source_open(struct comm *comm, const struct run_config *config,
+                        const struct model_source *model, const char *key, const char *path,
+                        const char *cache_folder, int max_length, struct dataset **out)
 {
     struct dataset_info info;
     char *file = NULL;
@@ -384,8 +401,11 @@ enum status source_open(struct comm *comm, const struct run_config *config, cons
     if (st == STATUS_OK) {
         dataset_get_info(*out, &info);
         if (info.tokenizer_hash != model->tokenizer_info.hash)
-            st = status_fail(STATUS_DATA, "%s=%s was prepared with another tokenizer than that of model.path=%s; "
-                             "prepare it again", key, path, model->path);
+            st =
+                status_fail(STATUS_DATA,
+                            "%s=%s was prepared with another tokenizer than that of model.path=%s; "
+                            "prepare it again",
+                            key, path, model->path);
     }
     st = comm_agree(comm, st);
 done:

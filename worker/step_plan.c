@@ -1,10 +1,11 @@
 /*
  * step_plan.c - see step_plan.h.
  *
- * The stack holds tree nodes from left to right. Every leaf of the run is pushed, present or not; after each push the
- * top node is joined with its left sibling while it is a right child and the sibling lies inside the run. Joining two
- * present nodes is a merge of buffers; joining with an absent one only renames. A run that reaches the last leaf goes on
- * with absent leaves up to the next power of two, which closes the nodes that the tree cuts off there.
+ * The stack holds tree nodes from left to right. Every leaf of the run is pushed, present or not;
+ * after each push the top node is joined with its left sibling while it is a right child and the
+ * sibling lies inside the run. Joining two present nodes is a merge of buffers; joining with an
+ * absent one only renames. A run that reaches the last leaf goes on with absent leaves up to the
+ * next power of two, which closes the nodes that the tree cuts off there.
  */
 #include "worker/step_plan.h"
 
@@ -17,7 +18,8 @@ struct node {
     int buffer; /* -1: absent */
 };
 
-/* Grow a plain array to count elements, contents not kept; on failure it is NULL with capacity 0. */
+/* Grow a plain array to count elements, contents not kept; on failure it is NULL with capacity 0.
+ */
 static enum status make_room(void *array, int *capacity, int count, size_t size)
 {
     void *old, *none = NULL;
@@ -49,7 +51,8 @@ struct merge_sink {
 };
 
 /* Push leaf (buffer or -1) and join siblings inside a run that begins at leaf `begin`. */
-static int push_leaf(struct node *stack, int depth, int leaf, int buffer, int begin, struct merge_sink *merges)
+static int push_leaf(struct node *stack, int depth, int leaf, int buffer, int begin,
+                     struct merge_sink *merges)
 {
     stack[depth++] = (struct node){0, leaf, buffer};
     while (depth >= 2) {
@@ -115,7 +118,8 @@ static enum status plan_ranks(struct step_plan *plan, const struct step_opts *op
 
 static enum status plan_memory(struct step_plan *plan, int pieces, int leaves)
 {
-    int need = 2 * (pieces + 1); /* token, row and merge_begin have one entry more per pass than pieces */
+    int need =
+        2 * (pieces + 1); /* token, row and merge_begin have one entry more per pass than pieces */
     if (need > plan->piece_capacity_) {
         int32_t **const arrays[] = {&plan->token_, &plan->row_, &plan->to_, &plan->merge_begin_};
         plan->piece_capacity_ = 0;
@@ -129,17 +133,19 @@ static enum status plan_memory(struct step_plan *plan, int pieces, int leaves)
         int capacity = 0;
         plan->merge_capacity_ = 0;
         TRY(make_room(&plan->merge_to_, &capacity, leaves + 1, sizeof *plan->merge_to_));
-        TRY(make_room(&plan->merge_from_, &plan->merge_capacity_, leaves + 1, sizeof *plan->merge_from_));
+        TRY(make_room(&plan->merge_from_, &plan->merge_capacity_, leaves + 1,
+                      sizeof *plan->merge_from_));
     }
     TRY(make_room(&plan->pass, &plan->pass_capacity_, pieces + 1, sizeof *plan->pass));
     return STATUS_OK;
 }
 
-/* Writing position while passes are laid out: entries of pass p begin at `entry` of the shared arrays. */
+/* Writing position while passes are laid out: entries of pass p begin at `entry` of the shared
+ * arrays. */
 struct layout {
     struct step_plan *plan;
     struct step_pass *pass; /* the open one, NULL before the first */
-    int entry;              /* next free entry of token_, row_, merge_begin_; to_ and add_ run beside them */
+    int entry; /* next free entry of token_, row_, merge_begin_; to_ and add_ run beside them */
     struct merge_sink merges;
 };
 
@@ -175,7 +181,8 @@ static void add_piece(struct layout *at, int rows, int64_t tokens, int buffer, b
     at->pass->cut.pieces++;
 }
 
-enum status step_plan_make(struct step_plan *plan, const struct step_opts *opts, const int32_t *length, int rows)
+enum status step_plan_make(struct step_plan *plan, const struct step_opts *opts,
+                           const int32_t *length, int rows)
 {
     struct node stack[64];
     int first, count, depth = 0;
@@ -227,7 +234,8 @@ enum status step_plan_make(struct step_plan *plan, const struct step_opts *opts,
     struct reduce_node nodes[64];
     int wanted = reduce_top_nodes(&plan->tree, opts->rank, nodes);
     if (wanted != plan->tops)
-        return status_fail(STATUS_INTERNAL, "the step's plan has %d top nodes, the reduction wants %d", plan->tops,
+        return status_fail(STATUS_INTERNAL,
+                           "the step's plan has %d top nodes, the reduction wants %d", plan->tops,
                            wanted);
     return STATUS_OK;
 }

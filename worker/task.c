@@ -51,12 +51,14 @@ static enum status decide_loss(const struct run_config *config, struct task_spec
                                                                 : LOSS_MSE;
     bool one_logit = asked == LOSS_BCE && task->task == TASK_CLASSES && task->classes == 2;
     if (asked != wanted && !one_logit)
-        return status_fail(STATUS_CONFIG, "train.loss=%s does not fit this task, wanted %s%s", names[asked],
-                           names[wanted], task->task == TASK_CLASSES ? ", or bce with two classes" : "");
+        return status_fail(STATUS_CONFIG, "train.loss=%s does not fit this task, wanted %s%s",
+                           names[asked], names[wanted],
+                           task->task == TASK_CLASSES ? ", or bce with two classes" : "");
     if (one_logit)
         task->outputs = 1;
     if (config->train.label_smoothing > 0.0 && asked != LOSS_CROSS_ENTROPY)
-        return status_fail(STATUS_CONFIG, "train.label_smoothing works with train.loss=cross_entropy only");
+        return status_fail(STATUS_CONFIG,
+                           "train.label_smoothing works with train.loss=cross_entropy only");
     task->loss = (struct loss_opts){
         .kind = asked, .outputs = task->outputs, .label_smoothing = config->train.label_smoothing};
     return STATUS_OK;
@@ -68,24 +70,28 @@ enum status task_decide_metric(const struct run_config *config, struct task_spec
     if (config->eval.metric[0] == '\0')
         return STATUS_OK;
     if (!metric_find(config->eval.metric, &task->metric))
-        return status_fail(STATUS_CONFIG, "eval.metric=%s is not a metric; cohort help keys lists them",
+        return status_fail(STATUS_CONFIG,
+                           "eval.metric=%s is not a metric; cohort help keys lists them",
                            config->eval.metric);
     if (metric_is_of(task->metric, task->task, task->classes))
         return STATUS_OK;
     if (task->task == TASK_CLASSES && metric_is_of(task->metric, TASK_CLASSES, 2))
         return status_fail(STATUS_CONFIG,
-                           "eval.metric=%s is of two classes, this data has %d; macro_f1, micro_f1 or weighted_f1 fit",
+                           "eval.metric=%s is of two classes, this data has %d; macro_f1, micro_f1 "
+                           "or weighted_f1 fit",
                            config->eval.metric, task->classes);
-    return status_fail(STATUS_CONFIG, "eval.metric=%s does not fit %s", config->eval.metric, kinds[task->task]);
+    return status_fail(STATUS_CONFIG, "eval.metric=%s does not fit %s", config->eval.metric,
+                       kinds[task->task]);
 }
 
-enum status task_decide(const struct run_config *config, const struct dataset_info *train, char *const *model_labels,
-                        int model_label_count, struct task_spec *out)
+enum status task_decide(const struct run_config *config, const struct dataset_info *train,
+                        char *const *model_labels, int model_label_count, struct task_spec *out)
 {
     enum status st = STATUS_OK;
     *out = (struct task_spec){0};
     if (train->label_kind == LABEL_NONE)
-        return status_fail(STATUS_DATA, "%s has no labels; name their column with data.label", train->source);
+        return status_fail(STATUS_DATA, "%s has no labels; name their column with data.label",
+                           train->source);
     out->task = train->label_kind == LABEL_CLASS   ? TASK_CLASSES
                 : train->label_kind == LABEL_MULTI ? TASK_MULTI_LABEL
                                                    : TASK_REGRESSION;
@@ -98,14 +104,15 @@ enum status task_decide(const struct run_config *config, const struct dataset_in
     } else {
         for (int i = 0; i < train->classes; i++) {
             if (i == 0)
-                TRY_GOTO(fail, mem_alloc((size_t)train->classes, sizeof *out->labels, "the labels", &out->labels));
+                TRY_GOTO(fail, mem_alloc((size_t)train->classes, sizeof *out->labels, "the labels",
+                                         &out->labels));
             TRY_GOTO(fail, mem_strdup(train->names[i], &out->labels[i]));
             out->classes = i + 1;
         }
     }
     if (out->task == TASK_CLASSES && out->classes < 2) {
-        st = status_fail(STATUS_DATA, "%s has %d class%s, wanted at least two", train->source, out->classes,
-                         out->classes == 1 ? "" : "es");
+        st = status_fail(STATUS_DATA, "%s has %d class%s, wanted at least two", train->source,
+                         out->classes, out->classes == 1 ? "" : "es");
         goto fail;
     }
     if (out->task != TASK_REGRESSION)
@@ -128,8 +135,8 @@ void task_release(struct task_spec *task)
     *task = (struct task_spec){0};
 }
 
-static enum status unknown_label(const struct task_spec *task, struct dataset *ds, const char *what, int64_t row,
-                                 const char *name)
+static enum status unknown_label(const struct task_spec *task, struct dataset *ds, const char *what,
+                                 int64_t row, const char *name)
 {
     struct str known = {0};
     int64_t source_row = row, offset;
@@ -139,13 +146,16 @@ static enum status unknown_label(const struct task_spec *task, struct dataset *d
     if (st == STATUS_OK && task->classes > 8)
         st = str_addf(&known, ", ... (%d in all)", task->classes);
     if (st == STATUS_OK)
-        st = status_fail(STATUS_DATA, "%s: row %lld has the label \"%s\", which training did not have; known: %s",
-                         what, (long long)source_row, name, known.p);
+        st =
+            status_fail(STATUS_DATA,
+                        "%s: row %lld has the label \"%s\", which training did not have; known: %s",
+                        what, (long long)source_row, name, known.p);
     str_release(&known);
     return st;
 }
 
-enum status task_map(const struct task_spec *task, struct dataset *ds, const char *what, struct task_targets *out)
+enum status task_map(const struct task_spec *task, struct dataset *ds, const char *what,
+                     struct task_targets *out)
 {
     struct dataset_info info;
     int32_t *id = NULL; /* of the dataset's classes in the task's terms */
@@ -156,7 +166,9 @@ enum status task_map(const struct task_spec *task, struct dataset *ds, const cha
                              : task->task == TASK_MULTI_LABEL ? LABEL_MULTI
                                                               : LABEL_VALUE;
     if (info.label_kind != wanted)
-        return status_fail(STATUS_DATA, "%s: its labels are of another kind than the training data's, or missing", what);
+        return status_fail(
+            STATUS_DATA, "%s: its labels are of another kind than the training data's, or missing",
+            what);
     out->rows = info.rows;
     out->weight = dataset_weights(ds);
     out->group = dataset_groups(ds);
@@ -175,7 +187,8 @@ enum status task_map(const struct task_spec *task, struct dataset *ds, const cha
             }
         }
     } else {
-        TRY_GOTO(fail, mem_alloc(rows * (size_t)task->outputs, sizeof *out->value, "the targets", &out->value));
+        TRY_GOTO(fail, mem_alloc(rows * (size_t)task->outputs, sizeof *out->value, "the targets",
+                                 &out->value));
         const int64_t *begin = dataset_multi_begin(ds);
         const int32_t *class = dataset_multi(ds);
         for (int64_t r = 0; r < info.rows; r++) {
@@ -207,8 +220,8 @@ void task_targets_release(struct task_targets *targets)
     *targets = (struct task_targets){0};
 }
 
-static enum status balanced_weights(struct task_spec *task, const struct task_targets *targets, const int64_t *rows,
-                                    int64_t count)
+static enum status balanced_weights(struct task_spec *task, const struct task_targets *targets,
+                                    const int64_t *rows, int64_t count)
 {
     int64_t *seen;
     TRY(mem_alloc((size_t)task->outputs, sizeof *seen, "class counts", &seen));
@@ -216,25 +229,31 @@ static enum status balanced_weights(struct task_spec *task, const struct task_ta
         seen[targets->label[rows == NULL ? i : rows[i]]]++;
     for (int c = 0; c < task->outputs; c++)
         task->class_weights[c] =
-            seen[c] == 0 ? 0.0f : (float)((double)count / ((double)task->outputs * (double)seen[c]));
+            seen[c] == 0 ? 0.0f
+                         : (float)((double)count / ((double)task->outputs * (double)seen[c]));
     mem_free(seen);
     return STATUS_OK;
 }
 
-enum status task_weigh_classes(struct task_spec *task, const char *setting, const struct task_targets *targets,
-                               const int64_t *rows, int64_t count)
+enum status task_weigh_classes(struct task_spec *task, const char *setting,
+                               const struct task_targets *targets, const int64_t *rows,
+                               int64_t count)
 {
     if (setting[0] == '\0' || strcmp(setting, "none") == 0)
         return STATUS_OK;
     if (task->task == TASK_REGRESSION)
-        return status_fail(STATUS_CONFIG, "train.class_weights is for classes, this data has numbers");
+        return status_fail(STATUS_CONFIG,
+                           "train.class_weights is for classes, this data has numbers");
     mem_free(task->class_weights);
     task->class_weights = NULL;
-    TRY(mem_alloc((size_t)task->outputs, sizeof *task->class_weights, "class weights", &task->class_weights));
+    TRY(mem_alloc((size_t)task->outputs, sizeof *task->class_weights, "class weights",
+                  &task->class_weights));
     task->loss.class_weights = task->class_weights;
     if (strcmp(setting, "balanced") == 0) {
         if (task->loss.kind != LOSS_CROSS_ENTROPY)
-            return status_fail(STATUS_CONFIG, "train.class_weights=balanced works with train.loss=cross_entropy only");
+            return status_fail(
+                STATUS_CONFIG,
+                "train.class_weights=balanced works with train.loss=cross_entropy only");
         return balanced_weights(task, targets, rows, count);
     }
     const char *p = setting;
@@ -243,16 +262,19 @@ enum status task_weigh_classes(struct task_spec *task, const char *setting, cons
         double w = strtod(p, &end);
         bool last = c == task->outputs - 1;
         if (end == p || !isfinite(w) || w < 0.0 || *end != (last ? '\0' : ','))
-            return status_fail(STATUS_CONFIG, "train.class_weights=\"%s\": wanted balanced, or %d numbers >= 0 joined "
-                               "by commas, one for each label in order", setting, task->outputs);
+            return status_fail(
+                STATUS_CONFIG,
+                "train.class_weights=\"%s\": wanted balanced, or %d numbers >= 0 joined "
+                "by commas, one for each label in order",
+                setting, task->outputs);
         task->class_weights[c] = (float)w;
         p = end + 1;
     }
     return STATUS_OK;
 }
 
-enum status task_scored(const struct task_spec *task, const struct task_targets *targets, const int64_t *rows,
-                        int64_t n, const float *logits, struct scored *out)
+enum status task_scored(const struct task_spec *task, const struct task_targets *targets,
+                        const int64_t *rows, int64_t n, const float *logits, struct scored *out)
 {
     enum status st = STATUS_OK;
     size_t count = (size_t)n, outputs = (size_t)task->outputs;
@@ -264,7 +286,8 @@ enum status task_scored(const struct task_spec *task, const struct task_targets 
     *out = (struct scored){0};
     TRY(checked_int(n, "the number of scored rows", &checked));
     TRY_GOTO(fail, mem_alloc_raw(count, sizeof *ids, "row ids", &ids));
-    TRY_GOTO(fail, mem_alloc_raw(count * outputs, sizeof *probabilities, "probabilities", &probabilities));
+    TRY_GOTO(fail, mem_alloc_raw(count * outputs, sizeof *probabilities, "probabilities",
+                                 &probabilities));
     TRY_GOTO(fail, mem_alloc_raw(count, sizeof *loss, "losses", &loss));
     if (targets->label != NULL)
         TRY_GOTO(fail, mem_alloc_raw(count, sizeof *label, "labels", &label));
@@ -277,7 +300,8 @@ enum status task_scored(const struct task_spec *task, const struct task_targets 
         if (label != NULL)
             label[i] = targets->label[rows[i]];
         else
-            memcpy(value + i * outputs, targets->value + (size_t)rows[i] * outputs, outputs * sizeof *value);
+            memcpy(value + i * outputs, targets->value + (size_t)rows[i] * outputs,
+                   outputs * sizeof *value);
         if (weight != NULL)
             weight[i] = targets->weight[rows[i]];
     }

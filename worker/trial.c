@@ -1,10 +1,11 @@
 /*
  * trial.c - the training loop; see trial.h, and docs/architecture.md for the path of one batch.
  *
- * Each step: rows from the sampler, dealt to leaves; this rank's passes (read ahead, forward, loss, backward into
- * gradient buffers along the tree); agree; ordered reduction; norm and clip from per-block sums in block order; AdamW on
- * owned elements; weights gathered. A rank without rows takes part with nothing. What a step computes depends on seed
- * and step alone, so a resumed trial goes on as if it had never stopped.
+ * Each step: rows from the sampler, dealt to leaves; this rank's passes (read ahead, forward, loss,
+ * backward into gradient buffers along the tree); agree; ordered reduction; norm and clip from
+ * per-block sums in block order; AdamW on owned elements; weights gathered. A rank without rows
+ * takes part with nothing. What a step computes depends on seed and step alone, so a resumed trial
+ * goes on as if it had never stopped.
  */
 #include "worker/trial.h"
 
@@ -73,8 +74,8 @@ static enum status open_parts(struct trial *t)
     trial_model_opts(opts, &t->plan, &model);
     TRY(model_create(&model, &t->model));
     const struct param_table *table = model_params(t->model);
-    shard_range(0, table->total, PARAM_BLOCK, comm_rank(t->group), comm_size(t->group), &t->owned.begin,
-                &t->owned.end);
+    shard_range(0, table->total, PARAM_BLOCK, comm_rank(t->group), comm_size(t->group),
+                &t->owned.begin, &t->owned.end);
     struct optimizer_opts optimizer = {
         .params = table,
         .ctx = model_kernel_ctx(t->model),
@@ -85,8 +86,9 @@ static enum status open_parts(struct trial *t)
         .lr = config->optim.lr,
         .head_lr = config->optim.head_lr < 0.0 ? config->optim.lr : config->optim.head_lr,
         .weight_decay = config->optim.weight_decay,
-        .head_weight_decay =
-            config->optim.head_weight_decay < 0.0 ? config->optim.weight_decay : config->optim.head_weight_decay,
+        .head_weight_decay = config->optim.head_weight_decay < 0.0
+                                 ? config->optim.weight_decay
+                                 : config->optim.head_weight_decay,
         .beta1 = config->optim.beta1,
         .beta2 = config->optim.beta2,
         .eps = config->optim.eps};
@@ -127,8 +129,8 @@ static enum status plan_step(struct trial *t, int64_t step)
 {
     const int64_t *rows;
     int slot = (int)(step % 2);
-    TRY(sampler_next(t->sampler, step / t->plan.steps_per_epoch, step % t->plan.steps_per_epoch, &rows,
-                     &t->batch_count[slot]));
+    TRY(sampler_next(t->sampler, step / t->plan.steps_per_epoch, step % t->plan.steps_per_epoch,
+                     &rows, &t->batch_count[slot]));
     for (int i = 0; i < t->batch_count[slot]; i++) {
         t->batch_rows[slot][i] = rows[i];
         t->length[i] = dataset_length(t->opts->train.ds, rows[i]);
@@ -151,8 +153,9 @@ static enum status ask_pass(struct trial *t, int slot, int pass)
 
 /* ---- one step ---- */
 
-static struct loss_target target_of(const struct trial *t, const struct trial_rows *from, const int64_t *rows, int n,
-                                    int32_t *label, float *value, float *weight)
+static struct loss_target target_of(const struct trial *t, const struct trial_rows *from,
+                                    const int64_t *rows, int n, int32_t *label, float *value,
+                                    float *weight)
 {
     const struct task_targets *all = from->targets;
     size_t outputs = (size_t)t->opts->task->outputs;
@@ -160,7 +163,8 @@ static struct loss_target target_of(const struct trial *t, const struct trial_ro
         if (all->label != NULL)
             label[i] = all->label[rows[i]];
         else
-            memcpy(value + (size_t)i * outputs, all->value + (size_t)rows[i] * outputs, outputs * sizeof *value);
+            memcpy(value + (size_t)i * outputs, all->value + (size_t)rows[i] * outputs,
+                   outputs * sizeof *value);
         if (all->weight != NULL)
             weight[i] = all->weight[rows[i]];
     }
@@ -217,9 +221,10 @@ static enum status compute(struct trial *t, int64_t step, double divisor, struct
                                     .chunk = batch->chunk};
         comm_mark(step + 1, "forward");
         TRY(model_forward(t->model, &input, true, step, t->logits));
-        struct loss_target target =
-            target_of(t, &t->opts->train, batch->row, batch->rows, room->label, room->value, room->weight);
-        TRY(loss_compute(loss, &target, batch->rows, t->logits, divisor, 1.0, t->row_loss + pass->first, t->dlogits));
+        struct loss_target target = target_of(t, &t->opts->train, batch->row, batch->rows,
+                                              room->label, room->value, room->weight);
+        TRY(loss_compute(loss, &target, batch->rows, t->logits, divisor, 1.0,
+                         t->row_loss + pass->first, t->dlogits));
         comm_mark(step + 1, "backward");
         pass->cut.buffer = buffers;
         TRY(model_backward(t->model, t->dlogits, &pass->cut, NULL, NULL));
@@ -227,7 +232,8 @@ static enum status compute(struct trial *t, int64_t step, double divisor, struct
     return STATUS_OK;
 }
 
-/* The sentence for a gradient that is no number: names the first bad parameter of the shard. Local. */
+/* The sentence for a gradient that is no number: names the first bad parameter of the shard. Local.
+ */
 static enum status blame(struct trial *t, const float *gradient, int64_t step)
 {
     const struct param_table *table = model_params(t->model);
@@ -235,15 +241,20 @@ static enum status blame(struct trial *t, const float *gradient, int64_t step)
         const struct param *param = &table->params[i];
         for (int64_t e = param->offset; e < param->offset + param->elements; e++) {
             if (e >= t->owned.begin && e < t->owned.end && !isfinite(gradient[e]))
-                return status_fail(STATUS_NUMERIC, "step %lld: the gradient of %s is not finite; a lower optim.lr or "
-                                   "train.precision=fp32 may help", (long long)step + 1, param->name);
+                return status_fail(
+                    STATUS_NUMERIC,
+                    "step %lld: the gradient of %s is not finite; a lower optim.lr or "
+                    "train.precision=fp32 may help",
+                    (long long)step + 1, param->name);
         }
     }
     return STATUS_OK;
 }
 
-/* What every rank tells the others after the reduction, in one exchange: squared norms of its blocks, losses of its rows. */
-static enum status exchange(struct trial *t, int64_t step, float *gradient, double *norm, double *loss)
+/* What every rank tells the others after the reduction, in one exchange: squared norms of its
+ * blocks, losses of its rows. */
+static enum status exchange(struct trial *t, int64_t step, float *gradient, double *norm,
+                            double *loss)
 {
     struct step_plan *plan = &t->step[step % 2];
     int ranks = comm_size(t->group), batch = t->batch_count[step % 2];
@@ -252,23 +263,27 @@ static enum status exchange(struct trial *t, int64_t step, float *gradient, doub
     double *mine = NULL, *by_position = NULL;
     int64_t *begin = NULL;
     char *all = NULL;
-    enum status st = mem_alloc((size_t)(blocks + 2 * plan->own_rows), sizeof *mine, "norms and losses", &mine);
+    enum status st =
+        mem_alloc((size_t)(blocks + 2 * plan->own_rows), sizeof *mine, "norms and losses", &mine);
     if (st == STATUS_OK)
         st = mem_alloc((size_t)ranks + 1, sizeof *begin, "norms and losses", &begin);
     if (st == STATUS_OK)
         st = mem_alloc((size_t)batch, sizeof *by_position, "losses", &by_position);
     if (st == STATUS_OK && own > 0)
-        st = t->opts->kernels->square_sums(model_kernel_ctx(t->model), gradient + t->owned.begin, own, PARAM_BLOCK,
-                                           mine);
+        st = t->opts->kernels->square_sums(model_kernel_ctx(t->model), gradient + t->owned.begin,
+                                           own, PARAM_BLOCK, mine);
     TRY_GOTO(done, comm_agree(t->group, st));
     for (int i = 0; i < plan->own_rows; i++) {
         mine[blocks + 2 * i] = (double)plan->order[i];
         mine[blocks + 2 * i + 1] = t->row_loss[i];
     }
-    TRY_GOTO(done, comm_allgather(t->group, mine, (blocks + 2 * plan->own_rows) * (int64_t)sizeof *mine, &all, begin));
+    TRY_GOTO(done,
+             comm_allgather(t->group, mine, (blocks + 2 * plan->own_rows) * (int64_t)sizeof *mine,
+                            &all, begin));
     *norm = 0.0;
     *loss = 0.0;
-    for (int r = 0; r < ranks; r++) { /* shards are in rank order: blocks are added in block order */
+    for (int r = 0; r < ranks;
+         r++) { /* shards are in rank order: blocks are added in block order */
         const double *theirs = (const double *)(const void *)(all + begin[r]);
         int64_t n = (begin[r + 1] - begin[r]) / (int64_t)sizeof *theirs, low, high;
         shard_range(0, total_blocks * PARAM_BLOCK, PARAM_BLOCK, r, ranks, &low, &high);
@@ -296,8 +311,8 @@ struct step_outcome {
 };
 
 /* Collective. Step `step` counts steps run before it. */
-static enum status run_step(struct trial *t, int64_t step, struct target_room *room, uint32_t *flags,
-                            struct step_outcome *out)
+static enum status run_step(struct trial *t, int64_t step, struct target_room *room,
+                            uint32_t *flags, struct step_outcome *out)
 {
     const struct run_config *config = t->config;
     struct step_plan *plan = &t->step[step % 2];
@@ -307,13 +322,16 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
     double divisor = 0.0;
     enum status st;
 
-    struct loss_target target =
-        target_of(t, &t->opts->train, t->batch_rows[slot], batch, room->label, room->value, room->weight);
+    struct loss_target target = target_of(t, &t->opts->train, t->batch_rows[slot], batch,
+                                          room->label, room->value, room->weight);
     for (int i = 0; i < batch; i++)
         divisor += loss_weight(&t->opts->task->loss, &target, i);
-    bool weightless = !(divisor > 0.0); /* every row has weight 0: the gradient is zero, the loss undefined */
+    bool weightless =
+        !(divisor > 0.0); /* every row has weight 0: the gradient is zero, the loss undefined */
     st = compute(t, step, weightless ? 1.0 : divisor, room);
-    if (st == STATUS_OK && step + 1 < t->plan.steps) { /* the next step's first batch is read while this one is reduced */
+    if (st == STATUS_OK &&
+        step + 1 <
+            t->plan.steps) { /* the next step's first batch is read while this one is reduced */
         st = plan_step(t, step + 1);
         if (st == STATUS_OK && t->step[(step + 1) % 2].passes > 0)
             st = ask_pass(t, (int)((step + 1) % 2), 0);
@@ -343,8 +361,10 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
     enum schedule_kind kind = config->schedule.name == CONFIG_SCHEDULE_LINEAR   ? SCHEDULE_LINEAR
                               : config->schedule.name == CONFIG_SCHEDULE_COSINE ? SCHEDULE_COSINE
                                                                                 : SCHEDULE_CONSTANT;
-    out->factor = schedule_factor(kind, step, t->plan.warmup, t->plan.steps, config->schedule.num_cycles);
-    st = optimizer_step(t->optimizer, model_weights(t->model), gradient, out->factor, (float)(clip < 1.0 ? clip : 1.0));
+    out->factor =
+        schedule_factor(kind, step, t->plan.warmup, t->plan.steps, config->schedule.num_cycles);
+    st = optimizer_step(t->optimizer, model_weights(t->model), gradient, out->factor,
+                        (float)(clip < 1.0 ? clip : 1.0));
     TRY(comm_agree(t->group, st));
     comm_mark(step + 1, "gather");
     TRY(comm_gather_shards(t->group, model_weights(t->model), 0, total, PARAM_BLOCK));
@@ -369,7 +389,8 @@ static double factor_after(const struct trial *t)
     enum schedule_kind kind = config->schedule.name == CONFIG_SCHEDULE_LINEAR   ? SCHEDULE_LINEAR
                               : config->schedule.name == CONFIG_SCHEDULE_COSINE ? SCHEDULE_COSINE
                                                                                 : SCHEDULE_CONSTANT;
-    return schedule_factor(kind, t->at.step, t->plan.warmup, t->plan.steps, config->schedule.num_cycles);
+    return schedule_factor(kind, t->at.step, t->plan.warmup, t->plan.steps,
+                           config->schedule.num_cycles);
 }
 
 /* Called after every step; at.step is the step just run. */
@@ -380,7 +401,8 @@ static enum status report_step(struct trial *t, const struct step_outcome *step,
     int64_t epoch = (t->at.step - 1) / per_epoch;
     bool last = in_epoch + 1 == per_epoch || t->at.step == t->plan.steps;
     bool line = config->log.every > 0 && (in_epoch % config->log.every == 0 || last);
-    bool json = config->log.every > 0 && (t->at.step % config->log.every == 0 || t->at.step == 1 || last);
+    bool json = config->log.every > 0 &&
+                (t->at.step % config->log.every == 0 || t->at.step == 1 || last);
     bool hashed = config->log.hash_every > 0 && t->at.step % config->log.hash_every == 0;
     double average = t->at.epoch_rows > 0 ? t->at.epoch_loss / (double)t->at.epoch_rows : NAN;
     double elapsed = t->at.epoch_seconds;
@@ -393,25 +415,25 @@ static enum status report_step(struct trial *t, const struct step_outcome *step,
         return STATUS_OK;
     if (log_is_terminal() && !last) {
         double all = (double)t->plan.steps - (double)t->at.step;
-        log_progress("epoch %lld  step %lld/%lld  loss %.4f (%.4f)  %.0f tokens/s  %s left", (long long)epoch + 1,
-                     (long long)t->at.step, (long long)t->plan.steps, step->loss, average,
-                     rate((double)t->at.tokens, t->at.seconds),
+        log_progress("epoch %lld  step %lld/%lld  loss %.4f (%.4f)  %.0f tokens/s  %s left",
+                     (long long)epoch + 1, (long long)t->at.step, (long long)t->plan.steps,
+                     step->loss, average, rate((double)t->at.tokens, t->at.seconds),
                      minutes_seconds(t->at.seconds / (double)t->at.step * all, left));
     } else if (line) {
-        log_info("Epoch: [%lld][%lld/%lld] Elapsed %s (remain %s) Loss: %.4f(%.4f) LR: %.8f  ", (long long)epoch + 1,
-                 (long long)in_epoch, (long long)per_epoch, minutes_seconds(elapsed, took),
-                 minutes_seconds(elapsed / share - elapsed, left), step->loss, average,
-                 config->optim.lr * factor_after(t));
+        log_info("Epoch: [%lld][%lld/%lld] Elapsed %s (remain %s) Loss: %.4f(%.4f) LR: %.8f  ",
+                 (long long)epoch + 1, (long long)in_epoch, (long long)per_epoch,
+                 minutes_seconds(elapsed, took), minutes_seconds(elapsed / share - elapsed, left),
+                 step->loss, average, config->optim.lr * factor_after(t));
     }
     if (!json && !hashed)
         return STATUS_OK;
     double head = config->optim.head_lr < 0.0 ? config->optim.lr : config->optim.head_lr;
-    json_t *object =
-        json_pack("{s:s, s:I, s:I, s:o, s:f, s:f, s:o, s:i, s:I, s:f}", "kind", "train", "step",
-                  (json_int_t)t->at.step, "epoch", (json_int_t)epoch + 1, "loss", json_finite(step->loss), "lr",
-                  config->optim.lr * step->factor, "head_lr", head * step->factor, "grad_norm",
-                  json_finite(step->norm), "rows", step->rows, "tokens", (json_int_t)step->tokens, "tokens_per_s",
-                  rate((double)step->tokens, seconds));
+    json_t *object = json_pack(
+        "{s:s, s:I, s:I, s:o, s:f, s:f, s:o, s:i, s:I, s:f}", "kind", "train", "step",
+        (json_int_t)t->at.step, "epoch", (json_int_t)epoch + 1, "loss", json_finite(step->loss),
+        "lr", config->optim.lr * step->factor, "head_lr", head * step->factor, "grad_norm",
+        json_finite(step->norm), "rows", step->rows, "tokens", (json_int_t)step->tokens,
+        "tokens_per_s", rate((double)step->tokens, seconds));
     if (object != NULL && hashed)
         (void)json_object_set_new(object, "weights_hash", json_hex64(hash));
     return run_log_add(t->log, object);
@@ -420,21 +442,25 @@ static enum status report_step(struct trial *t, const struct step_outcome *step,
 /* ---- evaluation ---- */
 
 /* Collective. Logits (owned by the caller) and metrics of rows with the present weights. */
-static enum status evaluate(struct trial *t, const struct trial_rows *on, float **logits, struct metric_values *values)
+static enum status evaluate(struct trial *t, const struct trial_rows *on, float **logits,
+                            struct metric_values *values)
 {
     const struct trial_opts *opts = t->opts;
     struct row_source source = row_source_dataset(on->ds);
     struct scored scored = {0};
-    int64_t tokens = t->config->eval.batch_tokens > opts->max_length ? t->config->eval.batch_tokens : opts->max_length;
+    int64_t tokens = t->config->eval.batch_tokens > opts->max_length ? t->config->eval.batch_tokens
+                                                                     : opts->max_length;
     enum status st;
     *logits = NULL;
     *values = (struct metric_values){0};
     comm_mark(t->at.step, "scoring");
-    prefetch_settle(t->prefetch); /* the next batch is read ahead, from the same dataset under cross-validation */
-    st = mem_alloc_raw((size_t)on->count * (size_t)opts->task->outputs, sizeof **logits, "logits", logits);
+    prefetch_settle(t->prefetch); /* the next batch is read ahead, from the same dataset under
+                                     cross-validation */
+    st = mem_alloc_raw((size_t)on->count * (size_t)opts->task->outputs, sizeof **logits, "logits",
+                       logits);
     TRY(comm_agree(t->group, st));
-    TRY(score_rows(t->group, t->model, &source, on->rows, on->count, opts->task->outputs, tokens, TRIAL_SCORE_ROWS,
-                   *logits));
+    TRY(score_rows(t->group, t->model, &source, on->rows, on->count, opts->task->outputs, tokens,
+                   TRIAL_SCORE_ROWS, *logits));
     st = task_scored(opts->task, on->targets, on->rows, on->count, *logits, &scored);
     if (st == STATUS_OK)
         st = metrics_compute(&scored, values);
@@ -442,7 +468,8 @@ static enum status evaluate(struct trial *t, const struct trial_rows *on, float 
     return comm_agree(t->group, st);
 }
 
-/* Collective. Evaluate, compare with the best, log. *improved: these weights are the best so far. */
+/* Collective. Evaluate, compare with the best, log. *improved: these weights are the best so far.
+ */
 static enum status evaluate_and_judge(struct trial *t, bool *improved)
 {
     const struct trial_opts *opts = t->opts;
@@ -463,16 +490,18 @@ static enum status evaluate_and_judge(struct trial *t, bool *improved)
     } else {
         at->without_gain++;
     }
-    TRY_GOTO(done, mem_grow(&at->history, &at->history_capacity, at->evaluations + 1, sizeof *at->history,
-                            "the history"));
+    TRY_GOTO(done, mem_grow(&at->history, &at->history_capacity, at->evaluations + 1,
+                            sizeof *at->history, "the history"));
     at->history[at->evaluations++] = (struct evaluation){at->step, score, loss};
     if (!t->leader)
         goto done;
     double passes = (double)at->step / (double)t->plan.steps_per_epoch;
-    int64_t batches = (opts->select.count + t->config->train.batch_size - 1) / t->config->train.batch_size;
+    int64_t batches = (opts->select.count + t->config->train.batch_size - 1) /
+                      t->config->train.batch_size;
     log_progress("%s", "");
-    log_info("EVAL: [%lld/%lld] Elapsed %s (remain 0m 0s) Loss: %.4f(%.4f) ", (long long)batches - 1,
-             (long long)batches, minutes_seconds(clock_s() - started, took), loss, loss);
+    log_info("EVAL: [%lld/%lld] Elapsed %s (remain 0m 0s) Loss: %.4f(%.4f) ",
+             (long long)batches - 1, (long long)batches, minutes_seconds(clock_s() - started, took),
+             loss, loss);
     log_info("Epoch %.4g - avg_train_loss: %.4f  avg_val_loss: %.4f  time: %.0fs", passes,
              at->epoch_rows > 0 ? at->epoch_loss / (double)at->epoch_rows : 0.0, loss,
              at->epoch_seconds + clock_s() - started);
@@ -483,10 +512,11 @@ static enum status evaluate_and_judge(struct trial *t, bool *improved)
         if (*improved && opts->select_best)
             log_info("Epoch %.4g - Save Best Score: %.4f Model", passes, score);
     }
-    json_t *line = json_pack("{s:s, s:I, s:I, s:s, s:o, s:o, s:o, s:f}", "kind", "eval", "step", (json_int_t)at->step,
-                             "rows", (json_int_t)opts->select.count, "metric", metric_name(opts->task->metric),
-                             "score", json_finite(score), "loss", json_finite(loss), "metrics",
-                             metrics_json(&values), "seconds", clock_s() - started);
+    json_t *line = json_pack("{s:s, s:I, s:I, s:s, s:o, s:o, s:o, s:f}", "kind", "eval", "step",
+                             (json_int_t)at->step, "rows", (json_int_t)opts->select.count, "metric",
+                             metric_name(opts->task->metric), "score", json_finite(score), "loss",
+                             json_finite(loss), "metrics", metrics_json(&values), "seconds",
+                             clock_s() - started);
     st = run_log_add(t->log, line);
 done:
     metrics_release(&values);
@@ -511,7 +541,8 @@ static enum status between_steps(struct trial *t, uint32_t flags, bool *stop)
     double old_score = at->best_score;
     if (t->opts->select.count > 0 && (last || due(&config->eval.every, at->step, &t->plan))) {
         TRY(evaluate_and_judge(t, &improved));
-        if (t->opts->select_best && config->eval.patience > 0 && at->without_gain >= config->eval.patience && !last) {
+        if (t->opts->select_best && config->eval.patience > 0 &&
+            at->without_gain >= config->eval.patience && !last) {
             at->stopped = true;
             if (t->leader)
                 log_info("early stop: no gain in %lld evaluations, best %.4f at step %lld",
@@ -519,18 +550,22 @@ static enum status between_steps(struct trial *t, uint32_t flags, bool *stop)
         }
     }
     *stop = last || at->stopped || (flags & FLAG_STOP) != 0;
-    bool publish = t->opts->select_best && t->opts->select.count > 0 ? improved : last || at->stopped;
+    bool publish = t->opts->select_best && t->opts->select.count > 0 ? improved
+                                                                     : last || at->stopped;
     if (at->step % t->plan.steps_per_epoch == 0) { /* after the line, before the state is saved */
         at->epoch_loss = 0.0;
         at->epoch_rows = 0;
         at->epoch_seconds = 0.0;
     }
-    if (!*stop && !publish && (flags & FLAG_SAVE) == 0 && !due(&config->checkpoint.every, at->step, &t->plan))
+    if (!*stop && !publish && (flags & FLAG_SAVE) == 0 &&
+        !due(&config->checkpoint.every, at->step, &t->plan))
         return STATUS_OK;
     TRY(trial_save(t, publish));
     if (*stop && t->write_failures > 0)
-        return status_fail(STATUS_IO, "stopped at step %lld, whose checkpoint could not be saved; the one before stays",
-                           (long long)at->step);
+        return status_fail(
+            STATUS_IO,
+            "stopped at step %lld, whose checkpoint could not be saved; the one before stays",
+            (long long)at->step);
     if (publish && t->write_failures > 0) { /* it was not saved, so it cannot be the best */
         at->best_step = old_best;
         at->best_score = old_score;
@@ -546,7 +581,8 @@ static enum status train(struct trial *t)
     struct target_room room;
     uint32_t flags = 0;
     bool stop = t->at.stopped || t->at.step >= t->plan.steps;
-    enum status st = target_room_make(&room, (size_t)t->config->train.batch_size, (size_t)t->opts->task->outputs);
+    enum status st = target_room_make(&room, (size_t)t->config->train.batch_size,
+                                      (size_t)t->opts->task->outputs);
     if (st == STATUS_OK && !stop) {
         st = plan_step(t, t->at.step);
         if (st == STATUS_OK && t->step[t->at.step % 2].passes > 0)
@@ -571,15 +607,18 @@ static enum status train(struct trial *t)
         TRY_GOTO(done, comm_agree(t->group, fault_here("step.end")));
     }
     if ((flags & FLAG_STOP) != 0 && t->at.step < t->plan.steps && !t->at.stopped)
-        st = status_fail(STATUS_REQUEUE, "stopped by a signal at step %lld of %lld; checkpoint-%lld is saved, the same "
-                         "command goes on from there", (long long)t->at.step, (long long)t->plan.steps,
-                         (long long)t->at.step);
+        st = status_fail(
+            STATUS_REQUEUE,
+            "stopped by a signal at step %lld of %lld; checkpoint-%lld is saved, the same "
+            "command goes on from there",
+            (long long)t->at.step, (long long)t->plan.steps, (long long)t->at.step);
 done:
     target_room_release(&room);
     return st;
 }
 
-/* Collective. Scores of the chosen weights: those in memory, or best/ if an earlier step was better. */
+/* Collective. Scores of the chosen weights: those in memory, or best/ if an earlier step was
+ * better. */
 static enum status score_chosen(struct trial *t, struct trial_result *result)
 {
     const struct trial_opts *opts = t->opts;
@@ -609,7 +648,10 @@ static enum status score_chosen(struct trial *t, struct trial_result *result)
 
 enum status trial_run(const struct trial_opts *opts, struct trial_result *result)
 {
-    struct trial t = {.opts = opts, .config = opts->config, .group = opts->group, .leader = comm_rank(opts->group) == 0};
+    struct trial t = {.opts = opts,
+                      .config = opts->config,
+                      .group = opts->group,
+                      .leader = comm_rank(opts->group) == 0};
     enum status st;
     *result = (struct trial_result){.best_score = NAN};
     TRY_GOTO(done, comm_agree(t.group, open_parts(&t)));
@@ -617,11 +659,12 @@ enum status trial_run(const struct trial_opts *opts, struct trial_result *result
     st = run_log_open(opts->folder, t.leader, t.at.step, &t.log);
     TRY_GOTO(done, comm_agree(t.group, st));
     if (t.leader)
-        log_info("%lld rows in batches of %lld: %lld steps an epoch, %lld in all, %lld of warm-up; %s, %s, %d rank%s",
+        log_info("%lld rows in batches of %lld: %lld steps an epoch, %lld in all, %lld of warm-up; "
+                 "%s, %s, %d rank%s",
                  (long long)opts->train.count, (long long)opts->config->train.batch_size,
-                 (long long)t.plan.steps_per_epoch, (long long)t.plan.steps, (long long)t.plan.warmup,
-                 opts->precision == PRECISION_BF16 ? "bf16" : "fp32", opts->kernels->name, comm_size(t.group),
-                 comm_size(t.group) == 1 ? "" : "s");
+                 (long long)t.plan.steps_per_epoch, (long long)t.plan.steps,
+                 (long long)t.plan.warmup, opts->precision == PRECISION_BF16 ? "bf16" : "fp32",
+                 opts->kernels->name, comm_size(t.group), comm_size(t.group) == 1 ? "" : "s");
     TRY_GOTO(done, train(&t));
     TRY_GOTO(done, score_chosen(&t, result));
 done:

@@ -1,8 +1,9 @@
 /*
  * trial.h - one training run of one rank group: from weights and rows to checkpoints and scores.
  *
- * A trial is all of a plain `train`, or one fold of a cross-validation. It resumes by itself from the newest good
- * checkpoint in its folder, at any step, on any rank count. All calls are collective on the group.
+ * A trial is all of a plain `train`, or one fold of a cross-validation. It resumes by itself from
+ * the newest good checkpoint in its folder, at any step, on any rank count. All calls are
+ * collective on the group.
  */
 #ifndef COHORT_WORKER_TRIAL_H
 #define COHORT_WORKER_TRIAL_H
@@ -38,14 +39,17 @@ struct trial_opts {
     enum pooling pooling;
     int max_length;
     struct trial_rows train;
-    struct trial_rows select; /* rows that are evaluated while training and choose the best; count 0: none */
-    struct trial_rows score;  /* rows that the chosen weights are scored on at the end; count 0: none */
-    bool select_best;         /* publish the best of the evaluations; false: the last */
-    const char *fence;        /* token of run.lock in config->out, checked before each commit; NULL: none */
-    const char *folder;       /* where checkpoint-<step>, best and log.jsonl go */
-    int fold;                 /* for the log; -1: no cross-validation */
-    uint64_t seed;            /* of this trial: weights, order, dropout */
-    uint64_t config_hash;     /* of everything that can change the result */
+    struct trial_rows
+        select; /* rows that are evaluated while training and choose the best; count 0: none */
+    struct trial_rows
+        score;        /* rows that the chosen weights are scored on at the end; count 0: none */
+    bool select_best; /* publish the best of the evaluations; false: the last */
+    const char
+        *fence; /* token of run.lock in config->out, checked before each commit; NULL: none */
+    const char *folder;   /* where checkpoint-<step>, best and log.jsonl go */
+    int fold;             /* for the log; -1: no cross-validation */
+    uint64_t seed;        /* of this trial: weights, order, dropout */
+    uint64_t config_hash; /* of everything that can change the result */
 };
 
 struct trial_result {
@@ -53,29 +57,33 @@ struct trial_result {
     double best_score;        /* of the selection metric; NaN: no evaluation */
     int64_t tokens;           /* real tokens with specials, trained on */
     double seconds;           /* wall time of training steps */
-    float *logits;            /* (score.count, outputs) of the chosen weights, on every rank; owned; NULL: none */
+    float *
+        logits; /* (score.count, outputs) of the chosen weights, on every rank; owned; NULL: none */
 };
 
-/* STATUS_REQUEUE: stopped by a signal after a durable checkpoint. Other failures lose nothing that was committed. */
+/* STATUS_REQUEUE: stopped by a signal after a durable checkpoint. Other failures lose nothing that
+ * was committed. */
 NODISCARD enum status trial_run(const struct trial_opts *opts, struct trial_result *result);
 void trial_result_release(struct trial_result *result);
 
 /* What a trial will do, before it is started: for `check`, and for the planner itself. */
 struct trial_plan {
     int64_t steps_per_epoch, steps, warmup;
-    int64_t tokens;           /* of all steps, over all ranks */
-    int64_t max_pass_tokens;  /* largest pass of any rank */
+    int64_t tokens;          /* of all steps, over all ranks */
+    int64_t max_pass_tokens; /* largest pass of any rank */
     int max_pass_rows;
     int gradient_buffers;
-    int64_t cut_rows;         /* training rows longer than max_length */
+    int64_t cut_rows;           /* training rows longer than max_length */
     struct model_memory memory; /* per rank */
-    int64_t memory_bytes;     /* per rank, all told */
+    int64_t memory_bytes;       /* per rank, all told */
     bool recompute;
 };
-NODISCARD enum status trial_plan_make(const struct trial_opts *opts, int ranks, struct trial_plan *plan);
+NODISCARD enum status trial_plan_make(const struct trial_opts *opts, int ranks,
+                                      struct trial_plan *plan);
 
-/* From here on SIGUSR1 and SIGTERM stop a trial after a checkpoint, SIGUSR2 checkpoints and goes on. For a process that
- * is about to train: where nobody looks at them, signals should do what they do everywhere. */
+/* From here on SIGUSR1 and SIGTERM stop a trial after a checkpoint, SIGUSR2 checkpoints and goes
+ * on. For a process that is about to train: where nobody looks at them, signals should do what they
+ * do everywhere. */
 void trial_catch_signals(void);
 
 #endif

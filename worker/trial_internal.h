@@ -1,4 +1,5 @@
-/* trial_internal.h - the state of a running trial, shared by trial.c (the loop) and trial_state.c (checkpoints). */
+/* trial_internal.h - the state of a running trial, shared by trial.c (the loop) and trial_state.c
+ * (checkpoints). */
 #ifndef COHORT_WORKER_TRIAL_INTERNAL_H
 #define COHORT_WORKER_TRIAL_INTERNAL_H
 
@@ -17,16 +18,16 @@ struct evaluation {
 
 /* What a checkpoint carries beside weights and moments. */
 struct progress {
-    int64_t step;            /* steps run */
+    int64_t step; /* steps run */
     int64_t tokens;
-    double seconds;          /* of training steps, over all starts */
-    double epoch_loss;       /* sum over the epoch's steps of loss * rows */
+    double seconds;    /* of training steps, over all starts */
+    double epoch_loss; /* sum over the epoch's steps of loss * rows */
     int64_t epoch_rows;
     double epoch_seconds;
-    int64_t best_step;       /* -1: none yet */
+    int64_t best_step; /* -1: none yet */
     double best_score;
-    int64_t without_gain;    /* evaluations since the best */
-    bool stopped;            /* early stopping ended the trial */
+    int64_t without_gain; /* evaluations since the best */
+    bool stopped;         /* early stopping ended the trial */
     struct evaluation *history;
     size_t evaluations, history_capacity;
 };
@@ -35,7 +36,7 @@ struct trial {
     const struct trial_opts *opts;
     const struct run_config *config;
     struct comm *group;
-    bool leader;             /* rank 0 of the group */
+    bool leader; /* rank 0 of the group */
     struct trial_plan plan;
     struct model *model;
     struct optimizer *optimizer;
@@ -51,17 +52,19 @@ struct trial {
     int32_t *length;
     int64_t *batch_rows[2];
     int batch_count[2];
-    int write_failures;       /* checkpoints that failed in a row */
+    int write_failures; /* checkpoints that failed in a row */
     int64_t seed;
 };
 
 enum { TRIAL_SCORE_ROWS = 512 }; /* rows of one scoring pass at most */
 
 /* The model a plan asks for; how the group's batches are cut. */
-void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *plan, struct model_opts *out);
+void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *plan,
+                      struct model_opts *out);
 void trial_step_opts(const struct trial *trial, struct step_opts *out);
 
-/* Collective. Save checkpoint-<step>; publish it as best if asked. A full disk is a warning until the third in a row. */
+/* Collective. Save checkpoint-<step>; publish it as best if asked. A full disk is a warning until
+ * the third in a row. */
 NODISCARD enum status trial_save(struct trial *trial, bool publish);
 /* Collective. Load the newest good checkpoint if there is one; else the model's weights. */
 NODISCARD enum status trial_restore(struct trial *trial);

@@ -1,6 +1,7 @@
 /*
- * trial_plan.c - walks through all steps of a trial without computing: how many, how large the passes get, and what
- * memory that takes. The training loop, `check` and the refusal of runs that do not fit use the same walk.
+ * trial_plan.c - walks through all steps of a trial without computing: how many, how large the
+ * passes get, and what memory that takes. The training loop, `check` and the refusal of runs that
+ * do not fit use the same walk.
  */
 #include <math.h>
 #include <string.h>
@@ -15,7 +16,8 @@ static int64_t count_steps(const struct run_config *config, int64_t per_epoch)
     return (int64_t)ceil(config->train.epochs * (double)per_epoch - 1e-9);
 }
 
-static void step_options(const struct run_config *config, int rank, int ranks, struct step_opts *out)
+static void step_options(const struct run_config *config, int rank, int ranks,
+                         struct step_opts *out)
 {
     bool any = config->parallel.reproducible == CONFIG_ANY;
     *out = (struct step_opts){.leaves = any ? (int)config->parallel.grains : ranks,
@@ -26,20 +28,24 @@ static void step_options(const struct run_config *config, int rank, int ranks, s
 }
 
 /*
- * A bound on the largest pass of any rank over all steps: a rank's run of leaves, cut at micro_tokens, but never below
- * what cannot be split (a leaf under `any`, a row otherwise). Each step is dealt once, not once per rank.
+ * A bound on the largest pass of any rank over all steps: a rank's run of leaves, cut at
+ * micro_tokens, but never below what cannot be split (a leaf under `any`, a row otherwise). Each
+ * step is dealt once, not once per rank.
  */
-static enum status walk(const struct trial_opts *opts, struct sampler *sampler, int ranks, struct trial_plan *plan)
+static enum status walk(const struct trial_opts *opts, struct sampler *sampler, int ranks,
+                        struct trial_plan *plan)
 {
     struct batch_plan deal = {0};
     struct step_opts step;
     int32_t *length = NULL;
-    enum status st = mem_alloc_raw((size_t)opts->config->train.batch_size, sizeof *length, "row lengths", &length);
+    enum status st = mem_alloc_raw((size_t)opts->config->train.batch_size, sizeof *length,
+                                   "row lengths", &length);
     for (int64_t s = 0; st == STATUS_OK && s < plan->steps; s++) {
         const int64_t *rows;
         int count;
         int64_t longest = 0;
-        st = sampler_next(sampler, s / plan->steps_per_epoch, s % plan->steps_per_epoch, &rows, &count);
+        st = sampler_next(sampler, s / plan->steps_per_epoch, s % plan->steps_per_epoch, &rows,
+                          &count);
         for (int i = 0; st == STATUS_OK && i < count; i++) {
             length[i] = dataset_length(opts->train.ds, rows[i]);
             longest = length[i] > longest ? length[i] : longest;
@@ -56,13 +62,15 @@ static enum status walk(const struct trial_opts *opts, struct sampler *sampler, 
             plan_grains_of_rank(step.leaves, rank, ranks, &first, &own);
             for (int leaf = first; leaf < first + own; leaf++) {
                 tokens += deal.grain_tokens[leaf];
-                whole = !step.split && deal.grain_tokens[leaf] > whole ? deal.grain_tokens[leaf] : whole;
+                whole = !step.split && deal.grain_tokens[leaf] > whole ? deal.grain_tokens[leaf]
+                                                                       : whole;
             }
             int rows_of_rank = deal.grain_begin[first + own] - deal.grain_begin[first];
             int64_t pass = tokens < step.micro_tokens ? tokens : step.micro_tokens;
             pass = whole > pass ? whole : pass;
             plan->max_pass_tokens = pass > plan->max_pass_tokens ? pass : plan->max_pass_tokens;
-            plan->max_pass_rows = rows_of_rank > plan->max_pass_rows ? rows_of_rank : plan->max_pass_rows;
+            plan->max_pass_rows = rows_of_rank > plan->max_pass_rows ? rows_of_rank
+                                                                     : plan->max_pass_rows;
         }
     }
     mem_free(length);
@@ -84,26 +92,31 @@ static enum status plan_memory(const struct trial_opts *opts, int ranks, struct 
         int64_t state = 2 * plan->memory.weights / ranks; /* the moments of owned parameters */
         int64_t staging = plan->memory.weights;           /* received parts of sums */
         plan->memory_bytes = plan->memory.total + state + staging;
-        if (plan->memory_bytes <= limit / local || config->train.recompute != CONFIG_RECOMPUTE_AUTO || plan->recompute)
+        if (plan->memory_bytes <= limit / local ||
+            config->train.recompute != CONFIG_RECOMPUTE_AUTO || plan->recompute)
             break;
         plan->recompute = true; /* bits do not change, only time and memory */
     }
     if (plan->memory_bytes > limit / local)
-        return status_fail(STATUS_CONFIG, "one rank would need %.1f GB (weights %.2f, gradients %.2f, activations %.2f, "
-                           "optimizer and messages %.2f) and %d rank%s on this node have %.1f GB; lower "
-                           "train.micro_tokens (%lld) or data.max_length%s, or use fewer ranks a node",
-                           (double)plan->memory_bytes / 1e9, (double)plan->memory.weights / 1e9,
-                           (double)plan->memory.gradients / 1e9, (double)plan->memory.activations / 1e9,
-                           (double)(plan->memory_bytes - plan->memory.total) / 1e9, local, local == 1 ? "" : "s",
-                           (double)limit / 1e9, (long long)config->train.micro_tokens,
-                           plan->recompute ? "" : ", set train.recompute=true");
+        return status_fail(
+            STATUS_CONFIG,
+            "one rank would need %.1f GB (weights %.2f, gradients %.2f, activations %.2f, "
+            "optimizer and messages %.2f) and %d rank%s on this node have %.1f GB; lower "
+            "train.micro_tokens (%lld) or data.max_length%s, or use fewer ranks a node",
+            (double)plan->memory_bytes / 1e9, (double)plan->memory.weights / 1e9,
+            (double)plan->memory.gradients / 1e9, (double)plan->memory.activations / 1e9,
+            (double)(plan->memory_bytes - plan->memory.total) / 1e9, local, local == 1 ? "" : "s",
+            (double)limit / 1e9, (long long)config->train.micro_tokens,
+            plan->recompute ? "" : ", set train.recompute=true");
     return STATUS_OK;
 }
 
-void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *plan, struct model_opts *out)
+void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *plan,
+                      struct model_opts *out)
 {
     const struct run_config *config = opts->config;
-    int64_t scoring = config->eval.batch_tokens > opts->max_length ? config->eval.batch_tokens : opts->max_length;
+    int64_t scoring = config->eval.batch_tokens > opts->max_length ? config->eval.batch_tokens
+                                                                   : opts->max_length;
     *out = (struct model_opts){
         .encoder = opts->source->encoder,
         .head = {.pooling = opts->pooling, .outputs = opts->task->outputs, .dropout = -1.0f},
@@ -138,7 +151,8 @@ enum status trial_plan_make(const struct trial_opts *opts, int ranks, struct tri
     plan->steps = count_steps(config, plan->steps_per_epoch);
     if (plan->steps == 0) {
         sampler_close(sampler);
-        return status_fail(STATUS_CONFIG, "train.epochs=%g gives no step, wanted at least one", config->train.epochs);
+        return status_fail(STATUS_CONFIG, "train.epochs=%g gives no step, wanted at least one",
+                           config->train.epochs);
     }
     plan->warmup = config->schedule.warmup_steps >= 0
                        ? config->schedule.warmup_steps
@@ -153,7 +167,8 @@ enum status trial_plan_make(const struct trial_opts *opts, int ranks, struct tri
         struct step_opts step_opts;
         step_options(config, rank, ranks, &step_opts);
         int buffers = step_plan_buffers(&step_opts);
-        plan->gradient_buffers = buffers > plan->gradient_buffers ? buffers : plan->gradient_buffers;
+        plan->gradient_buffers = buffers > plan->gradient_buffers ? buffers
+                                                                  : plan->gradient_buffers;
     }
     return plan_memory(opts, ranks, plan);
 }

@@ -1,9 +1,11 @@
 /*
- * trial_state.c - a trial's checkpoints: written by all ranks, committed by one, resumed on any number.
+ * trial_state.c - a trial's checkpoints: written by all ranks, committed by one, resumed on any
+ * number.
  *
- * checkpoint-<step>/ is a Hugging Face model folder plus optimizer.safetensors (moments "m.<parameter>" and
- * "v.<parameter>", fp32, by name so that any sharding can read them) and state.json. Every rank writes the elements it
- * owns. Nothing here depends on the number of ranks but the work's division.
+ * checkpoint-<step>/ is a Hugging Face model folder plus optimizer.safetensors (moments
+ * "m.<parameter>" and "v.<parameter>", fp32, by name so that any sharding can read them) and
+ * state.json. Every rank writes the elements it owns. Nothing here depends on the number of ranks
+ * but the work's division.
  */
 #include <math.h>
 #include <stdio.h>
@@ -35,13 +37,15 @@ enum status trial_hash(struct trial *t, uint64_t *hash)
     if (st == STATUS_OK)
         st = mem_alloc((size_t)ranks + 1, sizeof *begin, "block hashes", &begin);
     for (int64_t b = 0; st == STATUS_OK && b < blocks; b++) {
-        st = device_get(t->opts->device, block, model_weights(t->model) + t->owned.begin + b * PARAM_BLOCK,
+        st = device_get(t->opts->device, block,
+                        model_weights(t->model) + t->owned.begin + b * PARAM_BLOCK,
                         PARAM_BLOCK * sizeof *block);
         own[b] = hash_bytes(block, PARAM_BLOCK * sizeof *block);
     }
     TRY_GOTO(done, comm_agree(t->group, st));
     TRY_GOTO(done, comm_allgather(t->group, own, blocks * (int64_t)sizeof *own, &all, begin));
-    *hash = hash_bytes(all, (size_t)begin[ranks]); /* shards are in rank order, so blocks are in order */
+    *hash = hash_bytes(all,
+                       (size_t)begin[ranks]); /* shards are in rank order, so blocks are in order */
 done:
     mem_free(own);
     mem_free(block);
@@ -52,7 +56,8 @@ done:
 
 /* ---- optimizer.safetensors ---- */
 
-static enum status moment_entries(const struct param_table *table, struct safetensors_entry **entries, char **names)
+static enum status moment_entries(const struct param_table *table,
+                                  struct safetensors_entry **entries, char **names)
 {
     enum { ROOM = PARAM_NAME + 4 };
     TRY(mem_alloc((size_t)table->count * 2, ROOM, "moment names", names));
@@ -61,7 +66,8 @@ static enum status moment_entries(const struct param_table *table, struct safete
         const struct param *param = &table->params[i / 2];
         char *name = *names + (size_t)i * ROOM;
         (void)snprintf(name, ROOM, "%c.%s", i % 2 == 0 ? 'm' : 'v', param->name);
-        (*entries)[i] = (struct safetensors_entry){.name = name, .dtype = TENSOR_F32, .rank = param->rank};
+        (*entries)[i] =
+            (struct safetensors_entry){.name = name, .dtype = TENSOR_F32, .rank = param->rank};
         for (int d = 0; d < param->rank; d++)
             (*entries)[i].shape[d] = param->shape[d];
     }
@@ -138,7 +144,8 @@ static json_t *history_json(const struct progress *at)
     json_t *list = json_array();
     for (size_t i = 0; list != NULL && i < at->evaluations; i++) {
         json_t *one = json_pack("{s:I, s:o, s:o}", "step", (json_int_t)at->history[i].step, "score",
-                                json_finite(at->history[i].score), "loss", json_finite(at->history[i].loss));
+                                json_finite(at->history[i].score), "loss",
+                                json_finite(at->history[i].loss));
         if (json_array_append_new(list, one) != 0) {
             json_decref(list);
             return NULL;
@@ -153,17 +160,21 @@ static enum status write_state(struct trial *t, const char *folder)
     char *path = NULL;
     enum status st = path_join(folder, "state.json", &path);
     int64_t per_epoch = t->plan.steps_per_epoch;
-    json_t *state = json_pack(
-        "{s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:I, s:f, s:I, s:o, s:I, s:b, s:o, s:o, s:s}", //
-        "format", "cohort-state", "version", 1, "step", (json_int_t)at->step, "steps", (json_int_t)t->plan.steps,
-        "epoch", (json_int_t)(at->step / per_epoch), "step_in_epoch", (json_int_t)(at->step % per_epoch),
-        "optimizer_steps", (json_int_t)optimizer_steps(t->optimizer), "tokens", (json_int_t)at->tokens, "seconds",
-        at->seconds, "epoch_loss", json_finite(at->epoch_loss), "epoch_rows", (json_int_t)at->epoch_rows,
-        "epoch_seconds", at->epoch_seconds, "best_step", (json_int_t)at->best_step, "best_score",
-        json_finite(at->best_score), "without_gain", (json_int_t)at->without_gain, "stopped", (int)at->stopped,
-        "history", history_json(at), "config_hash", json_hex64(t->opts->config_hash), "metric",
-        metric_name(t->opts->task->metric));
-    if (st == STATUS_OK && (state == NULL || json_object_set_new(state, "seed", json_hex64(t->opts->seed)) != 0))
+    json_t *state =
+        json_pack("{s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:I, s:f, s:I, s:o, s:I, "
+                  "s:b, s:o, s:o, s:s}", //
+                  "format", "cohort-state", "version", 1, "step", (json_int_t)at->step, "steps",
+                  (json_int_t)t->plan.steps, "epoch", (json_int_t)(at->step / per_epoch),
+                  "step_in_epoch", (json_int_t)(at->step % per_epoch), "optimizer_steps",
+                  (json_int_t)optimizer_steps(t->optimizer), "tokens", (json_int_t)at->tokens,
+                  "seconds", at->seconds, "epoch_loss", json_finite(at->epoch_loss), "epoch_rows",
+                  (json_int_t)at->epoch_rows, "epoch_seconds", at->epoch_seconds, "best_step",
+                  (json_int_t)at->best_step, "best_score", json_finite(at->best_score),
+                  "without_gain", (json_int_t)at->without_gain, "stopped", (int)at->stopped,
+                  "history", history_json(at), "config_hash", json_hex64(t->opts->config_hash),
+                  "metric", metric_name(t->opts->task->metric));
+    if (st == STATUS_OK &&
+        (state == NULL || json_object_set_new(state, "seed", json_hex64(t->opts->seed)) != 0))
         st = status_fail(STATUS_NOMEM, "no memory for state.json");
     if (st == STATUS_OK)
         st = json_write_file(path, state);
@@ -179,9 +190,10 @@ static enum status read_history(struct progress *at, const json_t *list)
     for (size_t i = 0; i < n; i++) {
         const json_t *one = json_array_get(list, i);
         const json_t *score = json_object_get(one, "score"), *loss = json_object_get(one, "loss");
-        at->history[i] = (struct evaluation){.step = json_integer_value(json_object_get(one, "step")),
-                                             .score = json_is_number(score) ? json_number_value(score) : NAN,
-                                             .loss = json_is_number(loss) ? json_number_value(loss) : NAN};
+        at->history[i] =
+            (struct evaluation){.step = json_integer_value(json_object_get(one, "step")),
+                                .score = json_is_number(score) ? json_number_value(score) : NAN,
+                                .loss = json_is_number(loss) ? json_number_value(loss) : NAN};
     }
     at->evaluations = n;
     return STATUS_OK;
@@ -279,7 +291,8 @@ done:
     return st;
 }
 
-/* Another start may own the folder by now: it is asked before its files are touched, and once more before a rename. */
+/* Another start may own the folder by now: it is asked before its files are touched, and once more
+ * before a rename. */
 static enum status check_fence(const struct trial_opts *opts)
 {
     return opts->fence == NULL ? STATUS_OK : checkpoint_check_fence(opts->config->out, opts->fence);
@@ -289,10 +302,12 @@ static enum status commit(struct trial *t, const char *name, bool publish, uint6
 {
     const struct trial_opts *opts = t->opts;
     int64_t protect[2] = {t->at.best_step, t->at.step};
-    json_t *extra = json_pack("{s:I, s:o, s:o, s:s, s:i}", "step", (json_int_t)t->at.step, "weights_hash",
-                              json_hex64(hash), "config_hash", json_hex64(opts->config_hash), "backend",
-                              opts->kernels->name, "ranks", comm_size(t->group));
-    enum status st = extra == NULL ? status_fail(STATUS_NOMEM, "no memory for the manifest") : run_log_sync(t->log);
+    json_t *extra = json_pack("{s:I, s:o, s:o, s:s, s:i}", "step", (json_int_t)t->at.step,
+                              "weights_hash", json_hex64(hash), "config_hash",
+                              json_hex64(opts->config_hash), "backend", opts->kernels->name,
+                              "ranks", comm_size(t->group));
+    enum status st = extra == NULL ? status_fail(STATUS_NOMEM, "no memory for the manifest")
+                                   : run_log_sync(t->log);
     if (st == STATUS_OK)
         st = check_fence(opts);
     if (st == STATUS_OK)
@@ -336,19 +351,21 @@ enum status trial_save(struct trial *t, bool publish)
         st = comm_agree(t->group, t->leader ? commit(t, name.p, publish, hash) : STATUS_OK);
     if (st == STATUS_OK) {
         t->write_failures = 0;
-        st = run_log_add(t->log, json_pack("{s:s, s:I, s:s, s:f, s:o, s:b}", "kind", "checkpoint", "step",
-                                           (json_int_t)t->at.step, "name", name.p, "seconds", clock_s() - started,
-                                           "weights_hash", json_hex64(hash), "best", (int)publish));
+        st = run_log_add(t->log, json_pack("{s:s, s:I, s:s, s:f, s:o, s:b}", "kind", "checkpoint",
+                                           "step", (json_int_t)t->at.step, "name", name.p,
+                                           "seconds", clock_s() - started, "weights_hash",
+                                           json_hex64(hash), "best", (int)publish));
         st = comm_agree(t->group, st);
     } else if (st == STATUS_IO) {
         if (t->leader)
             checkpoint_drop(opts->folder, name.p);
         if (++t->write_failures < FAILED_WRITES && t->at.step < t->plan.steps) {
             if (t->leader)
-                log_warning("%s was not saved: %s; the one before stays, training goes on", name.p, status_message());
+                log_warning("%s was not saved: %s; the one before stays, training goes on", name.p,
+                            status_message());
             st = run_log_add(t->log, json_pack("{s:s, s:I, s:s, s:s}", "kind", "event", "step",
-                                               (json_int_t)t->at.step, "event", "checkpoint failed", "why",
-                                               status_message()));
+                                               (json_int_t)t->at.step, "event", "checkpoint failed",
+                                               "why", status_message()));
             if (st == STATUS_IO) /* a full disk takes no log line either */
                 st = STATUS_OK;
             st = comm_agree(t->group, st);
@@ -373,9 +390,10 @@ static int64_t published_step(const struct trial *t)
 }
 
 /*
- * Leader: finish what a crash cut short after a commit. best/ is made of a committed checkpoint, and may be missing or
- * older than the state says; removed checkpoints may lie about. Where the best checkpoint is gone as well, the next
- * evaluation takes its place: that happens when a damaged checkpoint was passed over, and then repeats what it chose.
+ * Leader: finish what a crash cut short after a commit. best/ is made of a committed checkpoint,
+ * and may be missing or older than the state says; removed checkpoints may lie about. Where the
+ * best checkpoint is gone as well, the next evaluation takes its place: that happens when a damaged
+ * checkpoint was passed over, and then repeats what it chose.
  */
 static enum status repair(struct trial *t)
 {
@@ -389,14 +407,16 @@ static enum status repair(struct trial *t)
     }
     enum status st = found == wanted ? STATUS_OK : checkpoint_publish(opts->folder, wanted, "best");
     if (st != STATUS_OK && t->at.step < t->plan.steps && !t->at.stopped) {
-        log_warning("the best weights so far, of step %lld, are lost: %s; the next evaluation takes their place",
+        log_warning("the best weights so far, of step %lld, are lost: %s; the next evaluation "
+                    "takes their place",
                     (long long)wanted, status_message());
         t->at.best_step = -1;
         t->at.best_score = NAN;
         t->at.without_gain = 0;
         st = STATUS_OK;
     }
-    if (st == STATUS_OK && checkpoint_retain(opts->folder, (int)t->config->checkpoint.keep, protect, 2) != STATUS_OK)
+    if (st == STATUS_OK &&
+        checkpoint_retain(opts->folder, (int)t->config->checkpoint.keep, protect, 2) != STATUS_OK)
         log_warning("%s", status_message());
     return st;
 }
@@ -425,15 +445,18 @@ enum status trial_restore(struct trial *t)
             if (st == STATUS_OK)
                 st = model_weights_changed(t->model);
         } else {
-            st = model_load(t->model, opts->source->path, opts->task->head_from_model, opts->seed, &report);
+            st = model_load(t->model, opts->source->path, opts->task->head_from_model, opts->seed,
+                            &report);
         }
         TRY_GOTO(done, comm_agree(t->group, st));
         if (t->leader && report.head_drawn)
-            log_info("%s: %d tensors loaded, %d of other tasks skipped; a new head of %d outputs is drawn from the seed",
+            log_info("%s: %d tensors loaded, %d of other tasks skipped; a new head of %d outputs "
+                     "is drawn from the seed",
                      opts->source->path, report.loaded, report.skipped, opts->task->outputs);
         else if (t->leader && report.loaded > 0)
-            log_info("%s: %d tensors loaded with their head, %d skipped%s", opts->source->path, report.loaded,
-                     report.skipped, report.drawn > 0 ? ", the pooler drawn from the seed" : "");
+            log_info("%s: %d tensors loaded with their head, %d skipped%s", opts->source->path,
+                     report.loaded, report.skipped,
+                     report.drawn > 0 ? ", the pooler drawn from the seed" : "");
         goto done;
     }
     n = name == NULL ? 0 : (int64_t)strlen(name) + 1;
@@ -454,7 +477,8 @@ enum status trial_restore(struct trial *t)
     TRY_GOTO(done, comm_broadcast(t->group, &t->at.best_score, sizeof t->at.best_score, 0));
     TRY_GOTO(done, comm_broadcast(t->group, &t->at.without_gain, sizeof t->at.without_gain, 0));
     if (t->leader)
-        log_info("resuming %s at step %lld of %lld", opts->folder, (long long)t->at.step, (long long)t->plan.steps);
+        log_info("resuming %s at step %lld of %lld", opts->folder, (long long)t->at.step,
+                 (long long)t->plan.steps);
 done:
     mem_free(moments);
     mem_free(name);

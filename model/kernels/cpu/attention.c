@@ -1,9 +1,10 @@
 /*
- * attention.c - attention of the CPU table: checks, the choice of a path, and the division of work over threads.
+ * attention.c - attention of the CPU table: checks, the choice of a path, and the division of work
+ * over threads.
  *
- * Units (see attention.h) are dealt dynamically: rows differ in length, and which thread computes a unit changes
- * nothing in it. Long rows are cut into chunks of queries in forward; in backward a row and head stay together,
- * so that the sums over queries (dk, dv) have one order.
+ * Units (see attention.h) are dealt dynamically: rows differ in length, and which thread computes a
+ * unit changes nothing in it. Long rows are cut into chunks of queries in forward; in backward a
+ * row and head stay together, so that the sums over queries (dk, dv) have one order.
  */
 #include "model/kernels/cpu/attention.h"
 
@@ -16,13 +17,16 @@ static const struct attention_path *choose(const struct kernel_ctx *ctx)
     return ctx->cpu.bf16 ? &attention_bf16 : &attention_portable_bf16;
 }
 
-static enum status check(const struct rows *queries, const struct rows *keys, int heads, int head_size)
+static enum status check(const struct rows *queries, const struct rows *keys, int heads,
+                         int head_size)
 {
     if (heads < 1 || head_size < 1 || head_size > ATTENTION_MAX_SIZE)
-        return status_fail(STATUS_ARG, "attention: %d heads of size %d, wanted at least 1 of size 1 to %d", heads,
-                           head_size, ATTENTION_MAX_SIZE);
+        return status_fail(STATUS_ARG,
+                           "attention: %d heads of size %d, wanted at least 1 of size 1 to %d",
+                           heads, head_size, ATTENTION_MAX_SIZE);
     if (queries->count != keys->count)
-        return status_fail(STATUS_ARG, "attention: queries of %d rows, keys of %d", queries->count, keys->count);
+        return status_fail(STATUS_ARG, "attention: queries of %d rows, keys of %d", queries->count,
+                           keys->count);
     return STATUS_OK;
 }
 
@@ -40,16 +44,18 @@ static int longest(const struct rows *rows)
     return most;
 }
 
-/* Units a thread takes at once: few enough to balance, enough that short rows do not pay for each. */
+/* Units a thread takes at once: few enough to balance, enough that short rows do not pay for each.
+ */
 static int units_at_once(int64_t units, int threads)
 {
     int64_t n = units / ((int64_t)threads * 16);
     return n < 1 ? 1 : n > 16 ? 16 : (int)n;
 }
 
-enum status cpu_attention(struct kernel_ctx *ctx, const struct rows *queries, const struct rows *keys, int heads,
-                          int head_size, const act *q, int64_t q_stride, const act *k, const act *v,
-                          int64_t kv_stride, const struct dropout *dropout, act *out, float *lse)
+enum status cpu_attention(struct kernel_ctx *ctx, const struct rows *queries,
+                          const struct rows *keys, int heads, int head_size, const act *q,
+                          int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
+                          const struct dropout *dropout, act *out, float *lse)
 {
     TRY(check(queries, keys, heads, head_size));
     const struct attention_path *path = choose(ctx);
@@ -84,7 +90,8 @@ enum status cpu_attention(struct kernel_ctx *ctx, const struct rows *queries, co
             int row = (int)(u / chunks / heads), head = (int)(u / chunks % heads);
             int q0 = (int)(u % chunks) * ATTENTION_CHUNK, count = row_length(queries, row);
             if (q0 < count)
-                path->forward(&a, row, head, q0, count < q0 + ATTENTION_CHUNK ? count : q0 + ATTENTION_CHUNK, scratch);
+                path->forward(&a, row, head, q0,
+                              count < q0 + ATTENTION_CHUNK ? count : q0 + ATTENTION_CHUNK, scratch);
         }
         if (path->end != NULL)
             path->end();
@@ -92,10 +99,11 @@ enum status cpu_attention(struct kernel_ctx *ctx, const struct rows *queries, co
     return STATUS_OK;
 }
 
-enum status cpu_attention_backward(struct kernel_ctx *ctx, const struct rows *queries, const struct rows *keys,
-                                   int heads, int head_size, const act *q, int64_t q_stride, const act *k,
-                                   const act *v, int64_t kv_stride, const struct dropout *dropout, const act *out,
-                                   const float *lse, const act *dout, act *dq, act *dk, act *dv)
+enum status cpu_attention_backward(struct kernel_ctx *ctx, const struct rows *queries,
+                                   const struct rows *keys, int heads, int head_size, const act *q,
+                                   int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
+                                   const struct dropout *dropout, const act *out, const float *lse,
+                                   const act *dout, act *dq, act *dk, act *dv)
 {
     TRY(check(queries, keys, heads, head_size));
     const struct attention_path *path = choose(ctx);

@@ -1,7 +1,9 @@
 /*
- * attention_amx.c - attention in bfloat16 on AMX tiles: a panel of 16 rows is a tile as it lies (stride 64 bytes).
+ * attention_amx.c - attention in bfloat16 on AMX tiles: a panel of 16 rows is a tile as it lies
+ * (stride 64 bytes).
  *
- * Tile configuration belongs to the thread: begin() loads it, end() releases it, so that oneDNN's own kernels find none.
+ * Tile configuration belongs to the thread: begin() loads it, end() releases it, so that oneDNN's
+ * own kernels find none.
  */
 #include <immintrin.h>
 #include <stdbool.h>
@@ -15,13 +17,14 @@
 #define ATTENTION_END tiles_end
 #define SUM_STEP 16 /* a tile takes 16 words along the sum */
 
-/* GCC 12's tile loads do not say that they read memory: stores before must not be moved behind them or left out. */
+/* GCC 12's tile loads do not say that they read memory: stores before must not be moved behind them
+ * or left out. */
 #define IN_MEMORY() __asm__ volatile("" ::: "memory")
 
 /*
- * The unit that multiplies tiles falls asleep after about 1,000 cycles without a product, and the next one then waits 0.25 us
- * (measured: 848 instead of 218 ticks of 2.6 GHz for four products). So work between
- * products drops in one whose result nobody reads; tiles are free outside multiply().
+ * The unit that multiplies tiles falls asleep after about 1,000 cycles without a product, and the
+ * next one then waits 0.25 us (measured: 848 instead of 218 ticks of 2.6 GHz for four products). So
+ * work between products drops in one whose result nobody reads; tiles are free outside multiply().
  */
 #define KEEP_AWAKE() _tile_dpbf16ps(0, 4, 6)
 
@@ -47,18 +50,20 @@ static void tiles_end(void)
     _tile_release();
 }
 
-#define TILE_START(t, at)                                                                                              \
-    do {                                                                                                               \
-        if (add)                                                                                                       \
-            _tile_loadd(t, at, 64);                                                                                    \
-        else                                                                                                           \
-            _tile_zero(t);                                                                                             \
+#define TILE_START(t, at)                                                                          \
+    do {                                                                                           \
+        if (add)                                                                                   \
+            _tile_loadd(t, at, 64);                                                                \
+        else                                                                                       \
+            _tile_zero(t);                                                                         \
     } while (0)
 
-/* Two tiles of rows (m2) and n = 1 or 2 panels of columns, or one and n = 1..4. m2 and n are constants. */
-static inline __attribute__((always_inline)) void block(bool m2, int n, int words, const uint32_t *a, int64_t a_panel,
-                                                        const uint32_t *b, int64_t b_panel, float *c, int64_t c_panel,
-                                                        bool add)
+/* Two tiles of rows (m2) and n = 1 or 2 panels of columns, or one and n = 1..4. m2 and n are
+ * constants. */
+static inline __attribute__((always_inline)) void block(bool m2, int n, int words,
+                                                        const uint32_t *a, int64_t a_panel,
+                                                        const uint32_t *b, int64_t b_panel,
+                                                        float *c, int64_t c_panel, bool add)
 {
     IN_MEMORY();
     TILE_START(0, c);
@@ -109,17 +114,20 @@ static inline __attribute__((always_inline)) void block(bool m2, int n, int word
         _tile_stored(3, c + 3 * c_panel, 64);
 }
 
-/* C (rows, panels of 16) = or += A B; rows are rounded up to 16. *_panel: words from one panel to the next. */
-static void multiply(int rows, int panels, int words, const uint32_t *a, int64_t a_panel, const uint32_t *b,
-                     int64_t b_panel, float *c, int64_t c_panel, bool add)
+/* C (rows, panels of 16) = or += A B; rows are rounded up to 16. *_panel: words from one panel to
+ * the next. */
+static void multiply(int rows, int panels, int words, const uint32_t *a, int64_t a_panel,
+                     const uint32_t *b, int64_t b_panel, float *c, int64_t c_panel, bool add)
 {
     int m = 0;
     for (; m + 16 < rows; m += 32) {
         int n = 0;
         for (; n + 2 <= panels; n += 2)
-            block(true, 2, words, a + m * 16, a_panel, b + n * b_panel, b_panel, c + n * c_panel + m * 16, c_panel, add);
+            block(true, 2, words, a + m * 16, a_panel, b + n * b_panel, b_panel,
+                  c + n * c_panel + m * 16, c_panel, add);
         if (n < panels)
-            block(true, 1, words, a + m * 16, a_panel, b + n * b_panel, b_panel, c + n * c_panel + m * 16, c_panel, add);
+            block(true, 1, words, a + m * 16, a_panel, b + n * b_panel, b_panel,
+                  c + n * c_panel + m * 16, c_panel, add);
     }
     if (m >= rows)
         return;

@@ -1,4 +1,5 @@
-/* attention_bf16.c - attention in bfloat16 by VDPBF16PS, for CPUs with AVX512-BF16 and without AMX. */
+/* attention_bf16.c - attention in bfloat16 by VDPBF16PS, for CPUs with AVX512-BF16 and without AMX.
+ */
 #define ATTENTION_BF16 1
 #define ATTENTION_PATH attention_bf16
 #define ATTENTION_NAME "AVX512-BF16"

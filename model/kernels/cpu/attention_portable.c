@@ -1,9 +1,10 @@
 /*
  * attention_portable.c - attention in plain C for any CPU, float and bfloat16 (products in float).
  *
- * One query at a time against all keys of its row. K and V are widened to float and transposed once per unit, so that
- * every inner loop runs over neighbouring elements without a running sum, and compilers vectorize it with whatever
- * the CPU has; the order of the sums stays the one written here.
+ * One query at a time against all keys of its row. K and V are widened to float and transposed once
+ * per unit, so that every inner loop runs over neighbouring elements without a running sum, and
+ * compilers vectorize it with whatever the CPU has; the order of the sums stays the one written
+ * here.
  */
 #include "model/kernels/cpu/attention.h"
 
@@ -53,9 +54,9 @@ static void draw(float *keep, const struct attention_random *r, int i, int keys)
 }
 
 struct scratch {
-    float *k, *kt, *v, *vt, *dk, *dv;      /* (keys, d) or, transposed, (d, keys) */
-    float *s, *dp, *keep;                  /* (keys) */
-    float *q, *g, *dq;                     /* (d) */
+    float *k, *kt, *v, *vt, *dk, *dv; /* (keys, d) or, transposed, (d, keys) */
+    float *s, *dp, *keep;             /* (keys) */
+    float *q, *g, *dq;                /* (d) */
 };
 
 static size_t carve(int d, int keys, bool backward, unsigned char *base, struct scratch *f)
@@ -92,7 +93,8 @@ static size_t backward_bytes(int head_size, int queries, int keys)
 }
 
 /* x (keys, d) and xt (d, keys), either may be NULL, from lines of activations. */
-static void widen(float *x, float *xt, const void *from, int64_t at, int64_t stride, int keys, int d, bool bf16)
+static void widen(float *x, float *xt, const void *from, int64_t at, int64_t stride, int keys,
+                  int d, bool bf16)
 {
     for (int j = 0; j < keys; j++)
         for (int c = 0; c < d; c++) {
@@ -105,7 +107,8 @@ static void widen(float *x, float *xt, const void *from, int64_t at, int64_t str
 }
 
 /* y[0..n) (+)= x[i] m[i][0..n) summed over i < count */
-static inline void combine(float *restrict y, const float *restrict x, const float *restrict m, int count, int n)
+static inline void combine(float *restrict y, const float *restrict x, const float *restrict m,
+                           int count, int n)
 {
     for (int j = 0; j < n; j++)
         y[j] = 0.0f;
@@ -115,20 +118,22 @@ static inline void combine(float *restrict y, const float *restrict x, const flo
 }
 
 /* m[i][0..n) += x[i] y[0..n) for i < count */
-static inline void spread(float *restrict m, const float *restrict x, const float *restrict y, int count, int n)
+static inline void spread(float *restrict m, const float *restrict x, const float *restrict y,
+                          int count, int n)
 {
     for (int i = 0; i < count; i++)
         for (int j = 0; j < n; j++)
             m[(int64_t)i * n + j] += x[i] * y[j];
 }
 
-static inline void forward(const struct attention_call *a, int row, int head, int q0, int q1, unsigned char *scratch,
-                           bool bf16)
+static inline void forward(const struct attention_call *a, int row, int head, int q0, int q1,
+                           unsigned char *scratch, bool bf16)
 {
     const int d = a->head_size, keys = a->keys->begin[row + 1] - a->keys->begin[row];
     const int64_t at = (int64_t)head * d, kv = a->keys->begin[row] * a->kv_stride + at;
     const bool drop = a->dropout.on;
-    const struct attention_random random = drop ? attention_random(a, row, head) : (struct attention_random){0};
+    const struct attention_random random = drop ? attention_random(a, row, head)
+                                                : (struct attention_random){0};
     struct scratch f;
     carve(d, keys, false, scratch, &f);
     widen(NULL, f.kt, a->k, kv, a->kv_stride, keys, d, bf16);
@@ -159,13 +164,15 @@ static inline void forward(const struct attention_call *a, int row, int head, in
     }
 }
 
-static inline void backward(const struct attention_call *a, int row, int head, unsigned char *scratch, bool bf16)
+static inline void backward(const struct attention_call *a, int row, int head,
+                            unsigned char *scratch, bool bf16)
 {
     const int d = a->head_size, keys = a->keys->begin[row + 1] - a->keys->begin[row];
     const int queries = a->queries->begin[row + 1] - a->queries->begin[row];
     const int64_t at = (int64_t)head * d, kv = a->keys->begin[row] * a->kv_stride + at;
     const bool drop = a->dropout.on;
-    const struct attention_random random = drop ? attention_random(a, row, head) : (struct attention_random){0};
+    const struct attention_random random = drop ? attention_random(a, row, head)
+                                                : (struct attention_random){0};
     struct scratch f;
     carve(d, keys, true, scratch, &f);
     widen(f.k, f.kt, a->k, kv, a->kv_stride, keys, d, bf16);
@@ -209,12 +216,14 @@ static inline void backward(const struct attention_call *a, int row, int head, u
         }
 }
 
-static void forward_f32(const struct attention_call *a, int row, int head, int q0, int q1, unsigned char *scratch)
+static void forward_f32(const struct attention_call *a, int row, int head, int q0, int q1,
+                        unsigned char *scratch)
 {
     forward(a, row, head, q0, q1, scratch, false);
 }
 
-static void forward_bf16(const struct attention_call *a, int row, int head, int q0, int q1, unsigned char *scratch)
+static void forward_bf16(const struct attention_call *a, int row, int head, int q0, int q1,
+                         unsigned char *scratch)
 {
     forward(a, row, head, q0, q1, scratch, true);
 }

@@ -1,8 +1,10 @@
 /*
- * attention_product.h - multiply() of attention_simd.h in AVX-512 registers, for float and for pairs of bfloat16.
+ * attention_product.h - multiply() of attention_simd.h in AVX-512 registers, for float and for
+ * pairs of bfloat16.
  *
- * Blocks of 8 rows and up to 3 panels of columns: 24 sums in registers, each word of A broadcast from memory.
- * Every element is one chain of multiply-adds in the order of the sum, so blocking changes no bit.
+ * Blocks of 8 rows and up to 3 panels of columns: 24 sums in registers, each word of A broadcast
+ * from memory. Every element is one chain of multiply-adds in the order of the sum, so blocking
+ * changes no bit.
  */
 #include <immintrin.h>
 #include <stdbool.h>
@@ -13,8 +15,9 @@
 #define ATTENTION_END NULL
 #define KEEP_AWAKE() ((void)0)
 
-static inline __attribute__((always_inline)) void block(int n, int words, const uint32_t *a, int64_t a_panel,
-                                                        const uint32_t *b, int64_t b_panel, float *c, int64_t c_panel,
+static inline __attribute__((always_inline)) void block(int n, int words, const uint32_t *a,
+                                                        int64_t a_panel, const uint32_t *b,
+                                                        int64_t b_panel, float *c, int64_t c_panel,
                                                         bool add)
 {
     __m512 sum[8][3];
@@ -38,7 +41,8 @@ static inline __attribute__((always_inline)) void block(int n, int words, const 
 #if ATTENTION_BF16
                     sum[i][j] = _mm512_dpbf16_ps(sum[i][j], (__m512bh)x, (__m512bh)y[j]);
 #else
-                    sum[i][j] = _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(y[j]), sum[i][j]);
+                    sum[i][j] = _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(y[j]),
+                                                sum[i][j]);
 #endif
             }
         }
@@ -50,9 +54,10 @@ static inline __attribute__((always_inline)) void block(int n, int words, const 
             _mm512_store_ps(c + j * c_panel + 16 * i, sum[i][j]);
 }
 
-/* C (rows, panels of 16) = or += A B; rows are rounded up to 8. *_panel: words from one panel to the next. */
-static void multiply(int rows, int panels, int words, const uint32_t *a, int64_t a_panel, const uint32_t *b,
-                     int64_t b_panel, float *c, int64_t c_panel, bool add)
+/* C (rows, panels of 16) = or += A B; rows are rounded up to 8. *_panel: words from one panel to
+ * the next. */
+static void multiply(int rows, int panels, int words, const uint32_t *a, int64_t a_panel,
+                     const uint32_t *b, int64_t b_panel, float *c, int64_t c_panel, bool add)
 {
     for (int n = 0; n < panels;) {
         int take = panels - n == 4 ? 2 : panels - n < 3 ? panels - n : 3;

@@ -1,24 +1,30 @@
 /*
- * attention_simd.h - attention for AVX-512 machines, included once by each of attention_{f32_avx512,bf16,amx}.c.
+ * attention_simd.h - attention for AVX-512 machines, included once by each of
+ * attention_{f32_avx512,bf16,amx}.c.
  *
- * The including file defines ATTENTION_BF16 (1: activations are bfloat16, products multiply bf16 and add in float;
- * 0: float), ATTENTION_PATH (name of the exported path), multiply(), the product of blocks, and KEEP_AWAKE(), for AMX (see
- * attention_amx.c); in forward's softmax and in draw() it was tried and cost 5 % of rows of 512.
+ * The including file defines ATTENTION_BF16 (1: activations are bfloat16, products multiply bf16
+ * and add in float; 0: float), ATTENTION_PATH (name of the exported path), multiply(), the product
+ * of blocks, and KEEP_AWAKE(), for AMX (see attention_amx.c); in forward's softmax and in draw() it
+ * was tried and cost 5 % of rows of 512.
  *
- * Everything in scratch memory is a matrix of 32-bit words (a float, or two neighbouring bf16) in panels: 16 columns
- * wide, one row = one cache line = one register = one row of an AMX tile, rows back to back. Element (r, c) of a
- * matrix whose panels have R rows is at [(c / 16) * R * 16 + r * 16 + c % 16]. The product C = A B takes A as (rows,
- * words along the sum) and B as (words along the sum, columns); with bf16 a word of A holds two neighbours of a
- * row, a word of B two neighbours of a column ("pairs"). So K as stored, transposed by words, is B of S = Q K^T; V in
- * pairs is B of O = P V; and so on. Scores have queries in rows and keys in lanes: a row's 8-decision groups of
- * dropout are then bytes of a bit string that load directly as mask registers.
+ * Everything in scratch memory is a matrix of 32-bit words (a float, or two neighbouring bf16) in
+ * panels: 16 columns wide, one row = one cache line = one register = one row of an AMX tile, rows
+ * back to back. Element (r, c) of a matrix whose panels have R rows is at [(c / 16) * R * 16 + r *
+ * 16 + c % 16]. The product C = A B takes A as (rows, words along the sum) and B as (words along
+ * the sum, columns); with bf16 a word of A holds two neighbours of a row, a word of B two
+ * neighbours of a column ("pairs"). So K as stored, transposed by words, is B of S = Q K^T; V in
+ * pairs is B of O = P V; and so on. Scores have queries in rows and keys in lanes: a row's
+ * 8-decision groups of dropout are then bytes of a bit string that load directly as mask registers.
  *
- * Forward: a strip of 32 queries (16 against many keys, to stay in the first cache) against up to KEYS_FORWARD keys at a
- * time; longer rows go on with a running maximum and sum. Backward: blocks of KEYS_BACKWARD keys x QUERIES_BACKWARD queries; dk^T and dv^T are kept transposed (channels in
- * rows), since then P and dS as they lie are B, and only the small results need a transposition. With bf16, unpacking
- * two rows to pairs shuffles keys within groups of 32; key_of() undoes that when dk and dv are written.
+ * Forward: a strip of 32 queries (16 against many keys, to stay in the first cache) against up to
+ * KEYS_FORWARD keys at a time; longer rows go on with a running maximum and sum. Backward: blocks
+ * of KEYS_BACKWARD keys x QUERIES_BACKWARD queries; dk^T and dv^T are kept transposed (channels in
+ * rows), since then P and dS as they lie are B, and only the small results need a transposition.
+ * With bf16, unpacking two rows to pairs shuffles keys within groups of 32; key_of() undoes that
+ * when dk and dv are written.
  *
- * Sums over 16 lanes are done for 16 rows at once (reduce16). Order of every sum depends on the row's lengths alone.
+ * Sums over 16 lanes are done for 16 rows at once (reduce16). Order of every sum depends on the
+ * row's lengths alone.
  */
 #include <immintrin.h>
 
@@ -36,8 +42,8 @@ typedef float element;
 #define KEYS_FORWARD 512
 #define KEYS_BACKWARD 128
 #define QUERIES_BACKWARD 128
-#define STRIP 32         /* queries whose scores exist at a time */
-#define LONG_STRIP 256    /* keys from which forward takes 16 */
+#define STRIP 32       /* queries whose scores exist at a time */
+#define LONG_STRIP 256 /* keys from which forward takes 16 */
 #define LOG2E 1.44269504088896340736f
 #define LN2 0.69314718055994530942f
 
@@ -66,7 +72,8 @@ INLINE __mmask16 lanes(int n)
     return (__mmask16)(n <= 0 ? 0 : (1u << n) - 1);
 }
 
-/* 2^y, relative error 1.5e-7 and below; 0 far below. Coefficients: least largest relative error on [0, 1], 2^0 = 1. */
+/* 2^y, relative error 1.5e-7 and below; 0 far below. Coefficients: least largest relative error on
+ * [0, 1], 2^0 = 1. */
 INLINE __m512 power_of_two(__m512 y, __mmask16 keep)
 {
     __m512 f = _mm512_reduce_ps(y, 0x09), p; /* y - floor(y) */
@@ -84,7 +91,8 @@ INLINE __m512 logarithm(__m512 x)
     __m512 one = _mm512_set1_ps(1.0f);
     __m512 m = _mm512_getmant_ps(x, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_zero);
     __m512 e = _mm512_getexp_ps(_mm512_div_ps(x, m));
-    __m512 s = _mm512_div_ps(_mm512_sub_ps(m, one), _mm512_add_ps(m, one)), t = _mm512_mul_ps(s, s), p;
+    __m512 s = _mm512_div_ps(_mm512_sub_ps(m, one), _mm512_add_ps(m, one)), t = _mm512_mul_ps(s, s),
+           p;
     p = _mm512_fmadd_ps(_mm512_set1_ps(2.0f / 9), t, _mm512_set1_ps(2.0f / 7));
     p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(2.0f / 5));
     p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(2.0f / 3));
@@ -105,16 +113,19 @@ INLINE __m512 reduce16(const float *v, bool maximum)
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         __m512d a = _mm512_castps_pd(t[2 * i]), b = _mm512_castps_pd(t[2 * i + 1]);
-        u[i] = PUT(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+        u[i] = PUT(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                   _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
     }
 #pragma GCC unroll 2
     for (int i = 0; i < 2; i++)
-        w[i] = PUT(_mm512_shuffle_f32x4(u[2 * i], u[2 * i + 1], 0x88), _mm512_shuffle_f32x4(u[2 * i], u[2 * i + 1], 0xDD));
+        w[i] = PUT(_mm512_shuffle_f32x4(u[2 * i], u[2 * i + 1], 0x88),
+                   _mm512_shuffle_f32x4(u[2 * i], u[2 * i + 1], 0xDD));
     return PUT(_mm512_shuffle_f32x4(w[0], w[1], 0x88), _mm512_shuffle_f32x4(w[0], w[1], 0xDD));
 #undef PUT
 }
 
-/* to (16, 16) = transpose of from (16, 16) words. Loads of 16 bytes with insertion spare half of the shuffles. */
+/* to (16, 16) = transpose of from (16, 16) words. Loads of 16 bytes with insertion spare half of
+ * the shuffles. */
 INLINE void transpose16(uint32_t *to, const uint32_t *from)
 {
 #pragma GCC unroll 4
@@ -137,7 +148,8 @@ INLINE void transpose16(uint32_t *to, const uint32_t *from)
     }
 }
 
-/* n lines of d elements, stride elements apart -> panels of `rows` rows, the missing rows and channels zero. */
+/* n lines of d elements, stride elements apart -> panels of `rows` rows, the missing rows and
+ * channels zero. */
 static void pack(uint32_t *to, int rows, const element *from, int64_t stride, int n, int d)
 {
     for (int c = 0; c < d; c += GROUP, to += (ptrdiff_t)rows * 16) {
@@ -151,7 +163,8 @@ static void pack(uint32_t *to, int rows, const element *from, int64_t stride, in
 #else
         for (int r = 0; r < n; r++) {
             _mm_prefetch((const char *)(from + r * stride + c + d), _MM_HINT_T0);
-            _mm512_store_si512(to + 16 * r, _mm512_maskz_loadu_epi32(lanes(d - c), from + r * stride + c));
+            _mm512_store_si512(to + 16 * r,
+                               _mm512_maskz_loadu_epi32(lanes(d - c), from + r * stride + c));
         }
 #endif
         for (int r = n; r < rows; r++)
@@ -168,8 +181,8 @@ static void transpose(uint32_t *to, const uint32_t *from, int rows, int columns)
             transpose16(to + (ptrdiff_t)r * columns + c * 16, from + (ptrdiff_t)c * rows + r * 16);
 }
 
-/* Panels of (rows, d) elements -> the same matrix with neighbours of a column in one word: (rows / 2, d) words.
- * With float that is the matrix itself, and its address is returned instead. */
+/* Panels of (rows, d) elements -> the same matrix with neighbours of a column in one word: (rows /
+ * 2, d) words. With float that is the matrix itself, and its address is returned instead. */
 static const uint32_t *pairs(uint32_t *to, const uint32_t *from, int rows, int words)
 {
 #if ATTENTION_BF16
@@ -190,7 +203,8 @@ static const uint32_t *pairs(uint32_t *to, const uint32_t *from, int rows, int w
 #endif
 }
 
-/* Store up to GROUP channels c.. of one line of d: a, b = channels 0..15, 16..31 (bf16) or a alone (float). */
+/* Store up to GROUP channels c.. of one line of d: a, b = channels 0..15, 16..31 (bf16) or a alone
+ * (float). */
 INLINE void put_line(element *to, int left, __m512 a, __m512 b)
 {
 #if ATTENTION_BF16
@@ -205,7 +219,8 @@ INLINE void put_line(element *to, int left, __m512 a, __m512 b)
 #endif
 }
 
-/* Dropout decisions of counters first .. first + count: one byte each, bit set = kept. Writes whole groups of 8 bytes. */
+/* Dropout decisions of counters first .. first + count: one byte each, bit set = kept. Writes whole
+ * groups of 8 bytes. */
 static void draw(uint8_t *to, const struct attention_random *r, uint32_t first, int count)
 {
     const __m512i m0 = _mm512_set1_epi64(0xD2511F53), m1 = _mm512_set1_epi64(0xCD9E8D57);
@@ -218,8 +233,10 @@ static void draw(uint8_t *to, const struct attention_random *r, uint32_t first, 
         k0[i] = _mm512_set1_epi64((uint32_t)r->key + i * 0x9E3779B9u);
         k1[i] = _mm512_set1_epi64((uint32_t)(r->key >> 32) + i * 0xBB67AE85u);
     }
-    /* One counter per 64-bit lane, its words in the low halves; what is left in the high halves is never used. */
-    __m512i counter = _mm512_add_epi32(_mm512_set1_epi64(first), _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7));
+    /* One counter per 64-bit lane, its words in the low halves; what is left in the high halves is
+     * never used. */
+    __m512i counter =
+        _mm512_add_epi32(_mm512_set1_epi64(first), _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7));
     for (int i = 0; i < count; i += 8) {
         __m512i c0 = counter, c1 = w1, c2 = w2, c3 = w3;
 #pragma GCC unroll 10
@@ -230,17 +247,21 @@ static void draw(uint8_t *to, const struct attention_random *r, uint32_t first, 
             c1 = p1;
             c3 = p0;
         }
-        __m512i low = _mm512_mask_shuffle_epi32(c0, 0xAAAA, c1, 0xA0); /* decisions 0..3 of each counter */
+        __m512i low =
+            _mm512_mask_shuffle_epi32(c0, 0xAAAA, c1, 0xA0); /* decisions 0..3 of each counter */
         __m512i high = _mm512_mask_shuffle_epi32(c2, 0xAAAA, c3, 0xA0);
-        const uint32_t keep[2] = {_mm512_cmpge_epu16_mask(_mm512_unpacklo_epi64(low, high), threshold),
-                                  _mm512_cmpge_epu16_mask(_mm512_unpackhi_epi64(low, high), threshold)};
+        const uint32_t keep[2] = {
+            _mm512_cmpge_epu16_mask(_mm512_unpacklo_epi64(low, high), threshold),
+            _mm512_cmpge_epu16_mask(_mm512_unpackhi_epi64(low, high), threshold)};
         memcpy(to + i, keep, sizeof keep);
         counter = _mm512_add_epi32(counter, _mm512_set1_epi64(8));
     }
 }
 
-/* Decisions of queries [query, query + n), keys [k0, k0 + nk) of one head (k0 a multiple of 64); returns bytes per query. */
-static int draw_block(uint8_t *to, const struct attention_random *r, int query, int n, int k0, int nk)
+/* Decisions of queries [query, query + n), keys [k0, k0 + nk) of one head (k0 a multiple of 64);
+ * returns bytes per query. */
+static int draw_block(uint8_t *to, const struct attention_random *r, int query, int n, int k0,
+                      int nk)
 {
     int bytes = (nk + 7) / 8;
     uint32_t first = r->first + (uint32_t)query * r->per_query + (uint32_t)k0 / 8;
@@ -248,7 +269,8 @@ static int draw_block(uint8_t *to, const struct attention_random *r, int query, 
         draw(to, r, first, n * bytes);
         return bytes;
     }
-    for (int i = 0; i < n; i++, first += r->per_query) /* what a query writes too much, the next one overwrites */
+    for (int i = 0; i < n;
+         i++, first += r->per_query) /* what a query writes too much, the next one overwrites */
         draw(to + i * bytes, r, first, bytes);
     return bytes;
 }
@@ -293,9 +315,11 @@ static size_t forward_bytes(int head_size, int queries, int keys)
     return forward_carve(head_size, queries, keys, NULL, &f);
 }
 
-/* One query's nk scores become probabilities (times 2^top, dropped), in place: with bf16 a panel of 16 words where two
- * panels of floats were, behind what has been read. Returns partial sums of the undropped ones. */
-INLINE __m512 exponentials(float *s, ptrdiff_t panel, int nk, __m512 c, __m512 top, const uint8_t *bits, bool drop)
+/* One query's nk scores become probabilities (times 2^top, dropped), in place: with bf16 a panel of
+ * 16 words where two panels of floats were, behind what has been read. Returns partial sums of the
+ * undropped ones. */
+INLINE __m512 exponentials(float *s, ptrdiff_t panel, int nk, __m512 c, __m512 top,
+                           const uint8_t *bits, bool drop)
 {
     __m512 sum0 = _mm512_setzero_ps();
     int k = 0;
@@ -307,17 +331,20 @@ INLINE __m512 exponentials(float *s, ptrdiff_t panel, int nk, __m512 c, __m512 t
         __m512 b = power_of_two(_mm512_fmadd_ps(_mm512_load_ps(s + panel), c, top), 0xFFFF);
         sum0 = _mm512_add_ps(sum0, a);
         sum1 = _mm512_add_ps(sum1, b);
-        __m512bh p = drop ? _mm512_maskz_cvtne2ps_pbh(mask_at(bits + k / 8), b, a) : _mm512_cvtne2ps_pbh(b, a);
+        __m512bh p = drop ? _mm512_maskz_cvtne2ps_pbh(mask_at(bits + k / 8), b, a)
+                          : _mm512_cvtne2ps_pbh(b, a);
         _mm512_store_si512(to, (__m512i)p);
     }
     if (k < nk) {
         __mmask16 m0 = lanes(nk - k), m1 = lanes(nk - k - 16);
-        __m512 a = power_of_two(_mm512_fmadd_ps(_mm512_load_ps(s), c, top), m0), b = _mm512_setzero_ps();
+        __m512 a = power_of_two(_mm512_fmadd_ps(_mm512_load_ps(s), c, top), m0),
+               b = _mm512_setzero_ps();
         if (m1 != 0)
             b = power_of_two(_mm512_fmadd_ps(_mm512_load_ps(s + panel), c, top), m1);
         sum0 = _mm512_add_ps(sum0, a);
         sum1 = _mm512_add_ps(sum1, b);
-        __m512bh p = drop ? _mm512_maskz_cvtne2ps_pbh(mask_at(bits + k / 8), b, a) : _mm512_cvtne2ps_pbh(b, a);
+        __m512bh p = drop ? _mm512_maskz_cvtne2ps_pbh(mask_at(bits + k / 8), b, a)
+                          : _mm512_cvtne2ps_pbh(b, a);
         _mm512_store_si512(to, (__m512i)p);
     }
     return _mm512_add_ps(sum0, sum1);
@@ -331,9 +358,10 @@ INLINE __m512 exponentials(float *s, ptrdiff_t panel, int nk, __m512 c, __m512 t
 #endif
 }
 
-/* Scores of n <= 16 queries (rows r.. of the strip, queries t.. of the chunk) -> probabilities, and the queries' maxima and sums. */
-INLINE void softmax(const struct forward_scratch *f, int r, int t, int n, int nk, ptrdiff_t panel, int queries, int channels,
-                    __m512 c, int bytes, bool drop, bool first)
+/* Scores of n <= 16 queries (rows r.. of the strip, queries t.. of the chunk) -> probabilities, and
+ * the queries' maxima and sums. */
+INLINE void softmax(const struct forward_scratch *f, int r, int t, int n, int nk, ptrdiff_t panel,
+                    int queries, int channels, __m512 c, int bytes, bool drop, bool first)
 {
     float *scores = f->s + 16 * r, *high = f->high + t, *sum = f->sum + t;
     const uint8_t *bits = f->bits + r * bytes;
@@ -356,8 +384,9 @@ INLINE void softmax(const struct forward_scratch *f, int r, int t, int n, int nk
     for (int i = 0; i < n; i++) {
         const __m512 x = _mm512_set1_ps(top[i]);
         _mm512_store_ps(f->part + 16 * i,
-                        drop ? exponentials(scores + 16 * i, panel, nk, c, x, bits + i * bytes, true)
-                             : exponentials(scores + 16 * i, panel, nk, c, x, NULL, false));
+                        drop
+                            ? exponentials(scores + 16 * i, panel, nk, c, x, bits + i * bytes, true)
+                            : exponentials(scores + 16 * i, panel, nk, c, x, NULL, false));
     }
 
     __m512 total = reduce16(f->part, false);
@@ -374,18 +403,22 @@ INLINE void softmax(const struct forward_scratch *f, int r, int t, int n, int nk
     _mm512_store_ps(sum, total);
 }
 
-static void forward(const struct attention_call *a, int row, int head, int q0, int q1, unsigned char *scratch)
+static void forward(const struct attention_call *a, int row, int head, int q0, int q1,
+                    unsigned char *scratch)
 {
     const int d = a->head_size, channels = up(d, GROUP), words = channels / PER_WORD;
     const int keys = a->keys->begin[row + 1] - a->keys->begin[row];
     const int64_t line = a->queries->begin[row] + q0;
-    const element *k = (const element *)a->k + a->keys->begin[row] * a->kv_stride + (int64_t)head * d;
-    const element *v = (const element *)a->v + a->keys->begin[row] * a->kv_stride + (int64_t)head * d;
+    const element *k = (const element *)a->k + a->keys->begin[row] * a->kv_stride +
+                       (int64_t)head * d;
+    const element *v = (const element *)a->v + a->keys->begin[row] * a->kv_stride +
+                       (int64_t)head * d;
     const element *q = (const element *)a->q + line * a->q_stride + (int64_t)head * d;
     element *out = (element *)a->out + line * a->heads * d + (int64_t)head * d;
     float *lse = a->lse + line * a->heads + head;
     const bool drop = a->dropout.on;
-    const struct attention_random random = drop ? attention_random(a, row, head) : (struct attention_random){0};
+    const struct attention_random random = drop ? attention_random(a, row, head)
+                                                : (struct attention_random){0};
     const __m512 c = _mm512_set1_ps(a->scale * LOG2E);
     const int queries = up(q1 - q0, 16);
     struct forward_scratch f;
@@ -408,20 +441,24 @@ static void forward(const struct attention_call *a, int row, int head, int q0, i
             multiply(n, rows16 / 16, words, f.q, panel, f.kt, words * 16, f.s, panel, false);
             const int bytes = drop ? draw_block(f.bits, &random, q0 + t, n, k0, nk) : 0;
             for (int i = 0; i < n; i += 16)
-                softmax(&f, i, t + i, least(16, n - i), nk, panel, queries, channels, c, bytes, drop, first);
-            multiply(n, channels / 16, sum_words(nk), (const uint32_t *)f.s, panel, vp, rows / PER_WORD * 16, o,
-                     queries * 16, !first);
+                softmax(&f, i, t + i, least(16, n - i), nk, panel, queries, channels, c, bytes,
+                        drop, first);
+            multiply(n, channels / 16, sum_words(nk), (const uint32_t *)f.s, panel, vp,
+                     rows / PER_WORD * 16, o, queries * 16, !first);
             if (!last)
                 continue;
 
             const float *high = f.high + t, *sum = f.sum + t;
-            float factor[STRIP] __attribute__((aligned(64))), logs[STRIP] __attribute__((aligned(64)));
+            float factor[STRIP] __attribute__((aligned(64))),
+                logs[STRIP] __attribute__((aligned(64)));
             for (int i = 0; i < n; i += 16) {
                 const __m512 total = _mm512_load_ps(sum + i);
                 _mm512_store_ps(factor + i, _mm512_div_ps(_mm512_set1_ps(a->dropout.scale), total));
-                /* The maximum as softmax() subtracted it, rounded with c: the rounding then cancels. */
-                _mm512_store_ps(logs + i, _mm512_fmadd_ps(_mm512_mul_ps(_mm512_load_ps(high + i), c),
-                                                          _mm512_set1_ps(LN2), logarithm(total)));
+                /* The maximum as softmax() subtracted it, rounded with c: the rounding then
+                 * cancels. */
+                _mm512_store_ps(logs + i,
+                                _mm512_fmadd_ps(_mm512_mul_ps(_mm512_load_ps(high + i), c),
+                                                _mm512_set1_ps(LN2), logarithm(total)));
             }
             for (int i = 0; i < n; i++) {
                 __m512 x = _mm512_set1_ps(factor[i]);
@@ -442,12 +479,12 @@ static void forward(const struct attention_call *a, int row, int head, int q0, i
 /* ---- backward */
 
 struct backward_scratch {
-    uint32_t *q, *g, *rows, *qt, *gt;         /* queries and dout: as rows, and transposed */
-    float *dq, *log_sum, *delta;              /* dq (queries, d); per query -lse log2 e and -delta */
-    uint32_t *k, *v, *kt, *vt, *kp;           /* one block of keys */
-    float *dkt, *dvt;                         /* (d, keys) */
-    float *s, *dp, *part;                     /* STRIP queries x keys */
-    uint32_t *p, *ds, *ds_rows;               /* pairs of P and dS: B; dS as rows: A */
+    uint32_t *q, *g, *rows, *qt, *gt; /* queries and dout: as rows, and transposed */
+    float *dq, *log_sum, *delta;      /* dq (queries, d); per query -lse log2 e and -delta */
+    uint32_t *k, *v, *kt, *vt, *kp;   /* one block of keys */
+    float *dkt, *dvt;                 /* (d, keys) */
+    float *s, *dp, *part;             /* STRIP queries x keys */
+    uint32_t *p, *ds, *ds_rows;       /* pairs of P and dS: B; dS as rows: A */
     uint8_t *bits;
 };
 
@@ -499,10 +536,11 @@ INLINE int key_of(int panel, int lane)
 }
 
 /* What one query's 16 keys need: *p = P, dropped; *ds = P (dP - delta). */
-INLINE void gradients(const float *s, const float *dp, __mmask16 valid, __m512 c, __m512 log_sum, __m512 delta,
-                      __m512 scale, bool drop, __mmask16 keep, __m512 *p, __m512 *ds)
+INLINE void gradients(const float *s, const float *dp, __mmask16 valid, __m512 c, __m512 log_sum,
+                      __m512 delta, __m512 scale, bool drop, __mmask16 keep, __m512 *p, __m512 *ds)
 {
-    __m512 x = power_of_two(_mm512_fmadd_ps(_mm512_load_ps(s), c, log_sum), valid), y = _mm512_load_ps(dp);
+    __m512 x = power_of_two(_mm512_fmadd_ps(_mm512_load_ps(s), c, log_sum), valid),
+           y = _mm512_load_ps(dp);
     if (drop)
         y = _mm512_mask3_fmadd_ps(y, scale, delta, keep);
     else
@@ -511,10 +549,10 @@ INLINE void gradients(const float *s, const float *dp, __mmask16 valid, __m512 c
     *ds = valid == 0xFFFF ? _mm512_mul_ps(x, y) : _mm512_maskz_mul_ps(valid, x, y);
 }
 
-/* P and dS of n queries (rows of s and dp) and nk keys; they are rows r0.. of the block, whose pairs have
- * `block` / PER_WORD rows and whose rows have `block` rows. */
-INLINE void probabilities(const struct backward_scratch *f, int r0, int n, int nk, int block, int q0, __m512 c,
-                          __m512 scale, int bytes, bool drop)
+/* P and dS of n queries (rows of s and dp) and nk keys; they are rows r0.. of the block, whose
+ * pairs have `block` / PER_WORD rows and whose rows have `block` rows. */
+INLINE void probabilities(const struct backward_scratch *f, int r0, int n, int nk, int block,
+                          int q0, __m512 c, __m512 scale, int bytes, bool drop)
 {
     const ptrdiff_t score = STRIP * 16;
 #if ATTENTION_BF16
@@ -525,27 +563,37 @@ INLINE void probabilities(const struct backward_scratch *f, int r0, int n, int n
             KEEP_AWAKE();
             busy = 0;
         }
-        const __m512 l0 = _mm512_set1_ps(f->log_sum[q0 + i]), l1 = _mm512_set1_ps(f->log_sum[q0 + i + 1]);
-        const __m512 d0 = _mm512_set1_ps(f->delta[q0 + i]), d1 = _mm512_set1_ps(f->delta[q0 + i + 1]);
+        const __m512 l0 = _mm512_set1_ps(f->log_sum[q0 + i]),
+                     l1 = _mm512_set1_ps(f->log_sum[q0 + i + 1]);
+        const __m512 d0 = _mm512_set1_ps(f->delta[q0 + i]),
+                     d1 = _mm512_set1_ps(f->delta[q0 + i + 1]);
         const float *s = f->s + 16 * i, *dp = f->dp + 16 * i;
-        uint32_t *to = f->ds_rows + 16 * (r0 + i), *p = f->p + 8 * (r0 + i), *ds = f->ds + 8 * (r0 + i);
+        uint32_t *to = f->ds_rows + 16 * (r0 + i), *p = f->p + 8 * (r0 + i),
+                 *ds = f->ds + 8 * (r0 + i);
         const uint8_t *bits = f->bits + i * bytes;
-        for (int k = 0; k < nk; k += 32, s += 2 * score, dp += 2 * score, to += wide, p += 2 * panel, ds += 2 * panel) {
-            const uint32_t keep0 = drop ? mask_at(bits + k / 8) : 0, keep1 = drop ? mask_at(bits + bytes + k / 8) : 0;
+        for (int k = 0; k < nk; k += 32, s += 2 * score, dp += 2 * score, to += wide,
+                 p += 2 * panel, ds += 2 * panel) {
+            const uint32_t keep0 = drop ? mask_at(bits + k / 8) : 0,
+                           keep1 = drop ? mask_at(bits + bytes + k / 8) : 0;
             __m512 p0, p1, p2, p3, s0, s1, s2, s3;
             if (k + 32 <= nk) {
                 gradients(s, dp, 0xFFFF, c, l0, d0, scale, drop, (__mmask16)keep0, &p0, &s0);
-                gradients(s + score, dp + score, 0xFFFF, c, l0, d0, scale, drop, (__mmask16)(keep0 >> 16), &p1, &s1);
-                gradients(s + 16, dp + 16, 0xFFFF, c, l1, d1, scale, drop, (__mmask16)keep1, &p2, &s2);
-                gradients(s + score + 16, dp + score + 16, 0xFFFF, c, l1, d1, scale, drop, (__mmask16)(keep1 >> 16), &p3, &s3);
+                gradients(s + score, dp + score, 0xFFFF, c, l0, d0, scale, drop,
+                          (__mmask16)(keep0 >> 16), &p1, &s1);
+                gradients(s + 16, dp + 16, 0xFFFF, c, l1, d1, scale, drop, (__mmask16)keep1, &p2,
+                          &s2);
+                gradients(s + score + 16, dp + score + 16, 0xFFFF, c, l1, d1, scale, drop,
+                          (__mmask16)(keep1 >> 16), &p3, &s3);
             } else {
                 const __mmask16 m0 = lanes(nk - k), m1 = lanes(nk - k - 16);
                 p1 = p3 = s1 = s3 = _mm512_setzero_ps();
                 gradients(s, dp, m0, c, l0, d0, scale, drop, (__mmask16)keep0, &p0, &s0);
                 gradients(s + 16, dp + 16, m0, c, l1, d1, scale, drop, (__mmask16)keep1, &p2, &s2);
                 if (m1 != 0) {
-                    gradients(s + score, dp + score, m1, c, l0, d0, scale, drop, (__mmask16)(keep0 >> 16), &p1, &s1);
-                    gradients(s + score + 16, dp + score + 16, m1, c, l1, d1, scale, drop, (__mmask16)(keep1 >> 16), &p3, &s3);
+                    gradients(s + score, dp + score, m1, c, l0, d0, scale, drop,
+                              (__mmask16)(keep0 >> 16), &p1, &s1);
+                    gradients(s + score + 16, dp + score + 16, m1, c, l1, d1, scale, drop,
+                              (__mmask16)(keep1 >> 16), &p3, &s3);
                 }
             }
             __m512i a, b;
@@ -575,7 +623,8 @@ INLINE void probabilities(const struct backward_scratch *f, int r0, int n, int n
             __m512 p, ds;
             __mmask16 keep = drop ? (__mmask16)mask_at(f->bits + i * bytes + k / 8) : 0;
             gradients(s, dp, lanes(nk - k), c, l, d, scale, drop, keep, &p, &ds);
-            _mm512_store_si512(f->p + to, _mm512_castps_si512(drop ? _mm512_maskz_mov_ps(keep, p) : p));
+            _mm512_store_si512(f->p + to,
+                               _mm512_castps_si512(drop ? _mm512_maskz_mov_ps(keep, p) : p));
             _mm512_store_si512(f->ds + to, _mm512_castps_si512(ds));
         }
     }
@@ -591,7 +640,8 @@ static void zero_rows(uint32_t *x, int rows, int from, int to, int columns)
 }
 
 /* Write factor * x^T, x (channels, keys), as nk lines of d. */
-static void put_keys(element *to, int64_t stride, const float *x, int channels, int nk, int d, float factor)
+static void put_keys(element *to, int64_t stride, const float *x, int channels, int nk, int d,
+                     float factor)
 {
     const __m512 m = _mm512_set1_ps(factor);
     uint32_t t[PER_WORD][256] __attribute__((aligned(64)));
@@ -600,19 +650,21 @@ static void put_keys(element *to, int64_t stride, const float *x, int channels, 
             if (c == 0)
                 KEEP_AWAKE();
             for (int i = 0; i < PER_WORD; i++)
-                transpose16(t[i], (const uint32_t *)x + ((ptrdiff_t)panel * channels + c + 16 * i) * 16);
+                transpose16(t[i],
+                            (const uint32_t *)x + ((ptrdiff_t)panel * channels + c + 16 * i) * 16);
             for (int lane = 0; lane < 16; lane++) {
                 int key = key_of(panel, lane);
                 if (key < nk)
-                    put_line(to + key * stride + c, d - c, _mm512_mul_ps(_mm512_load_ps(t[0] + 16 * lane), m),
+                    put_line(to + key * stride + c, d - c,
+                             _mm512_mul_ps(_mm512_load_ps(t[0] + 16 * lane), m),
                              _mm512_mul_ps(_mm512_load_ps(t[PER_WORD - 1] + 16 * lane), m));
             }
         }
 }
 
 /* -delta of n queries: minus the products of dout (rows of g) and out, summed over channels. */
-static __m512 minus_delta(const struct backward_scratch *f, const uint32_t *g, int rows, const element *out,
-                          int64_t stride, int n, int d)
+static __m512 minus_delta(const struct backward_scratch *f, const uint32_t *g, int rows,
+                          const element *out, int64_t stride, int n, int d)
 {
     for (int i = 0; i < n; i++) {
         __m512 sum = _mm512_setzero_ps();
@@ -620,7 +672,8 @@ static __m512 minus_delta(const struct backward_scratch *f, const uint32_t *g, i
             __m512i x = _mm512_load_si512(g + (ptrdiff_t)c / PER_WORD * rows + 16 * i);
             _mm_prefetch((const char *)(out + i * stride + c + d), _MM_HINT_T0);
 #if ATTENTION_BF16
-            __m512i y = _mm512_maskz_loadu_epi16(d - c >= 32 ? 0xFFFFFFFFu : (1u << (d - c)) - 1, out + i * stride + c);
+            __m512i y = _mm512_maskz_loadu_epi16(d - c >= 32 ? 0xFFFFFFFFu : (1u << (d - c)) - 1,
+                                                 out + i * stride + c);
             const __m512i upper = _mm512_set1_epi32((int)0xFFFF0000u);
             sum = _mm512_fnmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(x, 16)),
                                    _mm512_castsi512_ps(_mm512_slli_epi32(y, 16)), sum);
@@ -640,8 +693,10 @@ static void backward(const struct attention_call *a, int row, int head, unsigned
 {
     const int d = a->head_size, channels = up(d, GROUP), words = channels / PER_WORD;
     const int keys = a->keys->begin[row + 1] - a->keys->begin[row];
-    const int queries = a->queries->begin[row + 1] - a->queries->begin[row], qrows = up(queries, GROUP);
-    const int64_t key_line = a->keys->begin[row], line = a->queries->begin[row], at = (int64_t)head * d;
+    const int queries = a->queries->begin[row + 1] - a->queries->begin[row],
+              qrows = up(queries, GROUP);
+    const int64_t key_line = a->keys->begin[row], line = a->queries->begin[row],
+                  at = (int64_t)head * d;
     const int64_t width = (int64_t)a->heads * d;
     const element *k = (const element *)a->k + key_line * a->kv_stride + at;
     const element *v = (const element *)a->v + key_line * a->kv_stride + at;
@@ -649,7 +704,8 @@ static void backward(const struct attention_call *a, int row, int head, unsigned
     element *dv = (element *)a->dv + key_line * a->kv_stride + at;
     const element *out = (const element *)a->out + line * width + at;
     const bool drop = a->dropout.on;
-    const struct attention_random random = drop ? attention_random(a, row, head) : (struct attention_random){0};
+    const struct attention_random random = drop ? attention_random(a, row, head)
+                                                : (struct attention_random){0};
     const __m512 c = _mm512_set1_ps(a->scale * LOG2E), scale = _mm512_set1_ps(a->dropout.scale);
     struct backward_scratch f;
     backward_carve(d, queries, keys, scratch, &f);
@@ -658,13 +714,15 @@ static void backward(const struct attention_call *a, int row, int head, unsigned
     pack(f.g, qrows, (const element *)a->dout + line * width + at, width, queries, d);
     transpose(f.qt, pairs(f.rows, f.q, qrows, words), qrows / PER_WORD, channels);
     transpose(f.gt, pairs(f.rows, f.g, qrows, words), qrows / PER_WORD, channels);
-    const __m512i every = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                             _mm512_set1_epi32(a->heads));
+    const __m512i every =
+        _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                           _mm512_set1_epi32(a->heads));
     for (int i = 0; i < queries; i += 16) {
         const int n = least(16, queries - i);
         const __mmask16 m = lanes(n);
         KEEP_AWAKE();
-        __m512 x = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), m, every, a->lse + (line + i) * a->heads + head, 4);
+        __m512 x = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), m, every,
+                                            a->lse + (line + i) * a->heads + head, 4);
         x = _mm512_mul_ps(x, _mm512_set1_ps(-LOG2E));
         _mm512_store_ps(f.log_sum + i, _mm512_mask_mov_ps(_mm512_set1_ps(-1e30f), m, x));
         x = minus_delta(&f, f.g + 16 * i, qrows, out + i * width, width, n, d);
@@ -687,10 +745,10 @@ static void backward(const struct attention_call *a, int row, int head, unsigned
             for (int t = 0; t < nq; t += STRIP) {
                 const int n = least(STRIP, nq - t);
                 const ptrdiff_t from = (ptrdiff_t)(q0 + t) * 16;
-                multiply(n, (nk + 15) / 16, words, f.q + from, qrows * 16, f.kt, words * 16, f.s, STRIP * 16,
-                         false);
-                multiply(n, (nk + 15) / 16, words, f.g + from, qrows * 16, f.vt, words * 16, f.dp, STRIP * 16,
-                         false);
+                multiply(n, (nk + 15) / 16, words, f.q + from, qrows * 16, f.kt, words * 16, f.s,
+                         STRIP * 16, false);
+                multiply(n, (nk + 15) / 16, words, f.g + from, qrows * 16, f.vt, words * 16, f.dp,
+                         STRIP * 16, false);
                 if (drop) {
                     int bytes = draw_block(f.bits, &random, q0 + t, n, k0, nk);
                     probabilities(&f, t, n, nk, block, q0 + t, c, scale, bytes, true);
@@ -702,12 +760,12 @@ static void backward(const struct attention_call *a, int row, int head, unsigned
             zero_rows(f.p, block / PER_WORD, used, sum, rows);
             zero_rows(f.ds, block / PER_WORD, used, sum, rows);
             const ptrdiff_t from = (ptrdiff_t)q0 / PER_WORD * channels;
-            multiply(channels, panels, sum, f.gt + from, channels * 16, f.p, block / PER_WORD * 16, f.dvt,
-                     channels * 16, q0 > 0);
-            multiply(channels, panels, sum, f.qt + from, channels * 16, f.ds, block / PER_WORD * 16, f.dkt,
-                     channels * 16, q0 > 0);
-            multiply(nq, channels / 16, sum_words(nk), f.ds_rows, block * 16, kp, rows / PER_WORD * 16,
-                     f.dq + (ptrdiff_t)q0 * 16, qrows * 16, k0 > 0);
+            multiply(channels, panels, sum, f.gt + from, channels * 16, f.p, block / PER_WORD * 16,
+                     f.dvt, channels * 16, q0 > 0);
+            multiply(channels, panels, sum, f.qt + from, channels * 16, f.ds, block / PER_WORD * 16,
+                     f.dkt, channels * 16, q0 > 0);
+            multiply(nq, channels / 16, sum_words(nk), f.ds_rows, block * 16, kp,
+                     rows / PER_WORD * 16, f.dq + (ptrdiff_t)q0 * 16, qrows * 16, k0 > 0);
         }
         put_keys(dk + k0 * a->kv_stride, a->kv_stride, f.dkt, channels, nk, d, a->scale);
         put_keys(dv + k0 * a->kv_stride, a->kv_stride, f.dvt, channels, nk, d, a->dropout.scale);
