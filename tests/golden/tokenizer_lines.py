@@ -1,4 +1,4 @@
-"""Lines that are hard to tokenize, the same for the same seed: used by make_tokenizer.py and long_tokenizer.py."""
+"""Lines that are hard to tokenize, the same for the same seed: used by make_tokenizer.py and tests/long/tokenizer.py."""
 import random
 
 SURROGATES = range(0xD800, 0xE000)

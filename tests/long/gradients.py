@@ -1,0 +1,101 @@
+"""Every parameter's gradient in fp32 against PyTorch's: small random BERTs and MiniLM, rows of 1 to 512 tokens.
+
+Usage: gradients.py [DUMP_GRADIENTS] (default build/release/tests/long_dump_gradients; CMake option COHORT_LONG_TESTS).
+The error is the norm of the difference of two gradients of a tensor. The key's bias, whose gradient is exactly zero, has
+an absolute bound instead of one relative to its norm.
+"""
+import copy
+import os
+import random
+import subprocess
+import sys
+
+import numpy
+import torch
+from safetensors.numpy import load_file
+
+import common
+
+RELATIVE, ABSOLUTE = 1e-4, 1e-7
+DUMP = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else os.path.join(
+    common.ROOT, "build", "release", "tests", "long_dump_gradients")
+
+
+def make_rows(rng, lengths, vocab, labels):
+    """Ids from 1 up: 0 is padding, whose gradient transformers drops. Odd rows are pairs."""
+    rows = []
+    for i, n in enumerate(lengths):
+        first = n // 2 if i % 2 else n
+        rows.append({"ids": [rng.randrange(1, vocab) for _ in range(n)], "types": [0] * first + [1] * (n - first),
+                     "label": rng.randrange(labels)})
+    return rows
+
+
+def reference(model, rows):
+    """Mean cross-entropy over rows, one row at a time; gradients by name in double."""
+    model.zero_grad()
+    total = 0.0
+    for row in rows:
+        logits = model(input_ids=torch.tensor([row["ids"]]), token_type_ids=torch.tensor([row["types"]])).logits
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor([row["label"]])) / len(rows)
+        loss.backward()
+        total += loss.item()
+    return total, {n: p.grad.double().numpy().copy() for n, p in model.named_parameters()}
+
+
+def is_noise(name):
+    """Softmax does not see the key's bias: its gradient is zero, what is computed is rounding."""
+    return name.endswith("key.bias")
+
+
+def worst(got, wanted):
+    """The greatest error of a tensor's gradient over its norm (and whose), and the greatest error of a key's bias."""
+    relative, whose, noise = 0.0, "", 0.0
+    for name, g in wanted.items():
+        norm, error = numpy.linalg.norm(g), numpy.linalg.norm(got[name].astype(numpy.float64) - g)
+        if is_noise(name):
+            noise = max(noise, error)
+        elif not error <= relative * norm:
+            relative, whose = error / norm, name
+    return relative, whose, noise
+
+
+def compare(report, scratch, what, folder, model, lengths):
+    rows = make_rows(random.Random(len(what)), lengths, model.config.vocab_size, model.config.num_labels)
+    source, out = os.path.join(scratch, "rows.jsonl"), common.fresh(os.path.join(scratch, "gradients.safetensors"))
+    if os.path.exists(out):
+        os.remove(out)
+    common.write_jsonl(source, rows)
+    done = subprocess.run([DUMP, folder, source, out], capture_output=True, text=True, check=True)
+    loss, wanted = reference(model, rows)
+    got = load_file(out)
+    report.equal(f"{what}: names and shapes of {len(wanted)} gradients", {n: g.shape for n, g in got.items()},
+                 {n: g.shape for n, g in wanted.items()})
+    report.check(f"{what}: loss", abs(float(done.stdout) - loss), 1e-5)
+    relative, whose, noise = worst(got, wanted)
+    report.check(f"{what}: greatest error of a gradient over its norm ({whose})", relative, RELATIVE)
+    report.check(f"{what}: greatest error of a key's bias", noise, ABSOLUTE)
+    _, exact = reference(copy.deepcopy(model).double(), rows)
+    report.note(f"{what}: greatest error over norm beside float64: cohort, PyTorch fp32",
+                "%.2g, %.2g" % (worst(got, exact)[0], worst(wanted, exact)[0]))
+
+
+def main(report, scratch):
+    sizes = [("hidden 36, heads 3", dict(hidden_size=36, num_attention_heads=3, intermediate_size=50,
+                                         max_position_embeddings=40), [1, 7, 40, 13, 2, 39, 16, 17]),
+             ("hidden 60, heads 5, gelu_new", dict(hidden_size=60, num_attention_heads=5, intermediate_size=70,
+                                                   max_position_embeddings=130, hidden_act="gelu_new"),
+              [130, 1, 33, 32, 31, 129, 65]),
+             ("hidden 24, one head, relu", dict(hidden_size=24, num_attention_heads=1, intermediate_size=33,
+                                                num_hidden_layers=1, max_position_embeddings=512, hidden_act="relu"),
+              [512, 3, 1, 257])]
+    for i, (what, config, lengths) in enumerate(sizes):
+        folder = os.path.join(scratch, f"small-{i}")
+        model = common.small_model(folder, [f"label_{k}" for k in range(2 + i)], seed=i, **config)
+        compare(report, scratch, what, folder, model, lengths)
+    folder = os.path.join(scratch, "minilm")
+    model = common.minilm_with_head(folder, ["no", "yes", "maybe"])
+    compare(report, scratch, "MiniLM", folder, model, [512, 1, 7, 64, 33, 128, 2, 17])
+
+
+common.run_script("gradients", main)
