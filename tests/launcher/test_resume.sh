@@ -91,13 +91,16 @@ must 1 train chain/run.cfg out=again
 complete again
 
 # Where there is nothing to save a signal ends cohort as it does any program.
+mkfifo quiet
+exec 9<>quiet # an input that stays open and says nothing
 for signal in TERM USR1; do
-    sleep 30 | "$cohort" predict model.path=whole/best data.text=text data.input=- out=waits.jsonl >said 2>&1 &
+    "$cohort" predict model.path=whole/best data.text=text data.input=- out=waits.jsonl <quiet >said 2>&1 &
     sleep 1.5
     kill -$signal $!
     wait $! 2>/dev/null
     equal $? $((128 + $(kill -l $signal))) "the exit code of predict after SIG$signal"
 done
+exec 9>&-
 
 # Signals: USR1 saves and ends with 75, USR2 saves and goes on.
 slow=("${common[@]}" train.epochs=400 checkpoint.every=0 eval.every=0 log.hash_every=0)
