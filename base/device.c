@@ -4,6 +4,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
 
 #include "base/mem.h"
 
@@ -35,9 +38,21 @@ enum device_kind device_kind(const struct device *device)
     return device->kind;
 }
 
+/* The widest instruction set that kernels here may use: part of the determinism domain. */
 const char *device_name(const struct device *device)
 {
     (void)device;
+#ifdef __x86_64__
+    unsigned a, b, c, d;
+    bool amx = __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 22 & 1) != 0;
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512bf16"))
+        return amx ? "CPU, AMX-BF16" : "CPU, AVX512-BF16";
+    if (__builtin_cpu_supports("avx512f"))
+        return "CPU, AVX-512";
+    if (__builtin_cpu_supports("avx2"))
+        return "CPU, AVX2";
+#endif
     return "CPU";
 }
 

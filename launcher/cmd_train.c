@@ -340,9 +340,12 @@ static enum status finish_folds(const struct run *run, const int *folds, int cou
     struct fold_outcome *outcomes;
     json_t *results = json_object();
     int64_t steps = 0, tokens = 0;
-    double seconds = 0.0;
+    /* Groups trained side by side: the wall time is that of the group that trained longest. */
+    int groups = comm_size(run->session->world) / run->group_ranks;
+    double seconds = 0.0, *of_group = NULL;
     enum status st = STATUS_OK;
     TRY(mem_alloc((size_t)count, sizeof *outcomes, "the folds", &outcomes));
+    st = mem_alloc((size_t)groups, sizeof *of_group, "the groups", &of_group);
     for (int i = 0; i < count && st == STATUS_OK; i++) {
         char *folder = NULL;
         bool finished = false;
@@ -357,9 +360,11 @@ static enum status finish_folds(const struct run *run, const int *folds, int cou
                 folder);
         steps += outcomes[i].steps;
         tokens += outcomes[i].tokens;
-        seconds += outcomes[i].seconds;
+        of_group[i % groups] += outcomes[i].seconds;
         mem_free(folder);
     }
+    for (int g = 0; g < groups && of_group != NULL; g++)
+        seconds = of_group[g] > seconds ? of_group[g] : seconds;
     if (st == STATUS_OK)
         st = cv_finish(run, outcomes, count, results);
     if (st == STATUS_OK)
@@ -371,6 +376,7 @@ static enum status finish_folds(const struct run *run, const int *folds, int cou
     for (int i = 0; i < count; i++)
         fold_outcome_release(&outcomes[i]);
     mem_free(outcomes);
+    mem_free(of_group);
     json_decref(results);
     return st;
 }

@@ -302,10 +302,11 @@ static enum status commit(struct trial *t, const char *name, bool publish, uint6
 {
     const struct trial_opts *opts = t->opts;
     int64_t protect[2] = {t->at.best_step, t->at.step};
-    json_t *extra = json_pack("{s:I, s:o, s:o, s:s, s:i}", "step", (json_int_t)t->at.step,
+    json_t *extra = json_pack("{s:I, s:o, s:o, s:s, s:s, s:i, s:i}", "step", (json_int_t)t->at.step,
                               "weights_hash", json_hex64(hash), "config_hash",
                               json_hex64(opts->config_hash), "backend", opts->kernels->name,
-                              "ranks", comm_size(t->group));
+                              "device", device_name(opts->device), "grains",
+                              (int)t->config->parallel.grains, "ranks", comm_size(t->group));
     enum status st = extra == NULL ? status_fail(STATUS_NOMEM, "no memory for the manifest")
                                    : run_log_sync(t->log);
     if (st == STATUS_OK)
