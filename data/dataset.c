@@ -488,7 +488,7 @@ enum status dataset_row_source(struct dataset *ds, int64_t row, int64_t *source_
 
 /* ---- tokens ---- */
 
-static enum status reserve(struct batch *batch, size_t tokens, size_t rows)
+enum status batch_reserve(struct batch *batch, size_t tokens, size_t rows)
 {
     if (tokens > batch->token_capacity || batch->ids == NULL) {
         size_t n = tokens + tokens / 4 + 1; /* what is in it is not kept, so nothing is copied */
@@ -603,7 +603,7 @@ enum status dataset_read(struct dataset *ds, const int64_t *rows, int count, str
     if (total > INT32_MAX - ds->max_length)
         return status_fail(STATUS_ARG, "a batch of %lld tokens", (long long)total);
     /* tokenizer_join() may use all of max_length, so the last row needs that much behind it */
-    TRY(reserve(batch, (size_t)(total + ds->max_length), (size_t)count));
+    TRY(batch_reserve(batch, (size_t)(total + ds->max_length), (size_t)count));
     for (int i = 0; i < count; i++) {
         int length = 0;
         TRY(read_row(ds, rows[i], batch->ids + at, batch->types + at, &length));

@@ -115,6 +115,9 @@ NODISCARD enum status dataset_row_source(struct dataset *ds, int64_t row, int64_
  */
 NODISCARD enum status dataset_read(struct dataset *ds, const int64_t *rows, int count,
                                    struct batch *batch);
+/* Room for rows and tokens in a batch that another source packs; what was in it is lost.
+ * STATUS_NOMEM. */
+NODISCARD enum status batch_reserve(struct batch *batch, size_t tokens, size_t rows);
 void batch_release(struct batch *batch);
 
 /* ---- writing ---- */

@@ -46,39 +46,13 @@ static int part_length(void *self, int64_t row)
     return tokenizer_joined_length(first, second, ((struct part_source *)self)->max_length);
 }
 
-static enum status batch_room(struct batch *batch, size_t rows, size_t tokens)
-{
-    if (tokens > batch->token_capacity || batch->ids == NULL) {
-        mem_free(batch->ids);
-        mem_free(batch->types);
-        batch->ids = batch->types = NULL;
-        batch->token_capacity = 0;
-        TRY(mem_alloc_raw(tokens, sizeof *batch->ids, "a batch's ids", &batch->ids));
-        TRY(mem_alloc_raw(tokens, sizeof *batch->types, "a batch's types", &batch->types));
-        batch->token_capacity = tokens;
-    }
-    if (rows > batch->row_capacity || batch->begin == NULL) {
-        mem_free(batch->begin);
-        mem_free(batch->row);
-        mem_free(batch->chunk);
-        batch->begin = batch->chunk = NULL;
-        batch->row = NULL;
-        batch->row_capacity = 0;
-        TRY(mem_alloc_raw(rows + 1, sizeof *batch->begin, "a batch's rows", &batch->begin));
-        TRY(mem_alloc_raw(rows, sizeof *batch->row, "a batch's rows", &batch->row));
-        TRY(mem_alloc_raw(rows, sizeof *batch->chunk, "a batch's rows", &batch->chunk));
-        batch->row_capacity = rows;
-    }
-    return STATUS_OK;
-}
-
 static enum status part_read(void *self, const int64_t *rows, int count, struct batch *batch)
 {
     const struct part_source *s = self;
     int64_t tokens = 0;
     for (int i = 0; i < count; i++)
         tokens += part_length(self, rows[i]);
-    TRY(batch_room(batch, (size_t)count, (size_t)tokens));
+    TRY(batch_reserve(batch, (size_t)tokens, (size_t)count));
     batch->rows = count;
     batch->tokens = tokens;
     batch->max_row = 0;
