@@ -24,7 +24,7 @@ NODISCARD enum status device_open(enum device_kind kind, int index, struct devic
 void device_close(struct device *device);
 enum device_kind device_kind(const struct device *device);
 const char *
-device_name(const struct device *device); /* for the log: "CPU, AVX512-BF16, 2 threads" */
+device_name(const struct device *device); /* for the log and the manifest: "CPU, AVX512-BF16" */
 
 /* Memory for bytes on the device, 256-byte aligned, zeroed; owned by the caller (device_free).
  * STATUS_NOMEM. */
