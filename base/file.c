@@ -205,11 +205,16 @@ enum status file_read(const char *path, size_t limit, char **bytes, size_t *n)
     enum status st = STATUS_OK;
     *bytes = NULL;
     *n = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not make us wait */
     if (fd < 0)
         return status_fail(STATUS_NOINPUT, "%s: %s", path, strerror(errno));
-    if (fstat(fd, &info) != 0 || S_ISDIR(info.st_mode)) {
-        st = status_fail(STATUS_NOINPUT, "%s is a folder, wanted a file", path);
+    if (fstat(fd, &info) != 0) {
+        st = status_fail(STATUS_IO, "%s: %s", path, strerror(errno));
+        goto done;
+    }
+    if (!S_ISREG(info.st_mode)) {
+        st = status_fail(STATUS_NOINPUT, "%s is %s, wanted a file", path,
+                         S_ISDIR(info.st_mode) ? "a folder" : "no plain file");
         goto done;
     }
     if (info.st_size < 0 || (uint64_t)info.st_size > limit) {

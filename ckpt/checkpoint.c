@@ -629,7 +629,9 @@ static bool is_ours(const char *folder, const char *name)
         json_read_file(path, MANIFEST_MOST, &manifest) != STATUS_OK)
         manifest = NULL; /* what cannot be read is left alone */
     const char *format = json_string_value(json_object_get(manifest, "format"));
-    bool ours = format != NULL && strcmp(format, "cohort-checkpoint") == 0;
+    bool ours = format != NULL && strcmp(format, "cohort-checkpoint") == 0 &&
+                json_integer_value(json_object_get(manifest, "version")) ==
+                    1; /* another version's is kept */
     json_decref(manifest);
     mem_free(path);
     paths_release(&paths);
@@ -648,7 +650,8 @@ enum status checkpoint_retain(const char *folder, int keep, const int64_t *prote
     for (size_t i = 0; i < n; i++) {
         char name[NAME_MOST + 1];
         step_name(steps[i], name);
-        bool good = checkpoint_verify(folder, name, false) == STATUS_OK;
+        enum status verified = checkpoint_verify(folder, name, false);
+        bool good = verified == STATUS_OK;
         if (newest < 0) { /* broken ones above the newest good are left for somebody to look at */
             newest = good ? steps[i] : -1;
             continue;
@@ -659,7 +662,8 @@ enum status checkpoint_retain(const char *folder, int keep, const int64_t *prote
             kept++;
             continue;
         }
-        if (is_ours(folder, name))
+        bool damaged = verified == STATUS_FORMAT; /* not: could not be read just now */
+        if ((good || damaged) && is_ours(folder, name))
             TRY_GOTO(done, remove_whole(folder, name));
     }
     TRY_GOTO(done, sweep(folder, names, count, ".tmp", newest));

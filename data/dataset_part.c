@@ -263,7 +263,7 @@ static enum status check_part(const struct dataset_part *part)
                                (double)part->weight[i]);
         for (int f = 0; f < PART_FIELDS; f++) {
             int64_t length = part->byte_lengths[i * PART_FIELDS + f];
-            if (length < -1 || (uint64_t)(length + 1) > part->bytes.n + 1 - bytes)
+            if (length < -1 || (uint64_t)length + 1 > part->bytes.n + 1 - bytes)
                 return status_fail(STATUS_FORMAT, "packed rows: row %lld has a field of %lld bytes",
                                    (long long)i, (long long)length);
             bytes += length > 0 ? (uint64_t)length : 0;

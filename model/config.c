@@ -32,16 +32,16 @@ static enum status read_size(const json_t *config, const char *key, const char *
     return STATUS_OK;
 }
 
-/* A probability in [0, 1); fallback, which may lie outside, where the key is missing or null. */
+/* A probability that 16 bits can tell from 1; fallback, which may lie outside, where the key is
+ * missing or null. */
 static enum status read_dropout(const json_t *config, const char *key, const char *where,
                                 double fallback, float *out)
 {
     double value;
     TRY(json_real_or(config, key, where, fallback, &value));
     const json_t *given = json_object_get(config, key);
-    if (given != NULL && !json_is_null(given) && (value < 0 || value >= 1))
-        return status_fail(STATUS_FORMAT, "%s: \"%s\" is %g, wanted 0 or more and less than 1",
-                           where, key, value);
+    if (given != NULL && !json_is_null(given) && (value < 0 || value > 0.999))
+        return status_fail(STATUS_FORMAT, "%s: \"%s\" is %g, wanted 0 to 0.999", where, key, value);
     *out = (float)value;
     return STATUS_OK;
 }

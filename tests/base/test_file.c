@@ -196,9 +196,21 @@ static void test_descriptors(void **state)
     (void)close(fd);
 }
 
+static void test_a_pipe_is_refused_and_not_waited_for(void **state)
+{
+    char *path, *bytes;
+    size_t n;
+    (void)state;
+    assert_ok(path_join(support_folder(), "pipe", &path));
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_fails(file_read(path, 100, &bytes, &n), STATUS_NOINPUT, "no plain file");
+    mem_free(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_pipe_is_refused_and_not_waited_for),
         cmocka_unit_test(test_paths),
         cmocka_unit_test(test_reading),
         cmocka_unit_test(test_replacing),

@@ -541,6 +541,31 @@ static void test_nothing_to_do_and_bad_arguments(void **unused)
     close_kind(ctx);
 }
 
+/* A call reserves for its longest row, and shorter rows must fit in that. */
+static void test_scratch_never_shrinks_with_the_row(void **state)
+{
+    static const struct attention_path *const paths[] = {
+        &attention_portable_f32, &attention_portable_bf16,
+#ifdef __x86_64__
+        &attention_f32_avx512,   &attention_bf16,          &attention_amx,
+#endif
+    };
+    static const int sizes[] = {12, 16, 32, 64, 128};
+    (void)state;
+    for (size_t p = 0; p < sizeof paths / sizeof paths[0]; p++) {
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            size_t forward = 0, backward = 0;
+            for (int n = 1; n <= 700; n++) {
+                size_t f = paths[p]->forward_bytes(sizes[i], n, n), b = paths[p]->backward_bytes(sizes[i], n, n);
+                if (f < forward || b < backward)
+                    fail_msg("path %zu, head size %d: %d tokens need less scratch than %d", p, sizes[i], n, n - 1);
+                forward = f;
+                backward = b;
+            }
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -550,6 +575,7 @@ int main(void)
         cmocka_unit_test(test_decisions_are_those_of_philox),
         cmocka_unit_test(test_bits_depend_on_neither_threads_nor_neighbours),
         cmocka_unit_test(test_nothing_to_do_and_bad_arguments),
+        cmocka_unit_test(test_scratch_never_shrinks_with_the_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -300,7 +300,7 @@ static size_t forward_carve(int d, int nq, int nk, unsigned char *base, struct f
     f->v = attention_carve(base, &at, keys * words, 4);
     f->vp = attention_carve(base, &at, keys * words, 4);
     f->q = attention_carve(base, &at, STRIP * words, 4);
-    f->s = attention_carve(base, &at, STRIP * (keys > LONG_STRIP ? keys / 2 : keys), 4);
+    f->s = attention_carve(base, &at, STRIP * least((int)keys, LONG_STRIP), 4);
     f->part = attention_carve(base, &at, 16 * 16, 4);
     f->o = attention_carve(base, &at, queries * words * PER_WORD, 4);
     f->high = attention_carve(base, &at, queries, 4);
