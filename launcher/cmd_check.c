@@ -193,18 +193,8 @@ done:
 
 static enum status describe_groups(struct check *check, const struct model *model)
 {
-    const struct run_config *config = check->run.config;
-    struct optimizer_opts opts = {.params = model_params(model),
-                                  .lr = config->optim.lr,
-                                  .head_lr = config->optim.head_lr < 0.0 ? config->optim.lr
-                                                                         : config->optim.head_lr,
-                                  .weight_decay = config->optim.weight_decay,
-                                  .head_weight_decay = config->optim.head_weight_decay < 0.0
-                                                           ? config->optim.weight_decay
-                                                           : config->optim.head_weight_decay,
-                                  .beta1 = config->optim.beta1,
-                                  .beta2 = config->optim.beta2,
-                                  .eps = config->optim.eps};
+    struct optimizer_opts opts = {.params = model_params(model)};
+    trial_rates(check->run.config, &opts);
     return optimizer_describe(model_params(model), &opts, &check->groups);
 }
 
@@ -334,13 +324,13 @@ static enum status add_rows(const struct run_data *data, const char *name, int m
 
 static enum status add_machine(const struct check *check, struct str *out)
 {
-    static const char *const precisions[] = {"fp32", "tf32", "bf16", "fp16"};
     const struct session *session = check->session;
     const struct run *run = &check->run;
     int ranks = comm_size(session->world);
     TRY(str_addf(out, "device        %s, %s, %s, %d thread%s a rank\n",
                  device_name(session->device), session->kernels->name,
-                 precisions[session->precision], threads_count(), threads_count() == 1 ? "" : "s"));
+                 precision_name(session->precision), threads_count(),
+                 threads_count() == 1 ? "" : "s"));
     return str_addf(out, "ranks         %d, %d a trial, %d on this node\n", ranks, run->group_ranks,
                     comm_local_size(session->world));
 }
@@ -404,10 +394,9 @@ static enum status add_trials(const struct check *check, struct str *out)
 static enum status add_model(const struct check *check, struct str *out)
 {
     const struct encoder_config *e = &check->run.source.encoder;
-    static const char *const poolings[] = {"cls", "pooler", "mean", "max"};
     return str_addf(out, "model         %s: %s, %d layers, hidden %d, heads %d; pooling %s; %s\n",
                     check->run.source.path, e->model_type, e->layers, e->hidden, e->heads,
-                    poolings[check->run.pooling],
+                    pooling_name(check->run.pooling),
                     check->run.config->model.from_scratch ? "all weights drawn from seed"
                     : check->head_drawn                   ? "weights loaded, head drawn from seed"
                                                           : "weights and head loaded");

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "launcher/command.h"
 #include "worker/evaluate.h"
+#include "worker/scoring.h"
 
 /* A trained folder, ready to score. */
 struct scorer {
@@ -27,21 +28,18 @@ static enum status scorer_load(struct session *session, struct scorer *scorer)
 {
     const struct run_config *config = &session->config;
     struct load_report report;
-    int64_t tokens;
     TRY(model_source_open(config->model.path, &scorer->source));
     TRY(model_max_length(&scorer->source, config->data.max_length, &scorer->max_length));
     TRY(predict_task(&scorer->source, &scorer->task));
     TRY(task_decide_metric(config, &scorer->task));
-    tokens = config->eval.batch_tokens > scorer->max_length ? config->eval.batch_tokens
-                                                            : scorer->max_length;
     struct model_opts opts = {
         .encoder = scorer->source.encoder,
         .head = {.pooling = model_pooling(&scorer->source, config->model.pooling),
                  .outputs = scorer->task.outputs,
                  .dropout = -1.0f},
         .precision = session->precision,
-        .max_tokens = tokens,
-        .max_rows = 512,
+        .max_tokens = score_tokens(config, scorer->max_length),
+        .max_rows = SCORE_ROWS,
         .dropout = 0.0f,
         .device = session->device,
         .kernels = session->kernels,

@@ -1,7 +1,6 @@
 /* cmd_prepare.c - text to a prepared dataset. */
 #include "base/file.h"
 #include "base/log.h"
-#include "base/threads.h"
 #include "launcher/command.h"
 #include "worker/source.h"
 
@@ -10,7 +9,6 @@ enum status command_prepare(struct session *session)
     const struct run_config *config = &session->config;
     struct model_source source;
     struct prepare_report report;
-    int local = comm_local_size(session->world), threads = (int)config->parallel.threads;
     double started = clock_s();
     TRY(session_need("data.input", config->data.input, "the text to prepare"));
     TRY(session_need("out", config->out, "the .h5 file to write"));
@@ -18,9 +16,7 @@ enum status command_prepare(struct session *session)
         return status_fail(STATUS_CONFIG,
                            "out=%s is a folder, wanted the name of the .h5 file to write",
                            config->out);
-    if (threads == 0)
-        threads = threads_available() / local > 0 ? threads_available() / local : 1;
-    threads_set(threads);
+    session_threads(session);
     TRY(comm_watchdog_start(session->world, config->parallel.watchdog_s, NULL));
     TRY(comm_agree(session->world, model_source_open(config->model.path, &source)));
     enum status st =

@@ -20,13 +20,12 @@
 #include "launcher/config.h"
 #include "launcher/run.h"
 #include "worker/evaluate.h"
+#include "worker/scoring.h"
 
 static enum status run_path(const struct run_config *config, const char *name, char **out)
 {
     return path_join(config->out, name, out);
 }
-
-static const char *const precision_names[] = {"fp32", "tf32", "bf16", "fp16"};
 
 /* ---- what is written at the start ---- */
 
@@ -48,7 +47,7 @@ static json_t *manifest_of(const struct run *run)
                   json_hex64(run->source.tokenizer_info.hash), "binary", json_hex64(binary),
                   "ranks", comm_size(session->world), "group_ranks", run->group_ranks, "domain",
                   "backend", session->kernels->name, "device", device_name(session->device),
-                  "precision", precision_names[session->precision], "reproducible",
+                  "precision", precision_name(session->precision), "reproducible",
                   modes[config->parallel.reproducible], "grains", (int)config->parallel.grains);
     return out;
 }
@@ -84,8 +83,7 @@ static json_t *train_part(const struct run *run, int64_t steps, int64_t tokens, 
                      "tokens", (json_int_t)tokens, "seconds", seconds, "tokens_per_s",
                      seconds > 0.0 ? (double)tokens / seconds : 0.0, "ranks",
                      comm_size(run->session->world), "threads", threads_count(), "precision",
-                     precision_names[run->session->precision], "peak_memory_mb",
-                     (double)peak / 1e6);
+                     precision_name(run->session->precision), "peak_memory_mb", (double)peak / 1e6);
 }
 
 /* Collective: the largest peak memory of all ranks. */
@@ -151,9 +149,8 @@ static enum status score_test(struct run *run, json_t *results)
         .encoder = run->source.encoder,
         .head = {.pooling = run->pooling, .outputs = run->task.outputs, .dropout = -1.0f},
         .precision = session->precision,
-        .max_tokens = config->eval.batch_tokens > run->max_length ? config->eval.batch_tokens
-                                                                  : run->max_length,
-        .max_rows = 512,
+        .max_tokens = score_tokens(config, run->max_length),
+        .max_rows = SCORE_ROWS,
         .dropout = 0.0f,
         .device = session->device,
         .kernels = session->kernels,

@@ -43,6 +43,8 @@ enum status command_inspect(struct session *session);
 enum status command_check(struct session *session);
 enum status command_help(struct session *session);
 
+/* Compute with parallel.threads threads, or with this rank's share of the cores. */
+void session_threads(const struct session *session);
 /* Choose backend, precision and threads, and say so once. STATUS_UNAVAILABLE with the reason. */
 NODISCARD enum status session_compute(struct session *session);
 /* STATUS_CONFIG naming the key unless text is given. */

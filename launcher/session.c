@@ -20,16 +20,19 @@ static enum status choose_precision(struct session *session)
     return session->kernels->supports(session->precision);
 }
 
+void session_threads(const struct session *session)
+{
+    int threads = (int)session->config.parallel.threads;
+    int share = threads_available() / comm_local_size(session->world);
+    threads_set(threads > 0 ? threads : share > 0 ? share : 1);
+}
+
 enum status session_compute(struct session *session)
 {
     const struct run_config *config = &session->config;
-    int local = comm_local_size(session->world);
-    int threads = (int)config->parallel.threads;
     enum device_kind kind = config->parallel.backend == CONFIG_BACKEND_CUDA ? DEVICE_CUDA
                                                                             : DEVICE_CPU;
-    if (threads == 0)
-        threads = threads_available() / local > 0 ? threads_available() / local : 1;
-    threads_set(threads);
+    session_threads(session);
     enum status st = device_open(kind, comm_local_rank(session->world), &session->device);
     if (st == STATUS_OK) {
         session->kernels = kernels_cpu();

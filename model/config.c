@@ -32,6 +32,18 @@ static enum status read_size(const json_t *config, const char *key, const char *
     return STATUS_OK;
 }
 
+const char *pooling_name(enum pooling pooling)
+{
+    static const char *const names[] = {"cls", "pooler", "mean", "max"};
+    return names[pooling];
+}
+
+const char *precision_name(enum precision precision)
+{
+    static const char *const names[] = {"fp32", "tf32", "bf16", "fp16"};
+    return names[precision];
+}
+
 /* A probability that 16 bits can tell from 1; fallback, which may lie outside, where the key is
  * missing or null. */
 static enum status read_dropout(const json_t *config, const char *key, const char *where,

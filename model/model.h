@@ -22,6 +22,10 @@
 
 enum pooling { POOL_CLS, POOL_POOLER, POOL_MEAN, POOL_MAX }; /* pooler: CLS, then dense and tanh */
 
+/* "mean", "bf16": as keys and files say them. */
+const char *pooling_name(enum pooling pooling);
+const char *precision_name(enum precision precision);
+
 /* An encoder as config.json describes it. */
 struct encoder_config {
     char model_type[24]; /* "bert" */

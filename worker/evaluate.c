@@ -10,8 +10,6 @@
 #include "worker/scoring.h"
 #include "worker/source.h"
 
-enum { SCORE_ROWS = 512 };
-
 static const char *task_name(enum task task)
 {
     static const char *const names[] = {"classes", "multi_label", "regression"};
@@ -175,9 +173,7 @@ enum status evaluate_rows(const struct predict_opts *opts, const struct row_sour
     struct metric_values values = {0};
     struct scored scored = {0};
     int64_t *rows = NULL, n = targets->rows;
-    int64_t tokens = opts->config->eval.batch_tokens > opts->max_length
-                         ? opts->config->eval.batch_tokens
-                         : opts->max_length;
+    int64_t tokens = score_tokens(opts->config, opts->max_length);
     float *logits = NULL;
     enum status st = mem_alloc_raw((size_t)n, sizeof *rows, "row ids", &rows);
     if (st == STATUS_OK)

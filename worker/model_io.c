@@ -103,7 +103,6 @@ enum status model_max_length(const struct model_source *source, int64_t wanted, 
 
 enum pooling model_pooling(const struct model_source *source, enum config_pooling wanted)
 {
-    static const char *const names[] = {"cls", "pooler", "mean", "max"};
     const char *stored = source->cohort == NULL
                              ? NULL
                              : json_string_value(json_object_get(source->cohort, "pooling"));
@@ -120,7 +119,7 @@ enum pooling model_pooling(const struct model_source *source, enum config_poolin
         break;
     }
     for (int i = 0; stored != NULL && i < 4; i++) {
-        if (strcmp(stored, names[i]) == 0)
+        if (strcmp(stored, pooling_name((enum pooling)i)) == 0)
             return (enum pooling)i;
     }
     return POOL_POOLER; /* BertForSequenceClassification */
@@ -285,7 +284,6 @@ enum status model_save_finish(struct model_writer *writer)
 enum status model_save_files(const struct model_source *source, const struct task_spec *task,
                              enum pooling pooling, int max_length, const char *folder)
 {
-    static const char *const poolings[] = {"cls", "pooler", "mean", "max"};
     static const char *const problems[] = {"single_label_classification",
                                            "multi_label_classification", "regression"};
     json_t *config = NULL, *cohort = NULL;
@@ -296,7 +294,7 @@ enum status model_save_files(const struct model_source *source, const struct tas
              hf_make_config(source->config, one_logit ? NULL : (const char *const *)task->labels,
                             one_logit ? 0 : task->classes, problems[task->task],
                             "BertForSequenceClassification", task->outputs, &config));
-    cohort = json_pack("{s:s, s:i, s:i, s:s}", "pooling", poolings[pooling], "max_length",
+    cohort = json_pack("{s:s, s:i, s:i, s:s}", "pooling", pooling_name(pooling), "max_length",
                        max_length, "outputs", task->outputs, "metric", metric_name(task->metric));
     json_t *labels = one_logit ? json_pack("[s, s]", task->labels[0], task->labels[1]) : NULL;
     if (cohort == NULL || (one_logit && json_object_set_new(cohort, "labels", labels) != 0) ||
@@ -311,7 +309,7 @@ enum status model_save_files(const struct model_source *source, const struct tas
                            .architecture = "BertForSequenceClassification",
                            .labels = (const char *const *)task->labels,
                            .count = task->classes,
-                           .pooling = poolings[pooling],
+                           .pooling = pooling_name(pooling),
                            .native = pooling == POOL_POOLER && !one_logit,
                            .classifier = "classifier",
                            .score = NAN};

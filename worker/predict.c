@@ -10,7 +10,7 @@
 #include "worker/scoring.h"
 #include "worker/source.h"
 
-enum { WINDOW_ROWS = 8192, WINDOW_BYTES = 64 << 20, SCORE_ROWS = 512 };
+enum { WINDOW_ROWS = 8192, WINDOW_BYTES = 64 << 20 };
 
 /* ---- rows in memory ---- */
 
@@ -231,9 +231,7 @@ static enum status do_window(const struct predict_opts *opts, const struct datas
     int64_t *rows = NULL;
     float *logits = NULL, *probability = NULL;
     size_t n = (size_t)part->rows, outputs = (size_t)opts->task->outputs;
-    int64_t tokens = opts->config->eval.batch_tokens > opts->max_length
-                         ? opts->config->eval.batch_tokens
-                         : opts->max_length;
+    int64_t tokens = score_tokens(opts->config, opts->max_length);
     enum status st =
         part_source_open(part, &opts->source->tokenizer_info, opts->max_length, &source);
     if (st == STATUS_OK)

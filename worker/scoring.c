@@ -36,6 +36,11 @@ int longest_row(const struct row_source *source, const int64_t *rows, int64_t n)
     return longest;
 }
 
+int64_t score_tokens(const struct run_config *config, int max_length)
+{
+    return config->eval.batch_tokens > max_length ? config->eval.batch_tokens : max_length;
+}
+
 static int rank_of(int64_t sorted, int ranks)
 {
     int64_t round = sorted / ranks;

@@ -14,6 +14,11 @@
 #include "comm/comm.h"
 #include "model/model.h"
 #include "worker/prefetch.h"
+#include "worker/run_config.h"
+
+/* Rows and tokens of one scoring pass: what a model that scores is made for. */
+enum { SCORE_ROWS = 512 };
+int64_t score_tokens(const struct run_config *config, int max_length);
 
 /*
  * logits[i * outputs ...] of rows[i] for i in [0, n), on every rank. max_tokens, max_rows: of one

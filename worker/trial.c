@@ -76,22 +76,13 @@ static enum status open_parts(struct trial *t)
     const struct param_table *table = model_params(t->model);
     shard_range(0, table->total, PARAM_BLOCK, comm_rank(t->group), comm_size(t->group),
                 &t->owned.begin, &t->owned.end);
-    struct optimizer_opts optimizer = {
-        .params = table,
-        .ctx = model_kernel_ctx(t->model),
-        .kernels = opts->kernels,
-        .device = opts->device,
-        .owned = &t->owned,
-        .ranges = t->owned.begin < t->owned.end ? 1 : 0,
-        .lr = config->optim.lr,
-        .head_lr = config->optim.head_lr < 0.0 ? config->optim.lr : config->optim.head_lr,
-        .weight_decay = config->optim.weight_decay,
-        .head_weight_decay = config->optim.head_weight_decay < 0.0
-                                 ? config->optim.weight_decay
-                                 : config->optim.head_weight_decay,
-        .beta1 = config->optim.beta1,
-        .beta2 = config->optim.beta2,
-        .eps = config->optim.eps};
+    struct optimizer_opts optimizer = {.params = table,
+                                       .ctx = model_kernel_ctx(t->model),
+                                       .kernels = opts->kernels,
+                                       .device = opts->device,
+                                       .owned = &t->owned,
+                                       .ranges = t->owned.begin < t->owned.end ? 1 : 0};
+    trial_rates(config, &optimizer);
     TRY(optimizer_open(&optimizer, &t->optimizer));
     TRY(sampler_open(&sampling, &t->sampler));
     TRY(prefetch_open(&t->prefetch));
@@ -304,6 +295,14 @@ done:
     return st;
 }
 
+/* The schedule's factor after `step` steps. */
+static double factor_at(const struct trial *t, int64_t step)
+{
+    static const enum schedule_kind kinds[] = {SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_CONSTANT};
+    return schedule_factor(kinds[t->config->schedule.name], step, t->plan.warmup, t->plan.steps,
+                           t->config->schedule.num_cycles);
+}
+
 struct step_outcome {
     double loss, norm, factor;
     int64_t tokens;
@@ -358,11 +357,7 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
 
     comm_mark(step + 1, "optimizer");
     double most = config->optim.max_grad_norm, clip = most > 0.0 ? most / (out->norm + 1e-6) : 1.0;
-    enum schedule_kind kind = config->schedule.name == CONFIG_SCHEDULE_LINEAR   ? SCHEDULE_LINEAR
-                              : config->schedule.name == CONFIG_SCHEDULE_COSINE ? SCHEDULE_COSINE
-                                                                                : SCHEDULE_CONSTANT;
-    out->factor =
-        schedule_factor(kind, step, t->plan.warmup, t->plan.steps, config->schedule.num_cycles);
+    out->factor = factor_at(t, step);
     st = optimizer_step(t->optimizer, model_weights(t->model), gradient, out->factor,
                         (float)(clip < 1.0 ? clip : 1.0));
     TRY(comm_agree(t->group, st));
@@ -381,16 +376,6 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
 static double rate(double tokens, double seconds)
 {
     return seconds > 0.0 ? tokens / seconds : 0.0;
-}
-
-static double factor_after(const struct trial *t)
-{
-    const struct run_config *config = t->config;
-    enum schedule_kind kind = config->schedule.name == CONFIG_SCHEDULE_LINEAR   ? SCHEDULE_LINEAR
-                              : config->schedule.name == CONFIG_SCHEDULE_COSINE ? SCHEDULE_COSINE
-                                                                                : SCHEDULE_CONSTANT;
-    return schedule_factor(kind, t->at.step, t->plan.warmup, t->plan.steps,
-                           config->schedule.num_cycles);
 }
 
 /* Called after every step; at.step is the step just run. */
@@ -423,15 +408,16 @@ static enum status report_step(struct trial *t, const struct step_outcome *step,
         log_info("Epoch: [%lld][%lld/%lld] Elapsed %s (remain %s) Loss: %.4f(%.4f) LR: %.8f  ",
                  (long long)epoch + 1, (long long)in_epoch, (long long)per_epoch,
                  minutes_seconds(elapsed, took), minutes_seconds(elapsed / share - elapsed, left),
-                 step->loss, average, config->optim.lr * factor_after(t));
+                 step->loss, average, config->optim.lr * factor_at(t, t->at.step));
     }
     if (!json && !hashed)
         return STATUS_OK;
-    double head = config->optim.head_lr < 0.0 ? config->optim.lr : config->optim.head_lr;
+    struct optimizer_opts peak = {0};
+    trial_rates(config, &peak);
     json_t *object = json_pack(
         "{s:s, s:I, s:I, s:o, s:f, s:f, s:o, s:i, s:I, s:f}", "kind", "train", "step",
         (json_int_t)t->at.step, "epoch", (json_int_t)epoch + 1, "loss", json_finite(step->loss),
-        "lr", config->optim.lr * step->factor, "head_lr", head * step->factor, "grad_norm",
+        "lr", config->optim.lr * step->factor, "head_lr", peak.head_lr * step->factor, "grad_norm",
         json_finite(step->norm), "rows", step->rows, "tokens", (json_int_t)step->tokens,
         "tokens_per_s", rate((double)step->tokens, seconds));
     if (object != NULL && hashed)
@@ -448,8 +434,7 @@ static enum status evaluate(struct trial *t, const struct trial_rows *on, float 
     const struct trial_opts *opts = t->opts;
     struct row_source source = row_source_dataset(on->ds);
     struct scored scored = {0};
-    int64_t tokens = t->config->eval.batch_tokens > opts->max_length ? t->config->eval.batch_tokens
-                                                                     : opts->max_length;
+    int64_t tokens = score_tokens(t->config, opts->max_length);
     enum status st;
     *logits = NULL;
     *values = (struct metric_values){0};
@@ -460,7 +445,7 @@ static enum status evaluate(struct trial *t, const struct trial_rows *on, float 
                        logits);
     TRY(comm_agree(t->group, st));
     TRY(score_rows(t->group, t->model, &source, on->rows, on->count, opts->task->outputs, tokens,
-                   TRIAL_SCORE_ROWS, *logits));
+                   SCORE_ROWS, *logits));
     st = task_scored(opts->task, on->targets, on->rows, on->count, *logits, &scored);
     if (st == STATUS_OK)
         st = metrics_compute(&scored, values);
@@ -663,8 +648,8 @@ enum status trial_run(const struct trial_opts *opts, struct trial_result *result
                  "%s, %s, %d rank%s",
                  (long long)opts->train.count, (long long)opts->config->train.batch_size,
                  (long long)t.plan.steps_per_epoch, (long long)t.plan.steps,
-                 (long long)t.plan.warmup, opts->precision == PRECISION_BF16 ? "bf16" : "fp32",
-                 opts->kernels->name, comm_size(t.group), comm_size(t.group) == 1 ? "" : "s");
+                 (long long)t.plan.warmup, precision_name(opts->precision), opts->kernels->name,
+                 comm_size(t.group), comm_size(t.group) == 1 ? "" : "s");
     TRY_GOTO(done, train(&t));
     TRY_GOTO(done, score_chosen(&t, result));
 done:

@@ -16,6 +16,7 @@
 #include "comm/comm.h"
 #include "data/dataset.h"
 #include "model/model.h"
+#include "model/optimizer.h"
 #include "worker/model_io.h"
 #include "worker/run_config.h"
 #include "worker/task.h"
@@ -65,6 +66,9 @@ struct trial_result {
  * was committed. */
 NODISCARD enum status trial_run(const struct trial_opts *opts, struct trial_result *result);
 void trial_result_release(struct trial_result *result);
+
+/* Fill in the rates, decays and constants that the configuration asks of the optimizer. */
+void trial_rates(const struct run_config *config, struct optimizer_opts *out);
 
 /* What a trial will do, before it is started: for `check`, and for the planner itself. */
 struct trial_plan {

@@ -56,8 +56,6 @@ struct trial {
     int64_t seed;
 };
 
-enum { TRIAL_SCORE_ROWS = 512 }; /* rows of one scoring pass at most */
-
 /* The model a plan asks for; how the group's batches are cut. */
 void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *plan,
                       struct model_opts *out);

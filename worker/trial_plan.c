@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "worker/scoring.h"
 #include "worker/trial_internal.h"
 
 static int64_t count_steps(const struct run_config *config, int64_t per_epoch)
@@ -111,18 +112,30 @@ static enum status plan_memory(const struct trial_opts *opts, int ranks, struct 
     return STATUS_OK;
 }
 
+void trial_rates(const struct run_config *config, struct optimizer_opts *out)
+{
+    double lr = config->optim.lr, head_lr = config->optim.head_lr;
+    double decay = config->optim.weight_decay, head_decay = config->optim.head_weight_decay;
+    out->lr = lr;
+    out->head_lr = head_lr < 0.0 ? lr : head_lr;
+    out->weight_decay = decay;
+    out->head_weight_decay = head_decay < 0.0 ? decay : head_decay;
+    out->beta1 = config->optim.beta1;
+    out->beta2 = config->optim.beta2;
+    out->eps = config->optim.eps;
+}
+
 void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *plan,
                       struct model_opts *out)
 {
     const struct run_config *config = opts->config;
-    int64_t scoring = config->eval.batch_tokens > opts->max_length ? config->eval.batch_tokens
-                                                                   : opts->max_length;
+    int64_t scoring = score_tokens(config, opts->max_length);
     *out = (struct model_opts){
         .encoder = opts->source->encoder,
         .head = {.pooling = opts->pooling, .outputs = opts->task->outputs, .dropout = -1.0f},
         .precision = opts->precision,
         .max_tokens = plan->max_pass_tokens > scoring ? plan->max_pass_tokens : scoring,
-        .max_rows = plan->max_pass_rows > TRIAL_SCORE_ROWS ? plan->max_pass_rows : TRIAL_SCORE_ROWS,
+        .max_rows = plan->max_pass_rows > SCORE_ROWS ? plan->max_pass_rows : SCORE_ROWS,
         .training = true,
         .recompute = plan->recompute,
         .grad_buffers = plan->gradient_buffers,
