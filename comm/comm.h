@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/device.h"
 #include "base/status.h"
 
 struct comm; /* a group of ranks; opaque */
@@ -119,6 +120,29 @@ int reduce_top_nodes(const struct reduce_tree *tree, int rank, struct reduce_nod
  */
 void shard_range(int64_t low, int64_t high, int64_t block, int rank, int ranks, int64_t *begin,
                  int64_t *end);
+
+/*
+ * Where the numbers of reductions and shards live, and what carries them. Without this call: host
+ * memory, MPI. With a GPU `device`, all float arrays given to comm_reduce_*() and
+ * comm_gather_shards() are its device memory, and these calls queue their work in order behind
+ * the device's compute work and ahead of what is queued on it after the wait (or after
+ * comm_gather_shards()); none of them waits for the device except as comm_settle() says.
+ *   COMM_NCCL  one NCCL communicator of this group; sends and receives, summed by a kernel in tree
+ *              order; comm_reduce_any_order(): NCCL's own reduce-scatter and all-gather
+ *   COMM_MPI   through pinned host memory and MPI; MPI never sees a device pointer
+ * Collective on the group. STATUS_UNAVAILABLE (NCCL missing, several ranks on one GPU: which),
+ * STATUS_NOMEM, STATUS_OS. The device outlives the group.
+ */
+enum comm_transport { COMM_MPI, COMM_NCCL };
+NODISCARD enum status comm_use_device(struct comm *comm, struct device *device,
+                                      enum comm_transport transport);
+/*
+ * Wait on the host until queued messages and what follows them on the comm stream are done, looking
+ * at NCCL's asynchronous errors and the clock. STATUS_OS: NCCL failed, or timeout_s (0: no limit)
+ * passed; the communicator is aborted, ranks that no longer answer are named, and the group is of
+ * no more use. Nothing to wait for: returns at once. Local, but other ranks must be working too.
+ */
+NODISCARD enum status comm_settle(struct comm *comm, double timeout_s);
 
 /*
  * Begin summing elements [low, high) of the ranks' buffers: buffer[k] is this rank's k-th top node

@@ -90,9 +90,11 @@ struct dropout {
     const int32_t *chunk; /* (B) host, or NULL: all 0 */
 };
 
-/* Rows of a packed batch. */
+/* Rows of a packed batch. Where a backend has a line_multiple, tokens may exceed begin[count]: the
+ * lines behind the last row are filler. Forward entries write any finite numbers there, whatever
+ * they find; backward entries are given zeros there and write zeros. */
 struct rows {
-    int64_t tokens; /* T */
+    int64_t tokens; /* T: lines of the activations */
     int count;      /* B */
     int longest;
     const int32_t *begin; /* (B + 1), host */
@@ -116,8 +118,32 @@ struct adamw_args {
     double correction1, correction2; /* 1 - beta^t */
 };
 
+/* A pass as the model will describe it to the entries: the same host addresses. */
+struct pass_arrays {
+    const struct rows *rows;   /* all tokens */
+    const struct rows *firsts; /* one line for each row: begin[b] = b */
+    const int32_t *ids, *types; /* (begin[B]), NULL as in embed() */
+    const int64_t *row;         /* (B) */
+    const int32_t *chunk;       /* (B) or NULL */
+    int64_t step;               /* as in struct dropout */
+};
+
+/* Losses of B rows on the device, as model/loss.h defines them; all pointers host, copied. */
+struct loss_args {
+    int kind;    /* enum loss_kind */
+    int outputs; /* N */
+    double label_smoothing;
+    const float *class_weights; /* (N) or NULL */
+    const int32_t *label;       /* (B) or NULL */
+    const float *value;         /* (B, N) or NULL */
+    const float *row_weight;    /* (B) or NULL */
+    double divisor, scale;
+};
+
 struct kernels {
     const char *name;
+    /* Lines of a pass are a multiple of this (0 and 1: any number); see struct rows. */
+    int line_multiple;
 
     /* STATUS_UNAVAILABLE with the reason if this machine lacks what the precision needs. Local. */
     enum status (*supports)(enum precision precision);
@@ -129,6 +155,21 @@ struct kernels {
     /* The master weights changed: cast and pack what the products need. weights must stay valid
      * until the next call. */
     enum status (*weights_changed)(struct kernel_ctx *ctx, const float *weights);
+
+    /* ---- a pass. NULL where entries read host arrays as they are given them (ref, cpu).
+     * Before the first entry of a pass: copies what it is told. Rows that later entries are given
+     * are one of the two (by address of begin). */
+    enum status (*pass_begins)(struct kernel_ctx *ctx, const struct pass_arrays *pass);
+    /* Before the first entry that takes a cut: the one that all of them will be given. */
+    enum status (*backward_begins)(struct kernel_ctx *ctx, const struct grad_cut *cut);
+    /* A stretch of entries that may be recorded and replayed. key names everything that the calls
+     * depend on beside what pass_begins and backward_begins bring. *replayed: the stretch is queued,
+     * skip its calls; else make them and call graph_ends (also after a failure). No reading back in
+     * between. NULL: there are no graphs. */
+    enum status (*graph_begins)(struct kernel_ctx *ctx, uint64_t key, bool *replayed);
+    enum status (*graph_ends)(struct kernel_ctx *ctx);
+    /* Stretches replayed and stretches in all since open. NULL as above. */
+    void (*graph_counts)(const struct kernel_ctx *ctx, int64_t *replayed, int64_t *all);
 
     /* ---- embeddings: sum[t] = word[id] + position[p] + type[type] (float sum, rounded once to
      * act); out[t] = dropout(norm(sum[t]) * gamma + beta). ids, types (T) host; types NULL: type 0,
@@ -239,6 +280,12 @@ struct kernels {
                                      int64_t w_offset, int64_t bias_offset,
                                      const struct grad_cut *cut);
 
+    /* Row losses (undivided, double) and dlogits = d(sum of loss / divisor) / d logits * scale, from
+     * logits (B, N); loss (B), dlogits (B, N) device. dlogits NULL: losses only. A row with a logit
+     * that is not finite gets loss NaN. NULL: the model computes losses on the host. */
+    enum status (*loss)(struct kernel_ctx *ctx, const struct loss_args *args, int rows,
+                        const float *logits, double *loss, float *dlogits);
+
     /* ---- optimizer. Decoupled weight decay (Loshchilov, Hutter 2019), as torch.optim.AdamW: g =
      * clip * gradient; w *= 1 - lr decay; m, v; w -= lr / correction1 * m / (sqrt(v / correction2)
      * + eps). Same arithmetic for every element, so that the bits do not depend on where a segment
@@ -253,6 +300,9 @@ struct kernels {
 
 const struct kernels *kernels_ref(void);
 const struct kernels *kernels_cpu(void);
+#ifdef COHORT_CUDA
+const struct kernels *kernels_cuda(void);
+#endif
 
 /* Size of one act element: 4 or 2. */
 static inline int64_t act_bytes(enum precision precision)
