@@ -247,26 +247,48 @@ static enum status embed_backward(struct model *m, struct incoming in, const str
         offset_at(m, SLOT_EMBED_BETA, 0), cut);
 }
 
+/* All of layer l: the gradient of its output becomes that of its input. */
+static enum status layer_backward(struct model *m, int l, const struct grad_cut *cut,
+                                  struct incoming *at)
+{
+    struct layer_acts *a = &m->acts.layer[l];
+    const act *x = m->acts.x[l];
+    /* The last layer was the last to run forward, so shared memory still holds its values. */
+    if (m->opts.recompute && l < m->opts.encoder.layers - 1)
+        TRY(layer_forward(m, l, x, a, m->acts.x[l + 1]));
+    TRY(wide_backward(m, l, a, cut, at));
+    return attention_half_backward(m, l, x, a, cut, at);
+}
+
+/* Where layer_backward() leaves the gradient: what its two halves do to *at. */
+static struct incoming incoming_after(const struct model *m, int l, struct incoming at)
+{
+    int spare[3];
+    free_buffers(at, spare);
+    at.db = spare[0]; /* wide_backward */
+    return is_pooled(m, l) ? (struct incoming){at.db, -1} : (struct incoming){at.da, at.db};
+}
+
 enum status encoder_backward(struct model *m, int at, const struct grad_cut *cut,
                              void (*ready)(void *arg, int64_t low, int64_t high), void *arg)
 {
     const int layers = m->opts.encoder.layers;
     struct incoming in = {at, -1};
     int64_t high = model_part_begin(m, PART_POOLER, 0);
+    bool replayed;
     for (int l = layers - 1; l >= 0; l--) {
-        struct layer_acts *a = &m->acts.layer[l];
-        const act *x = m->acts.x[l];
-        /* The last layer was the last to run forward, so shared memory still holds its values. */
-        if (m->opts.recompute && l < layers - 1)
-            TRY(layer_forward(m, l, x, a, m->acts.x[l + 1]));
-        TRY(wide_backward(m, l, a, cut, &in));
-        TRY(attention_half_backward(m, l, x, a, cut, &in));
+        TRY(stretch_begin(m, STRETCH_LAYER, l, &replayed));
+        const struct incoming before = in;
+        TRY(stretch_end(m, replayed, replayed ? STATUS_OK : layer_backward(m, l, cut, &in)));
+        if (replayed)
+            in = incoming_after(m, l, before);
         int64_t low = model_part_begin(m, PART_LAYER, l);
         if (ready != NULL)
             ready(arg, low, high);
         high = low;
     }
-    TRY(embed_backward(m, in, cut));
+    TRY(stretch_begin(m, STRETCH_EMBEDDINGS, 0, &replayed));
+    TRY(stretch_end(m, replayed, replayed ? STATUS_OK : embed_backward(m, in, cut)));
     if (ready != NULL)
         ready(arg, 0, high);
     return STATUS_OK;

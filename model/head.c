@@ -32,7 +32,7 @@ static bool has_dropout(const struct model *m)
     return m->pass.train && m->opts.head.dropout > 0;
 }
 
-enum status head_forward(struct model *m, float *logits)
+enum status head_forward(struct model *m)
 {
     const struct kernels *k = m->kernels;
     const int rows = m->pass.rows.count, hidden = m->opts.encoder.hidden,
@@ -44,22 +44,31 @@ enum status head_forward(struct model *m, float *logits)
         TRY(k->dropout(m->ctx, &m->pass.firsts, hidden, &drop, m->acts.pooled, m->acts.dropped));
         x = m->acts.dropped;
     }
-    TRY(k->classify(m->ctx, rows, hidden, outputs, x, weight_at(m, SLOT_HEAD_WEIGHT, 0),
-                    weight_at(m, SLOT_HEAD_BIAS, 0), m->acts.logits));
-    return device_get(m->opts.device, logits, m->acts.logits,
-                      (size_t)rows * (size_t)outputs * sizeof(float));
+    return k->classify(m->ctx, rows, hidden, outputs, x, weight_at(m, SLOT_HEAD_WEIGHT, 0),
+                       weight_at(m, SLOT_HEAD_BIAS, 0), m->acts.logits);
 }
 
-static enum status pool_backward(struct model *m, int from, const struct grad_cut *cut, int *at)
+/* The gradient of what the classifier reads is in d[0], of pooled in d[pooled_gradient_at()]. */
+static int pooled_gradient_at(const struct model *m)
+{
+    return has_dropout(m) ? 1 : 0;
+}
+
+int head_gradient_at(const struct model *m)
+{
+    const int from = pooled_gradient_at(m);
+    const enum pooling pooling = m->opts.head.pooling;
+    return pooling == POOL_CLS || pooling == POOL_POOLER ? from : (from + 1) % 3;
+}
+
+static enum status pool_backward(struct model *m, const struct grad_cut *cut)
 {
     const struct kernels *k = m->kernels;
     const struct rows *rows = &m->pass.rows;
-    const int hidden = m->opts.encoder.hidden;
+    const int hidden = m->opts.encoder.hidden, from = pooled_gradient_at(m), other = (from + 1) % 3;
     act *const *d = m->acts.d;
-    const int other = (from + 1) % 3;
     switch (m->opts.head.pooling) {
     case POOL_CLS:
-        *at = from;
         return STATUS_OK;
     case POOL_POOLER:
         TRY(k->tanh_backward(m->ctx, (int64_t)rows->count * hidden, m->acts.pooled, d[from],
@@ -67,30 +76,22 @@ static enum status pool_backward(struct model *m, int from, const struct grad_cu
         TRY(k->linear_backward_weight(m->ctx, m->pooler_matrix, rows->count,
                                       m->acts.x[m->opts.encoder.layers], d[other],
                                       offset_at(m, SLOT_POOLER_BIAS, 0), true, cut));
-        *at = from;
         return k->linear_backward_data(m->ctx, m->pooler_matrix, rows->count, d[other], d[from]);
     case POOL_MEAN:
-        *at = other;
         return k->mean_pool_backward(m->ctx, rows, hidden, d[from], d[other]);
     case POOL_MAX:
-        *at = other;
         return k->max_pool_backward(m->ctx, rows, hidden, d[from], m->acts.argmax, d[other]);
     }
     return status_fail(STATUS_ARG, "pooling %d", (int)m->opts.head.pooling);
 }
 
-enum status head_backward(struct model *m, const float *dlogits, const struct grad_cut *cut,
-                          int *at)
+enum status head_backward(struct model *m, const struct grad_cut *cut)
 {
     const struct kernels *k = m->kernels;
     const int rows = m->pass.rows.count, hidden = m->opts.encoder.hidden,
               outputs = m->opts.head.outputs;
     const bool dropped = has_dropout(m);
     act *const *d = m->acts.d;
-    int from = 0;
-    if (rows > 0)
-        TRY(device_put(m->opts.device, m->acts.dlogits, dlogits,
-                       (size_t)rows * (size_t)outputs * sizeof(float)));
     TRY(k->classify_backward(
         m->ctx, rows, hidden, outputs, dropped ? m->acts.dropped : m->acts.pooled,
         weight_at(m, SLOT_HEAD_WEIGHT, 0), m->acts.dlogits, d[0], offset_at(m, SLOT_HEAD_WEIGHT, 0),
@@ -98,7 +99,6 @@ enum status head_backward(struct model *m, const float *dlogits, const struct gr
     if (dropped) {
         const struct dropout drop = dropout_at(m, m->opts.head.dropout, 0, SITE_HEAD);
         TRY(k->dropout(m->ctx, &m->pass.firsts, hidden, &drop, d[0], d[1]));
-        from = 1;
     }
-    return pool_backward(m, from, cut, at);
+    return pool_backward(m, cut);
 }

@@ -121,8 +121,8 @@ static enum status check_opts(const struct loss_opts *opts, const struct loss_ta
     return STATUS_OK;
 }
 
-static enum status check_row(const struct loss_opts *opts, const struct loss_target *target,
-                             int row, const float *x)
+static enum status check_target(const struct loss_opts *opts, const struct loss_target *target,
+                                int row)
 {
     bool label = opts->kind == LOSS_CROSS_ENTROPY ||
                  (opts->kind == LOSS_BCE && target->value == NULL);
@@ -134,6 +134,23 @@ static enum status check_row(const struct loss_opts *opts, const struct loss_tar
         if (!label && !isfinite((double)target->value[(int64_t)row * opts->outputs + c]))
             return status_fail(STATUS_DATA, "row %d of the batch: target %d is not a finite number",
                                row, c);
+    }
+    return STATUS_OK;
+}
+
+enum status loss_check(const struct loss_opts *opts, const struct loss_target *target, int rows,
+                       double divisor)
+{
+    const float wanted = 0;
+    TRY(check_opts(opts, target, rows, divisor, &wanted));
+    for (int b = 0; b < rows; b++)
+        TRY(check_target(opts, target, b));
+    return STATUS_OK;
+}
+
+static enum status check_logits(const struct loss_opts *opts, int row, const float *x)
+{
+    for (int c = 0; c < opts->outputs; c++) {
         if (!isfinite((double)x[c]))
             return status_fail(STATUS_NUMERIC, "row %d of the batch: logit %d is %g", row, c,
                                (double)x[c]);
@@ -150,7 +167,8 @@ enum status loss_compute(const struct loss_opts *opts, const struct loss_target 
         int64_t at = (int64_t)b * opts->outputs;
         const float *x = logits + at, *value = target->value == NULL ? NULL : target->value + at;
         float *dx = dlogits == NULL ? NULL : dlogits + at;
-        TRY(check_row(opts, target, b, x));
+        TRY(check_target(opts, target, b));
+        TRY(check_logits(opts, b, x));
         int32_t label = target->label == NULL ? 0 : target->label[b];
         double weight = target->row_weight == NULL ? 1.0 : (double)target->row_weight[b];
         double factor = dlogits == NULL ? 0.0 : weight / divisor * scale;

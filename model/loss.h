@@ -46,6 +46,10 @@ NODISCARD enum status loss_compute(const struct loss_opts *opts, const struct lo
                                    int rows, const float *logits, double divisor, double scale,
                                    double *loss, float *dlogits);
 
+/* What loss_compute() checks before it looks at logits: options, targets, the divisor. */
+NODISCARD enum status loss_check(const struct loss_opts *opts, const struct loss_target *target,
+                                 int rows, double divisor);
+
 /* Probabilities from logits: softmax, or sigmoid per output for LOSS_BCE; identity for LOSS_MSE. */
 void loss_probabilities(const struct loss_opts *opts, int rows, const float *logits, float *out);
 

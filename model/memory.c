@@ -44,8 +44,12 @@ static enum status resolve_opts(const struct model_opts *opts, struct model_opts
                            opts->grad_buffers, MAX_GRAD_BUFFERS);
     if (!opts->training)
         out->grad_buffers = 0;
+    if (opts->kernels->line_multiple > 1)
+        out->max_tokens = round_up(opts->max_tokens, opts->kernels->line_multiple);
     if (opts->max_rows > opts->max_tokens) /* every row has a token at least */
         out->max_rows = (int)opts->max_tokens;
+    if (opts->max_losses < out->max_rows)
+        out->max_losses = out->max_rows;
 
     if (out->head.dropout < 0)
         out->head.dropout = e->classifier_dropout >= 0 ? e->classifier_dropout : e->hidden_dropout;
@@ -236,6 +240,7 @@ int64_t model_lay_acts(struct model *m, char *block)
                     ? place(&c, rows * hidden, (int64_t)sizeof(int32_t))
                     : NULL;
     a->logits = place_float(&c, rows, m->opts.head.outputs);
+    a->losses = training ? place(&c, m->opts.max_losses, (int64_t)sizeof(double)) : NULL;
     a->dlogits = training ? place_float(&c, rows, m->opts.head.outputs) : NULL;
     if (training) {
         for (int i = 0; i < 3; i++)

@@ -6,8 +6,10 @@
  */
 #include "model/model.h"
 
+#include <math.h>
 #include <string.h>
 
+#include "base/halves.h"
 #include "base/mem.h"
 #include "model/model_impl.h"
 
@@ -200,6 +202,8 @@ static void keep_rows(struct model *m, const struct model_input *in)
 {
     struct pass *p = &m->pass;
     const size_t tokens = (size_t)in->tokens, rows = (size_t)in->rows;
+    const int64_t multiple = m->kernels->line_multiple > 1 ? m->kernels->line_multiple : 1;
+    p->tokens = in->tokens;
     p->has_types = in->types != NULL && m->opts.encoder.type_vocab > 0;
     p->has_chunks = in->chunk != NULL;
     p->begin[0] = 0;
@@ -216,10 +220,26 @@ static void keep_rows(struct model *m, const struct model_input *in)
     for (int b = 0; b < in->rows; b++)
         if (p->begin[b + 1] - p->begin[b] > longest)
             longest = p->begin[b + 1] - p->begin[b];
-    p->rows = (struct rows){
-        .tokens = in->tokens, .count = in->rows, .longest = longest, .begin = p->begin};
+    p->rows = (struct rows){.tokens = (in->tokens + multiple - 1) / multiple * multiple,
+                            .count = in->rows,
+                            .longest = longest,
+                            .begin = p->begin};
     p->firsts = (struct rows){
         .tokens = in->rows, .count = in->rows, .longest = in->rows > 0, .begin = p->line};
+}
+
+/* Tell the kernels what the pass's host arrays hold, where they do not read them as they come. */
+static enum status pass_begins(struct model *m)
+{
+    const struct pass *p = &m->pass;
+    const struct pass_arrays arrays = {.rows = &p->rows,
+                                       .firsts = &p->firsts,
+                                       .ids = p->ids,
+                                       .types = p->has_types ? p->types : NULL,
+                                       .row = p->row,
+                                       .chunk = p->has_chunks ? p->chunk : NULL,
+                                       .step = p->step};
+    return m->kernels->pass_begins == NULL ? STATUS_OK : m->kernels->pass_begins(m->ctx, &arrays);
 }
 
 enum status model_forward(struct model *m, const struct model_input *in, bool train, int64_t step,
@@ -233,10 +253,59 @@ enum status model_forward(struct model *m, const struct model_input *in, bool tr
     m->pass.train = train;
     m->pass.step = step;
     if (in->rows > 0) {
-        TRY(encoder_forward(m));
-        TRY(head_forward(m, logits));
+        bool replayed;
+        TRY(pass_begins(m));
+        TRY(stretch_begin(m, train ? STRETCH_FORWARD : STRETCH_EVALUATE, 0, &replayed));
+        enum status st = replayed ? STATUS_OK : encoder_forward(m);
+        if (st == STATUS_OK && !replayed)
+            st = head_forward(m);
+        TRY(stretch_end(m, replayed, st));
+        if (logits != NULL)
+            TRY(device_get(m->opts.device, logits, m->acts.logits,
+                           (size_t)in->rows * (size_t)m->opts.head.outputs * sizeof(float)));
     }
     m->pass.ready = train;
+    return STATUS_OK;
+}
+
+enum status model_loss(struct model *m, const struct loss_opts *opts,
+                       const struct loss_target *target, double divisor, double scale, int at)
+{
+    const int rows = m->pass.rows.count;
+    if (!m->pass.ready)
+        return status_fail(STATUS_ARG, "losses without a training forward before them");
+    if (at < 0 || at > m->opts.max_losses - rows)
+        return status_fail(STATUS_ARG, "losses of %d rows from slot %d of %d", rows, at,
+                           m->opts.max_losses);
+    if (opts->outputs != m->opts.head.outputs)
+        return status_fail(STATUS_ARG, "a loss of %d outputs for a model of %d", opts->outputs,
+                           m->opts.head.outputs);
+    if (m->kernels->loss == NULL) /* then the device's memory is the host's */
+        return loss_compute(opts, target, rows, m->acts.logits, divisor, scale, m->acts.losses + at,
+                            m->acts.dlogits);
+    TRY(loss_check(opts, target, rows, divisor));
+    const struct loss_args args = {.kind = (int)opts->kind,
+                                   .outputs = opts->outputs,
+                                   .label_smoothing = opts->label_smoothing,
+                                   .class_weights = opts->class_weights,
+                                   .label = target->label,
+                                   .value = target->value,
+                                   .row_weight = target->row_weight,
+                                   .divisor = divisor,
+                                   .scale = scale};
+    return m->kernels->loss(m->ctx, &args, rows, m->acts.logits, m->acts.losses + at,
+                            m->acts.dlogits);
+}
+
+enum status model_losses(struct model *m, int n, double *loss)
+{
+    if (n < 0 || n > m->opts.max_losses)
+        return status_fail(STATUS_ARG, "%d losses of %d", n, m->opts.max_losses);
+    TRY(device_get(m->opts.device, loss, m->acts.losses, (size_t)n * sizeof *loss));
+    for (int i = 0; i < n; i++)
+        if (!isfinite(loss[i]))
+            return status_fail(STATUS_NUMERIC, "row %d of this rank's batch: a logit is not finite",
+                               i);
     return STATUS_OK;
 }
 
@@ -245,16 +314,15 @@ enum status model_pooled(struct model *m, float *out)
     const size_t n = (size_t)m->pass.rows.count * (size_t)m->opts.encoder.hidden;
     if (m->opts.precision == PRECISION_FP32 || m->opts.precision == PRECISION_TF32)
         return device_get(m->opts.device, out, m->acts.pooled, n * sizeof(float));
-    if (m->opts.precision != PRECISION_BF16)
-        return status_fail(STATUS_UNAVAILABLE, "pooled vectors are not available in fp16");
     char *bytes =
-        (char *)out; /* its first half holds the bfloat16 until each is widened, last first */
+        (char *)out; /* its first half holds the 16-bit numbers until each is widened, last first */
     TRY(device_get(m->opts.device, bytes, m->acts.pooled, n * sizeof(uint16_t)));
     for (size_t i = n; i-- > 0;) {
         uint16_t half;
         memcpy(&half, bytes + i * sizeof half, sizeof half);
-        uint32_t bits = (uint32_t)half << 16;
-        memcpy(bytes + i * sizeof bits, &bits, sizeof bits);
+        float wide = m->opts.precision == PRECISION_BF16 ? float_from_bf16(half)
+                                                         : float_from_f16(half);
+        memcpy(bytes + i * sizeof wide, &wide, sizeof wide);
     }
     return STATUS_OK;
 }
@@ -264,11 +332,11 @@ static enum status check_cut(const struct pass *p, const struct grad_cut *cut)
     const int last = cut->pieces;
     if (last == 0)
         return STATUS_OK;
-    if (cut->token[0] != 0 || cut->row[0] != 0 || cut->token[last] != p->rows.tokens ||
+    if (cut->token[0] != 0 || cut->row[0] != 0 || cut->token[last] != p->tokens ||
         cut->row[last] != p->rows.count)
         return status_fail(
             STATUS_ARG, "the pieces take %d tokens and %d rows, the pass has %lld and %d",
-            (int)cut->token[last], (int)cut->row[last], (long long)p->rows.tokens, p->rows.count);
+            (int)cut->token[last], (int)cut->row[last], (long long)p->tokens, p->rows.count);
     for (int i = 0; i <= last; i++)
         if (cut->row[i] < 0 || cut->row[i] > p->rows.count ||
             cut->token[i] != p->begin[cut->row[i]])
@@ -311,8 +379,15 @@ enum status model_backward(struct model *m, const float *dlogits, const struct g
     }
     const int64_t head = model_part_begin(m, PART_HEAD, 0),
                   pooler = model_part_begin(m, PART_POOLER, 0);
-    int at;
-    TRY(head_backward(m, dlogits, cut, &at));
+    const size_t bytes = (size_t)m->pass.rows.count * (size_t)m->opts.head.outputs * sizeof(float);
+    bool replayed;
+    if (dlogits != NULL)
+        TRY(device_put(m->opts.device, m->acts.dlogits, dlogits, bytes));
+    if (m->kernels->backward_begins != NULL)
+        TRY(m->kernels->backward_begins(m->ctx, cut));
+    TRY(stretch_begin(m, STRETCH_HEAD, 0, &replayed));
+    TRY(stretch_end(m, replayed, replayed ? STATUS_OK : head_backward(m, cut)));
+    const int at = head_gradient_at(m);
     if (ready != NULL)
         ready(arg, head, m->params.total);
     if (ready != NULL && pooler < head)

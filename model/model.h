@@ -18,6 +18,7 @@
 #include "base/json.h"
 #include "base/status.h"
 #include "model/kernels/kernels.h"
+#include "model/loss.h"
 #include "model/params.h"
 
 enum pooling { POOL_CLS, POOL_POOLER, POOL_MEAN, POOL_MAX }; /* pooler: CLS, then dense and tanh */
@@ -55,6 +56,7 @@ struct model_opts {
     enum precision precision;
     int64_t max_tokens; /* of one forward pass (micro-batch) */
     int max_rows;
+    int max_losses;   /* slots of model_loss(); 0: max_rows */
     bool training;    /* false: no gradients, activations of one layer only */
     bool recompute;   /* keep only layer inputs, run each layer's forward again in backward */
     bool fastest;     /* parallel.reproducible=off: bits may depend on threads */
@@ -108,9 +110,10 @@ struct model_input {
 };
 
 /*
- * Forward: logits (B, outputs) to host memory. train: with dropout of optimizer step `step`,
- * activations kept for model_backward(). Row results do not depend on which other rows are in the
- * batch. rows 0 is fine.
+ * Forward: logits (B, outputs) to host memory, which waits for the device; NULL: they stay where
+ * they are, for model_loss(), and nothing is waited for. train: with dropout of optimizer step
+ * `step`, activations kept for model_backward(). Row results do not depend on which other rows are
+ * in the batch. rows 0 is fine.
  */
 NODISCARD enum status model_forward(struct model *model, const struct model_input *input,
                                     bool train, int64_t step, float *logits);
@@ -118,7 +121,25 @@ NODISCARD enum status model_forward(struct model *model, const struct model_inpu
 NODISCARD enum status model_pooled(struct model *model, float *out);
 
 /*
- * Backward of the last training forward, from dlogits (B, outputs) in host memory. Parameter
+ * Losses of the last training forward and the gradient that model_backward() begins with, as
+ * loss_compute() defines both. Row b's loss goes to slot at + b of the model's max_losses slots.
+ * Where the kernels compute losses themselves nothing is waited for, and a logit that is not finite
+ * is told by model_losses(). Statuses of loss_compute(); STATUS_ARG: no training forward, or slots
+ * out of range.
+ */
+NODISCARD enum status model_loss(struct model *model, const struct loss_opts *opts,
+                                 const struct loss_target *target, double divisor, double scale,
+                                 int at);
+/* Slots [0, n) to host memory, waiting for the device. STATUS_NUMERIC: a logit of that row was not
+ * finite. */
+NODISCARD enum status model_losses(struct model *model, int n, double *loss);
+/* Stretches of work that were replayed from a recording, and all of them, since the model was
+ * made; zeros where the kernels have no recordings. */
+void model_replays(const struct model *model, int64_t *replayed, int64_t *all);
+
+/*
+ * Backward of the last training forward, from dlogits (B, outputs) in host memory, or NULL: those
+ * of model_loss(). Parameter
  * gradients are cut and added as `cut` says (kernels.h). ready(arg, low, high), if given, is called
  * when elements [low, high) of all gradient buffers are final for this pass: from the head's end of
  * the flat space down to the embeddings.

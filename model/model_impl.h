@@ -58,6 +58,7 @@ struct acts {
         *dropped;    /* (B, C); pooled is x[L] for POOL_CLS, dropped is NULL without dropout */
     int32_t *argmax; /* (B, C), POOL_MAX only */
     float *logits, *dlogits; /* (B, outputs) */
+    double *losses;          /* (max_losses), training only */
     act *d[3];               /* (T, C) gradients, training only */
     act *dwide;              /* (T, max(F, 3 C)), training only */
 };
@@ -67,7 +68,8 @@ struct pass {
     bool ready; /* a training forward was done and its activations are whole */
     bool train;
     int64_t step;
-    struct rows rows;   /* all tokens */
+    int64_t tokens;     /* without filler */
+    struct rows rows;   /* all tokens, and filler up to the kernels' line_multiple */
     struct rows firsts; /* one line for each row */
     int32_t *ids, *types, *begin, *line, *chunk;
     int64_t *row;
@@ -76,7 +78,8 @@ struct pass {
 
 struct model {
     struct model_opts
-        opts; /* max_rows is at most max_tokens, head.dropout and encoder dropouts are resolved */
+        opts; /* max_tokens is a multiple of the kernels' line_multiple, max_rows is at most
+                 max_tokens, max_losses, head.dropout and encoder dropouts are resolved */
     const struct family *family;
     const struct kernels *kernels;
     struct kernel_ctx *ctx;
@@ -111,10 +114,18 @@ NODISCARD enum status encoder_backward(struct model *model, int at, const struct
                                        void (*ready)(void *arg, int64_t low, int64_t high),
                                        void *arg);
 
-/* ---- head.c: logits of x[L]; backward leaves the gradient of x[L] in d[*at] */
-NODISCARD enum status head_forward(struct model *model, float *logits);
-NODISCARD enum status head_backward(struct model *model, const float *dlogits,
-                                    const struct grad_cut *cut, int *at);
+/* ---- head.c: acts.logits of x[L]; backward, from acts.dlogits, leaves the gradient of x[L] in
+ * d[head_gradient_at()] */
+NODISCARD enum status head_forward(struct model *model);
+NODISCARD enum status head_backward(struct model *model, const struct grad_cut *cut);
+int head_gradient_at(const struct model *model);
+
+/* ---- record.c: stretches of kernels that a backend may record and replay. The name says what is
+ * computed beside what the pass and the cut say; also after a failure inside. */
+enum stretch { STRETCH_EVALUATE, STRETCH_FORWARD, STRETCH_HEAD, STRETCH_LAYER, STRETCH_EMBEDDINGS };
+NODISCARD enum status stretch_begin(struct model *model, enum stretch stretch, int layer,
+                                    bool *replayed);
+NODISCARD enum status stretch_end(struct model *model, bool replayed, enum status st);
 
 /* ---- small things all of them use */
 

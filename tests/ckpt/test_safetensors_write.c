@@ -9,7 +9,7 @@
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "ckpt/halves.h"
+#include "base/halves.h"
 #include "ckpt/safetensors.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /*
- * halves.h - 16-bit floats to and from binary32, for files: bfloat16 and IEEE binary16.
+ * halves.h - 16-bit floats to and from binary32: bfloat16 and IEEE binary16.
  *
  * Widening is exact. Narrowing rounds to nearest, ties to even; what is too large becomes infinite,
  * what is too small becomes subnormal or zero, NaN stays NaN (made quiet, sign and upper payload
@@ -7,8 +7,8 @@
  *
  * Local.
  */
-#ifndef COHORT_CKPT_HALVES_H
-#define COHORT_CKPT_HALVES_H
+#ifndef COHORT_BASE_HALVES_H
+#define COHORT_BASE_HALVES_H
 
 #include <stdint.h>
 #include <string.h>

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-#include "ckpt/halves.h"
+#include "base/halves.h"
 
 struct kind {
     float (*widen)(uint16_t);
