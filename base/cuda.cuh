@@ -167,7 +167,7 @@ static __device__ __forceinline__ uint32_t mul_high(uint32_t a, uint32_t b)
                          cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
 
 #else
-#include "cuda_emulated.cuh"
+#include <cuda_emulated.cuh>
 #endif
 
 /* ---- Philox4x32-10 and the key of base/philox.h, for device code ---- */
