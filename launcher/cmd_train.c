@@ -46,7 +46,7 @@ static json_t *manifest_of(const struct run *run)
                   "model", json_hex64(run->model_hash), "tokenizer",
                   json_hex64(run->source.tokenizer_info.hash), "binary", json_hex64(binary),
                   "ranks", comm_size(session->world), "group_ranks", run->group_ranks, "domain",
-                  "backend", session->kernels->name, "device", device_name(session->device),
+                  "backend", session->kernels->name, "device", device_domain(session->device),
                   "precision", precision_name(session->precision), "reproducible",
                   modes[config->parallel.reproducible], "grains", (int)config->parallel.grains);
     return out;
@@ -194,13 +194,16 @@ static enum status train_once(struct run *run)
     struct trial_opts opts;
     struct trial_result result = {0};
     json_t *results = task_json(&run->task);
+    struct comm *group = NULL; /* of all ranks: what sums need is freed with it */
     int64_t peak = 0;
     enum status st = run_rows_make(run, -1, &rows);
     if (st == STATUS_OK) /* a hold-out's rows do not count */
         st = task_weigh_classes(&run->task, run->config->train.class_weights, &run->train.targets,
                                 rows.train, rows.train_count);
     TRY_GOTO(done, comm_agree(world, st));
-    run_trial_opts(run, &rows, -1, world, run->config->out, &opts);
+    TRY_GOTO(done, comm_group(world, comm_size(world), &group));
+    TRY_GOTO(done, comm_agree(world, session_transport(run->session, group)));
+    run_trial_opts(run, &rows, -1, group, run->config->out, &opts);
     TRY_GOTO(done, trial_run(&opts, &result));
     TRY_GOTO(done, peak_memory(world, &peak));
     if (comm_rank(world) == 0 && result.logits != NULL)
@@ -220,6 +223,7 @@ static enum status train_once(struct run *run)
     }
     st = comm_agree(world, st);
 done:
+    comm_group_free(group);
     json_decref(results);
     trial_result_release(&result);
     run_rows_free(&rows);
@@ -420,6 +424,7 @@ static enum status train_folds(struct run *run)
     log_info("%d fold%s over %d group%s of %d rank%s", count, count == 1 ? "" : "s", groups,
              groups == 1 ? "" : "s", run->group_ranks, run->group_ranks == 1 ? "" : "s");
     TRY(comm_group(world, run->group_ranks, &group));
+    TRY(comm_agree(world, session_transport(run->session, group)));
     for (int i = own; i < count && st == STATUS_OK; i += groups) {
         st = train_fold(run, group, folds[i]);
         if (st == STATUS_OK && comm_rank(world) == 0)

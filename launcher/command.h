@@ -47,6 +47,9 @@ enum status command_help(struct session *session);
 void session_threads(const struct session *session);
 /* Choose backend, precision and threads, and say so once. STATUS_UNAVAILABLE with the reason. */
 NODISCARD enum status session_compute(struct session *session);
+/* Let the group's sums live on the session's device, carried as parallel.transport says. Collective
+ * on the group; statuses of comm_use_device(). */
+NODISCARD enum status session_transport(const struct session *session, struct comm *group);
 /* STATUS_CONFIG naming the key unless text is given. */
 NODISCARD enum status session_need(const char *key, const char *text, const char *what);
 /* Write bytes to path, "-" and "" being standard output. Rank 0. */

@@ -132,6 +132,9 @@ const struct key keys[] = {
     {.name = "parallel.threads", .type = KEY_INT, .offset = AT(parallel.threads), .fallback = "0", .low = 0, .high = 4096, .unit = "threads", NEUTRAL, .help = "threads of each rank; 0: cores this process may use, divided by the ranks on its node"},
     INT_KEY("parallel.grains", parallel.grains, "8", 1, 4096, "", "pieces a batch is cut in under parallel.reproducible=any: more ranks than that add nothing"),
     {.name = "parallel.watchdog_s", .type = KEY_REAL, .offset = AT(parallel.watchdog_s), .fallback = "300", .low = 0, .high = 1e9, .unit = "s", NEUTRAL, .help = "end the job when a rank makes no progress for so long; 0: never"},
+    {.name = "parallel.transport", .type = KEY_CHOICE, .offset = AT(parallel.transport), .fallback = "auto", .choices = "auto|nccl|mpi", .unit = "", NEUTRAL, .help = "what carries sums between GPUs: NCCL, or MPI through host memory (also for several ranks on one GPU); auto: nccl. CPUs use MPI"},
+    {.name = "parallel.bucket_mb", .type = KEY_REAL, .offset = AT(parallel.bucket_mb), .fallback = "16", .low = 0.25, .high = 4096, .unit = "MiB", NEUTRAL, .help = "gradients that are summed over the ranks in one message, while backward goes on"},
+    {.name = "parallel.graphs", .type = KEY_BOOL, .offset = AT(parallel.graphs), .fallback = "true", .unit = "", NEUTRAL, .help = "record repeated work of a GPU as CUDA graphs and replay it: the same bits, fewer launches"},
 };
 /* clang-format on */
 const size_t keys_count = sizeof keys / sizeof keys[0];

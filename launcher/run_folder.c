@@ -107,10 +107,10 @@ static enum status manifest_difference(const struct run *run, struct str *out)
     }
     const char *device =
         json_string_value(json_object_get(json_object_get(manifest, "domain"), "device"));
-    if (device != NULL && strcmp(device, device_name(run->session->device)) != 0)
+    if (device != NULL && strcmp(device, device_domain(run->session->device)) != 0)
         log_warning("this run was begun on %s and goes on on %s: its bits will not be those of one "
                     "machine kind",
-                    device, device_name(run->session->device));
+                    device, device_domain(run->session->device));
     int64_t ranks = json_integer_value(json_object_get(manifest, "group_ranks"));
     if (st == STATUS_OK && run->config->parallel.reproducible != CONFIG_ANY && ranks > 0 &&
         ranks != run->group_ranks)

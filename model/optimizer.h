@@ -20,10 +20,6 @@
 #include "model/model.h"
 #include "model/params.h"
 
-struct range {
-    int64_t begin, end; /* elements of the flat space */
-};
-
 struct optimizer_opts {
     const struct param_table *params;
     struct kernel_ctx *ctx; /* of the model: model_kernel_ctx() */

@@ -9,14 +9,14 @@
 enum status stretch_begin(struct model *m, enum stretch stretch, int layer, bool *replayed)
 {
     *replayed = false;
-    if (m->kernels->graph_begins == NULL)
+    if (m->kernels->graph_begins == NULL || m->opts.eager)
         return STATUS_OK;
     return m->kernels->graph_begins(m->ctx, ((uint64_t)stretch << 32) | (uint32_t)layer, replayed);
 }
 
 enum status stretch_end(struct model *m, bool replayed, enum status st)
 {
-    if (m->kernels->graph_ends == NULL || replayed)
+    if (m->kernels->graph_ends == NULL || m->opts.eager || replayed)
         return st;
     if (st == STATUS_OK)
         return m->kernels->graph_ends(m->ctx);

@@ -56,6 +56,7 @@ enum config_cv_kind {
 enum config_cv_select { CONFIG_SELECT_LAST, CONFIG_SELECT_INNER, CONFIG_SELECT_BEST };
 enum config_backend { CONFIG_BACKEND_AUTO, CONFIG_BACKEND_CPU, CONFIG_BACKEND_CUDA };
 enum config_reproducible { CONFIG_FIXED, CONFIG_ANY, CONFIG_OFF };
+enum config_transport { CONFIG_TRANSPORT_AUTO, CONFIG_TRANSPORT_NCCL, CONFIG_TRANSPORT_MPI };
 enum config_level {
     CONFIG_LEVEL_ERROR,
     CONFIG_LEVEL_WARNING,
@@ -169,6 +170,9 @@ struct run_config {
         int64_t threads; /* 0: cores in the affinity mask / local ranks */
         int64_t grains;
         double watchdog_s; /* 0: no watchdog */
+        enum config_transport transport;
+        double bucket_mb; /* of a reduction */
+        bool graphs;      /* record and replay repeated work of a GPU */
     } parallel;
 };
 

@@ -24,7 +24,7 @@
 
 /* ---- signals: a handler only sets a bit; the bits are agreed on once a step ---- */
 
-enum { FLAG_STOP = 1, FLAG_SAVE = 2 };
+enum { FLAG_STOP = 1, FLAG_SAVE = 2, FLAG_UNSENT = 4 };
 static volatile sig_atomic_t stop_asked, save_asked;
 
 static void on_signal(int number)
@@ -67,27 +67,26 @@ static enum status open_parts(struct trial *t)
                                     .batch_size = config->train.batch_size,
                                     .shuffle = config->data.shuffle,
                                     .seed = opts->seed};
-    size_t rows = (size_t)config->train.batch_size, outputs = (size_t)opts->task->outputs;
+    size_t rows = (size_t)config->train.batch_size;
 
     TRY(trial_plan_make(opts, comm_size(t->group), &t->plan));
     trial_step_opts(t, &t->step_opts);
     trial_model_opts(opts, &t->plan, &model);
     TRY(model_create(&model, &t->model));
     const struct param_table *table = model_params(t->model);
-    shard_range(0, table->total, PARAM_BLOCK, comm_rank(t->group), comm_size(t->group),
-                &t->owned.begin, &t->owned.end);
+    TRY(shards_make(&t->shards, table->total, (int64_t)(config->parallel.bucket_mb * 0x1p20),
+                    comm_rank(t->group), comm_size(t->group)));
+    t->at.scaling = loss_scale_start(opts->precision == PRECISION_FP16);
     struct optimizer_opts optimizer = {.params = table,
                                        .ctx = model_kernel_ctx(t->model),
                                        .kernels = opts->kernels,
                                        .device = opts->device,
-                                       .owned = &t->owned,
-                                       .ranges = t->owned.begin < t->owned.end ? 1 : 0};
+                                       .owned = t->shards.owned,
+                                       .ranges = t->shards.ranges};
     trial_rates(config, &optimizer);
     TRY(optimizer_open(&optimizer, &t->optimizer));
     TRY(sampler_open(&sampling, &t->sampler));
     TRY(prefetch_open(&t->prefetch));
-    TRY(mem_alloc_raw(rows * outputs, sizeof *t->logits, "logits", &t->logits));
-    TRY(mem_alloc_raw(rows * outputs, sizeof *t->dlogits, "gradients of logits", &t->dlogits));
     TRY(mem_alloc_raw(rows, sizeof *t->row_loss, "losses", &t->row_loss));
     TRY(mem_alloc_raw(rows, sizeof *t->length, "row lengths", &t->length));
     for (int i = 0; i < 2; i++)
@@ -100,14 +99,14 @@ static void close_parts(struct trial *t)
     prefetch_close(t->prefetch);
     sampler_close(t->sampler);
     optimizer_close(t->optimizer);
-    model_destroy(t->model);
+    if (!t->messages_left) /* MPI may still read and write the gradients until the process ends */
+        model_destroy(t->model);
     run_log_close(t->log);
     for (int i = 0; i < 2; i++) {
         step_plan_release(&t->step[i]);
         mem_free(t->batch_rows[i]);
     }
-    mem_free(t->logits);
-    mem_free(t->dlogits);
+    shards_release(&t->shards);
     mem_free(t->row_loss);
     mem_free(t->length);
     mem_free(t->at.history);
@@ -185,11 +184,79 @@ static void target_room_release(struct target_room *room)
     mem_free(room->weight);
 }
 
-/* Forward and backward of this rank's passes. Local. */
+/* The sum of one bucket over all ranks begins. */
+static enum status start_bucket(struct trial *t, struct step_plan *plan, int bucket)
+{
+    float *gradient = model_gradient(t->model, 0), *top[64];
+    int64_t low, high;
+    shards_bucket(&t->shards, bucket, &low, &high);
+    if (t->config->parallel.reproducible == CONFIG_OFF && comm_is_nccl(t->group)) {
+        if (plan->tops == 0)
+            TRY(device_zero(t->opts->device, gradient + low, (size_t)(high - low) * sizeof(float)));
+        return comm_reduce_any_order(t->group, gradient, low, high, PARAM_BLOCK);
+    }
+    for (int i = 0; i < plan->tops; i++)
+        top[i] = model_gradient(t->model, plan->top_buffer[i]);
+    return comm_reduce_start(t->group, &plan->tree, top, gradient, low, high, PARAM_BLOCK);
+}
+
+/* Start the buckets that lie at or above element `low`, from the end of the flat space down: the
+ * same order on all ranks. */
+static enum status start_buckets_from(struct trial *t, struct step_plan *plan, int64_t low)
+{
+    while (t->started < t->shards.buckets) {
+        int bucket = t->shards.buckets - 1 - t->started;
+        if (bucket * t->shards.bucket < low)
+            break;
+        enum status st = start_bucket(t, plan, bucket);
+        if (st != STATUS_OK) { /* some of its messages may be under way */
+            t->messages_left = true;
+            return st;
+        }
+        t->started++;
+    }
+    return STATUS_OK;
+}
+
+/* A rank whose own work failed takes part in the reduction all the same, with whatever is in its
+ * buffers, so that the others' messages end. Returns FLAG_UNSENT if that is not possible either. */
+static uint32_t start_the_rest(struct trial *t, struct step_plan *plan)
+{
+    char sentence[1024];
+    (void)snprintf(sentence, sizeof sentence, "%s", status_message());
+    if (t->messages_left || start_buckets_from(t, plan, 0) != STATUS_OK)
+        return FLAG_UNSENT;
+    (void)status_fail(STATUS_OK, "%s", sentence); /* the first failure stays the one to tell */
+    return 0;
+}
+
+/* Backward of a rank's last pass tells how far it is: what is final is sent while it goes on. */
+struct overlap {
+    struct trial *t;
+    struct step_plan *plan;
+    enum status st; /* of the first start that failed; the sentence is this thread's last */
+    char sentence[512];
+};
+
+static void gradients_ready(void *arg, int64_t low, int64_t high)
+{
+    struct overlap *o = arg;
+    (void)high;
+    if (o->st != STATUS_OK)
+        return;
+    o->st = start_buckets_from(o->t, o->plan, low);
+    if (o->st != STATUS_OK)
+        (void)snprintf(o->sentence, sizeof o->sentence, "%s", status_message());
+    comm_poke(o->t->group);
+}
+
+/* Forward and backward of this rank's passes, and the start of the reduction. Local, but for the
+ * messages it starts. */
 static enum status compute(struct trial *t, int64_t step, double divisor, struct target_room *room)
 {
     struct step_plan *plan = &t->step[step % 2];
     const struct loss_opts *loss = &t->opts->task->loss;
+    struct overlap overlap = {.t = t, .plan = plan};
     float *buffers[64];
     int slot = (int)(step % 2);
     for (int i = 0; i < t->plan.gradient_buffers; i++)
@@ -211,34 +278,70 @@ static enum status compute(struct trial *t, int64_t step, double divisor, struct
                                     .row = batch->row,
                                     .chunk = batch->chunk};
         comm_mark(step + 1, "forward");
-        TRY(model_forward(t->model, &input, true, step, t->logits));
+        TRY(model_forward(t->model, &input, true, step, NULL));
         struct loss_target target = target_of(t, &t->opts->train, batch->row, batch->rows,
                                               room->label, room->value, room->weight);
-        TRY(loss_compute(loss, &target, batch->rows, t->logits, divisor, 1.0,
-                         t->row_loss + pass->first, t->dlogits));
+        TRY(model_loss(t->model, loss, &target, divisor, t->at.scaling.scale, pass->first));
         comm_mark(step + 1, "backward");
         pass->cut.buffer = buffers;
-        TRY(model_backward(t->model, t->dlogits, &pass->cut, NULL, NULL));
+        bool last = p + 1 == plan->passes;
+        TRY(model_backward(t->model, NULL, &pass->cut, last ? gradients_ready : NULL, &overlap));
+        if (overlap.st != STATUS_OK)
+            return status_fail(overlap.st, "%s", overlap.sentence);
     }
-    return STATUS_OK;
+    return start_buckets_from(t, plan, 0); /* a rank without rows has started none yet */
 }
 
-/* The sentence for a gradient that is no number: names the first bad parameter of the shard. Local.
- */
-static enum status blame(struct trial *t, const float *gradient, int64_t step)
+/* The first parameter with a gradient that is no number, -1: none here. Local. */
+static enum status find_not_finite(struct trial *t, const float *gradient, int *param)
 {
     const struct param_table *table = model_params(t->model);
-    for (int i = 0; i < table->count; i++) {
-        const struct param *param = &table->params[i];
-        for (int64_t e = param->offset; e < param->offset + param->elements; e++) {
-            if (e >= t->owned.begin && e < t->owned.end && !isfinite(gradient[e]))
-                return status_fail(
-                    STATUS_NUMERIC,
-                    "step %lld: the gradient of %s is not finite; a lower optim.lr or "
-                    "train.precision=fp32 may help",
-                    (long long)step + 1, param->name);
+    float *block;
+    enum status st = STATUS_OK;
+    *param = -1;
+    TRY(mem_alloc_raw(PARAM_BLOCK, sizeof *block, "a block of gradients", &block));
+    for (int r = 0; r < t->shards.ranges; r++) {
+        const struct range *own = &t->shards.owned[r];
+        for (int64_t e = own->begin; e < own->end && *param < 0; e += PARAM_BLOCK) {
+            TRY_GOTO(done,
+                     device_get(t->opts->device, block, gradient + e, PARAM_BLOCK * sizeof *block));
+            int64_t bad = 0;
+            while (bad < PARAM_BLOCK && isfinite(block[bad]))
+                bad++;
+            for (int i = 0; bad < PARAM_BLOCK && i < table->count; i++) {
+                const struct param *p = &table->params[i];
+                if (e + bad >= p->offset && e + bad < p->offset + p->elements)
+                    *param = i;
+            }
         }
     }
+done:
+    mem_free(block);
+    return st;
+}
+
+/* Gradients overflowed. fp16: the step is skipped and the loss scale lowered, on all ranks alike;
+ * else it is the end. Collective. */
+static enum status not_finite(struct trial *t, const float *gradient, int64_t step)
+{
+    const struct param_table *table = model_params(t->model);
+    const bool fp16 = t->opts->precision == PRECISION_FP16;
+    const double scale = t->at.scaling.scale;
+    int param;
+    TRY(comm_agree(t->group, find_not_finite(t, gradient, &param)));
+    double first = param < 0 ? -(double)table->count : -(double)param; /* of all ranks' finds */
+    TRY(comm_max_double(t->group, &first, 1));
+    const char *name = (int)-first < table->count ? table->params[(int)-first].name : "?";
+    if (!fp16 || !loss_scale_skipped(&t->at.scaling))
+        return status_fail(STATUS_NUMERIC,
+                           "step %lld: the gradient of %s is not finite%s; a lower optim.lr or "
+                           "train.precision=%s may help",
+                           (long long)step + 1, name, fp16 ? " even at loss scale 1" : "",
+                           fp16 ? "bf16" : "fp32");
+    if (t->leader)
+        log_info("step %lld skipped: the gradient of %s overflowed at loss scale %g, %g from here "
+                 "on",
+                 (long long)step + 1, name, scale, t->at.scaling.scale);
     return STATUS_OK;
 }
 
@@ -249,9 +352,9 @@ static enum status exchange(struct trial *t, int64_t step, float *gradient, doub
 {
     struct step_plan *plan = &t->step[step % 2];
     int ranks = comm_size(t->group), batch = t->batch_count[step % 2];
-    int64_t own = t->owned.end - t->owned.begin, blocks = own / PARAM_BLOCK;
-    int64_t total_blocks = model_params(t->model)->total / PARAM_BLOCK;
-    double *mine = NULL, *by_position = NULL;
+    const struct shards *shards = &t->shards;
+    int64_t blocks = shards->blocks, total_blocks = shards->total / PARAM_BLOCK;
+    double *mine = NULL, *by_position = NULL, *by_block = NULL;
     int64_t *begin = NULL;
     char *all = NULL;
     enum status st =
@@ -260,9 +363,15 @@ static enum status exchange(struct trial *t, int64_t step, float *gradient, doub
         st = mem_alloc((size_t)ranks + 1, sizeof *begin, "norms and losses", &begin);
     if (st == STATUS_OK)
         st = mem_alloc((size_t)batch, sizeof *by_position, "losses", &by_position);
-    if (st == STATUS_OK && own > 0)
-        st = t->opts->kernels->square_sums(model_kernel_ctx(t->model), gradient + t->owned.begin,
-                                           own, PARAM_BLOCK, mine);
+    if (st == STATUS_OK)
+        st = mem_alloc((size_t)total_blocks, sizeof *by_block, "norms", &by_block);
+    if (st == STATUS_OK)
+        st = comm_settle(t->group, t->config->parallel.watchdog_s);
+    if (st == STATUS_OK)
+        st = t->opts->kernels->square_sums(model_kernel_ctx(t->model), gradient, shards->owned,
+                                           shards->ranges, PARAM_BLOCK, mine);
+    if (st == STATUS_OK)
+        st = model_losses(t->model, plan->own_rows, t->row_loss);
     TRY_GOTO(done, comm_agree(t->group, st));
     for (int i = 0; i < plan->own_rows; i++) {
         mine[blocks + 2 * i] = (double)plan->order[i];
@@ -273,29 +382,28 @@ static enum status exchange(struct trial *t, int64_t step, float *gradient, doub
                             &all, begin));
     *norm = 0.0;
     *loss = 0.0;
-    for (int r = 0; r < ranks;
-         r++) { /* shards are in rank order: blocks are added in block order */
+    for (int r = 0; r < ranks; r++) {
         const double *theirs = (const double *)(const void *)(all + begin[r]);
-        int64_t n = (begin[r + 1] - begin[r]) / (int64_t)sizeof *theirs, low, high;
-        shard_range(0, total_blocks * PARAM_BLOCK, PARAM_BLOCK, r, ranks, &low, &high);
-        int64_t their_blocks = (high - low) / PARAM_BLOCK;
-        for (int64_t i = 0; i < their_blocks; i++)
-            *norm += theirs[i];
-        for (int64_t i = their_blocks; i + 1 < n; i += 2)
+        int64_t n = (begin[r + 1] - begin[r]) / (int64_t)sizeof *theirs;
+        shards_spread(shards, r, theirs, sizeof *theirs, by_block);
+        for (int64_t i = shards_blocks_of(shards, r); i + 1 < n; i += 2)
             by_position[(int64_t)theirs[i]] = theirs[i + 1];
     }
-    *norm = sqrt(*norm);
+    for (int64_t i = 0; i < total_blocks; i++) /* in block order, whoever owns them */
+        *norm += by_block[i];
+    *norm = sqrt(*norm) / t->at.scaling.scale;
     for (int i = 0; i < batch; i++) /* in the order of the global batch */
         *loss += by_position[i];
 done:
     mem_free(all);
     mem_free(begin);
     mem_free(by_position);
+    mem_free(by_block);
     mem_free(mine);
     return st;
 }
 
-/* The schedule's factor after `step` steps. */
+/* The schedule's factor after `step` applied steps. */
 static double factor_at(const struct trial *t, int64_t step)
 {
     static const enum schedule_kind kinds[] = {SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_CONSTANT};
@@ -305,6 +413,7 @@ static double factor_at(const struct trial *t, int64_t step)
 
 struct step_outcome {
     double loss, norm, factor;
+    bool skipped;
     int64_t tokens;
     int rows;
 };
@@ -316,10 +425,10 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
     const struct run_config *config = t->config;
     struct step_plan *plan = &t->step[step % 2];
     int slot = (int)(step % 2), batch = t->batch_count[slot];
-    int64_t total = model_params(t->model)->total;
-    float *gradient = model_gradient(t->model, 0), *top[64];
+    float *gradient = model_gradient(t->model, 0);
     double divisor = 0.0;
     enum status st;
+    *out = (struct step_outcome){.loss = NAN, .norm = NAN};
 
     struct loss_target target = target_of(t, &t->opts->train, t->batch_rows[slot], batch,
                                           room->label, room->value, room->weight);
@@ -327,6 +436,7 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
         divisor += loss_weight(&t->opts->task->loss, &target, i);
     bool weightless =
         !(divisor > 0.0); /* every row has weight 0: the gradient is zero, the loss undefined */
+    t->started = 0;
     st = compute(t, step, weightless ? 1.0 : divisor, room);
     if (st == STATUS_OK &&
         step + 1 <
@@ -335,40 +445,43 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
         if (st == STATUS_OK && t->step[(step + 1) % 2].passes > 0)
             st = ask_pass(t, (int)((step + 1) % 2), 0);
     }
-    *flags = take_signals();
+    *flags = take_signals() | start_the_rest(t, plan);
     comm_mark(step + 1, "agree");
-    TRY(comm_agree_flags(t->group, st, flags));
-
+    st = comm_agree_flags(t->group, st, flags);
     comm_mark(step + 1, "reduce");
-    for (int i = 0; i < plan->tops; i++)
-        top[i] = model_gradient(t->model, plan->top_buffer[i]);
-    if (config->parallel.reproducible == CONFIG_OFF) {
-        if (plan->tops == 0)
-            memset(gradient, 0, (size_t)total * sizeof *gradient);
-        TRY(comm_reduce_any_order(t->group, gradient, 0, total, PARAM_BLOCK));
+    if ((*flags & FLAG_UNSENT) ==
+        0) { /* also after a failure: nothing may be under way when memory goes */
+        enum status waited = comm_reduce_wait(t->group);
+        st = st == STATUS_OK ? waited : st;
     } else {
-        TRY(comm_reduce_start(t->group, &plan->tree, top, gradient, 0, total, PARAM_BLOCK));
-        TRY(comm_reduce_wait(t->group));
+        t->messages_left = true;
     }
+    TRY(st);
     TRY(exchange(t, step, gradient, &out->norm, &out->loss));
     out->loss = weightless ? NAN : out->loss / divisor;
-    if (!isfinite(out->norm))
-        TRY(comm_agree(t->group, blame(t, gradient, step)));
-
-    comm_mark(step + 1, "optimizer");
-    double most = config->optim.max_grad_norm, clip = most > 0.0 ? most / (out->norm + 1e-6) : 1.0;
-    out->factor = factor_at(t, step);
-    st = optimizer_step(t->optimizer, model_weights(t->model), gradient, out->factor,
-                        (float)(clip < 1.0 ? clip : 1.0));
-    TRY(comm_agree(t->group, st));
-    comm_mark(step + 1, "gather");
-    TRY(comm_gather_shards(t->group, model_weights(t->model), 0, total, PARAM_BLOCK));
-    TRY(comm_agree(t->group, model_weights_changed(t->model)));
+    out->factor = factor_at(t, optimizer_steps(t->optimizer));
     out->rows = batch;
     out->tokens = 0;
     for (int leaf = 0; leaf < plan->deal.grains; leaf++)
         out->tokens += plan->deal.grain_tokens[leaf];
-    return STATUS_OK;
+    out->skipped = !isfinite(out->norm);
+    if (out->skipped) /* the sum of squares is not finite either if it overflows: one rank knows */
+        return not_finite(t, gradient, step);
+
+    comm_mark(step + 1, "optimizer");
+    double most = config->optim.max_grad_norm, clip = most > 0.0 ? most / (out->norm + 1e-6) : 1.0;
+    st = optimizer_step(t->optimizer, model_weights(t->model), gradient, out->factor,
+                        (float)((clip < 1.0 ? clip : 1.0) / t->at.scaling.scale));
+    TRY(comm_agree(t->group, st));
+    if (t->opts->precision == PRECISION_FP16)
+        loss_scale_applied(&t->at.scaling);
+    comm_mark(step + 1, "gather");
+    for (int i = 0; i < t->shards.buckets; i++) {
+        int64_t low, high;
+        shards_bucket(&t->shards, i, &low, &high);
+        TRY(comm_gather_shards(t->group, model_weights(t->model), low, high, PARAM_BLOCK));
+    }
+    return comm_agree(t->group, model_weights_changed(t->model));
 }
 
 /* ---- what people and programs see ---- */
@@ -408,7 +521,8 @@ static enum status report_step(struct trial *t, const struct step_outcome *step,
         log_info("Epoch: [%lld][%lld/%lld] Elapsed %s (remain %s) Loss: %.4f(%.4f) LR: %.8f  ",
                  (long long)epoch + 1, (long long)in_epoch, (long long)per_epoch,
                  minutes_seconds(elapsed, took), minutes_seconds(elapsed / share - elapsed, left),
-                 step->loss, average, config->optim.lr * factor_at(t, t->at.step));
+                 step->loss, average,
+                 config->optim.lr * factor_at(t, optimizer_steps(t->optimizer)));
     }
     if (!json && !hashed)
         return STATUS_OK;
@@ -420,6 +534,10 @@ static enum status report_step(struct trial *t, const struct step_outcome *step,
         "lr", config->optim.lr * step->factor, "head_lr", peak.head_lr * step->factor, "grad_norm",
         json_finite(step->norm), "rows", step->rows, "tokens", (json_int_t)step->tokens,
         "tokens_per_s", rate((double)step->tokens, seconds));
+    if (object != NULL && t->opts->precision == PRECISION_FP16) {
+        (void)json_object_set_new(object, "loss_scale", json_real(t->at.scaling.scale));
+        (void)json_object_set_new(object, "skipped_steps", json_integer(t->at.scaling.skipped));
+    }
     if (object != NULL && hashed)
         (void)json_object_set_new(object, "weights_hash", json_hex64(hash));
     return run_log_add(t->log, object);
@@ -631,6 +749,16 @@ static enum status score_chosen(struct trial *t, struct trial_result *result)
     return st;
 }
 
+/* How much of the work was replayed from recordings, where there are any. */
+static void say_replays(const struct trial *t)
+{
+    int64_t replayed, all;
+    model_replays(t->model, &replayed, &all);
+    if (t->leader && all > 0)
+        log_info("CUDA graphs: %lld of %lld stretches of work replayed (%.1f %%)",
+                 (long long)replayed, (long long)all, 100.0 * (double)replayed / (double)all);
+}
+
 enum status trial_run(const struct trial_opts *opts, struct trial_result *result)
 {
     struct trial t = {.opts = opts,
@@ -651,6 +779,7 @@ enum status trial_run(const struct trial_opts *opts, struct trial_result *result
                  (long long)t.plan.warmup, precision_name(opts->precision), opts->kernels->name,
                  comm_size(t.group), comm_size(t.group) == 1 ? "" : "s");
     TRY_GOTO(done, train(&t));
+    say_replays(&t);
     TRY_GOTO(done, score_chosen(&t, result));
 done:
     if (st != STATUS_OK)

@@ -6,7 +6,9 @@
 #include "base/str.h"
 #include "model/optimizer.h"
 #include "worker/prefetch.h"
+#include "worker/loss_scale.h"
 #include "worker/run_log.h"
+#include "worker/shards.h"
 #include "worker/step_plan.h"
 #include "worker/trial.h"
 
@@ -27,7 +29,8 @@ struct progress {
     int64_t best_step; /* -1: none yet */
     double best_score;
     int64_t without_gain; /* evaluations since the best */
-    bool stopped;         /* early stopping ended the trial */
+    struct loss_scale scaling;
+    bool stopped; /* early stopping ended the trial */
     struct evaluation *history;
     size_t evaluations, history_capacity;
 };
@@ -46,9 +49,10 @@ struct trial {
     struct progress at;
     struct step_opts step_opts;
     struct step_plan step[2]; /* this step's and the next one's, which is read ahead */
-    struct range owned;
-    float *logits, *dlogits;
-    double *row_loss, *row_divisor;
+    struct shards shards;
+    bool messages_left; /* a reduction was begun by some ranks and not by others */
+    int started;        /* buckets of this step whose reduction was started */
+    double *row_loss;
     int32_t *length;
     int64_t *batch_rows[2];
     int batch_count[2];

@@ -79,12 +79,23 @@ static enum status walk(const struct trial_opts *opts, struct sampler *sampler, 
     return st;
 }
 
+/* Ranks that share the memory of this rank's device. */
+static int sharing(const struct trial_opts *opts)
+{
+    int local = opts->group == NULL ? 1 : comm_local_size(opts->group), gpus;
+    if (device_kind(opts->device) == DEVICE_CPU)
+        return local;
+    if (device_count(DEVICE_CUDA, &gpus) != STATUS_OK || gpus < 2)
+        return 1; /* a GPU of its own, as a scheduler gave it */
+    return (local + gpus - 1) / gpus;
+}
+
 static enum status plan_memory(const struct trial_opts *opts, int ranks, struct trial_plan *plan)
 {
     const struct run_config *config = opts->config;
     double gb = config->train.memory_limit_gb;
     int64_t limit = gb > 0.0 ? (int64_t)(gb * 1e9) : device_memory_bytes(opts->device);
-    int local = opts->group == NULL ? 1 : comm_local_size(opts->group);
+    int local = sharing(opts);
     struct model_opts model;
     plan->recompute = config->train.recompute == CONFIG_RECOMPUTE_ON;
     for (;;) {
@@ -102,11 +113,12 @@ static enum status plan_memory(const struct trial_opts *opts, int ranks, struct 
         return status_fail(
             STATUS_CONFIG,
             "one rank would need %.1f GB (weights %.2f, gradients %.2f, activations %.2f, "
-            "optimizer and messages %.2f) and %d rank%s on this node have %.1f GB; lower "
+            "optimizer and messages %.2f) and %d rank%s sharing %s have %.1f GB; lower "
             "train.micro_tokens (%lld) or data.max_length%s, or use fewer ranks a node",
             (double)plan->memory_bytes / 1e9, (double)plan->memory.weights / 1e9,
             (double)plan->memory.gradients / 1e9, (double)plan->memory.activations / 1e9,
             (double)(plan->memory_bytes - plan->memory.total) / 1e9, local, local == 1 ? "" : "s",
+            device_kind(opts->device) == DEVICE_CPU ? "this node" : device_name(opts->device),
             (double)limit / 1e9, (long long)config->train.micro_tokens,
             plan->recompute ? "" : ", set train.recompute=true");
     return STATUS_OK;
@@ -144,6 +156,8 @@ void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *pl
         .fastest = config->parallel.reproducible == CONFIG_OFF,
         .device = opts->device,
         .kernels = opts->kernels,
+        .max_losses = (int)config->train.batch_size,
+        .eager = !config->parallel.graphs,
     };
 }
 

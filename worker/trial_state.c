@@ -24,30 +24,38 @@ enum { STAGING = 1 << 18, FAILED_WRITES = 3 };
 
 enum status trial_hash(struct trial *t, uint64_t *hash)
 {
-    int64_t blocks = (t->owned.end - t->owned.begin) / PARAM_BLOCK;
-    uint64_t *own = NULL;
+    const struct shards *shards = &t->shards;
+    int64_t all_blocks = shards->total / PARAM_BLOCK, at = 0;
+    uint64_t *own = NULL, *by_block = NULL;
     float *block = NULL;
     char *all = NULL;
     int64_t *begin = NULL;
     int ranks = comm_size(t->group);
-    enum status st = mem_alloc((size_t)blocks, sizeof *own, "block hashes", &own);
+    enum status st = mem_alloc((size_t)shards->blocks, sizeof *own, "block hashes", &own);
     *hash = 0;
+    if (st == STATUS_OK)
+        st = mem_alloc((size_t)all_blocks, sizeof *by_block, "block hashes", &by_block);
     if (st == STATUS_OK)
         st = mem_alloc_raw(PARAM_BLOCK, sizeof *block, "a block of weights", &block);
     if (st == STATUS_OK)
         st = mem_alloc((size_t)ranks + 1, sizeof *begin, "block hashes", &begin);
-    for (int64_t b = 0; st == STATUS_OK && b < blocks; b++) {
-        st = device_get(t->opts->device, block,
-                        model_weights(t->model) + t->owned.begin + b * PARAM_BLOCK,
-                        PARAM_BLOCK * sizeof *block);
-        own[b] = hash_bytes(block, PARAM_BLOCK * sizeof *block);
+    for (int r = 0; st == STATUS_OK && r < shards->ranges; r++) {
+        for (int64_t e = shards->owned[r].begin; st == STATUS_OK && e < shards->owned[r].end;
+             e += PARAM_BLOCK) {
+            st = device_get(t->opts->device, block, model_weights(t->model) + e,
+                            PARAM_BLOCK * sizeof *block);
+            own[at++] = hash_bytes(block, PARAM_BLOCK * sizeof *block);
+        }
     }
     TRY_GOTO(done, comm_agree(t->group, st));
-    TRY_GOTO(done, comm_allgather(t->group, own, blocks * (int64_t)sizeof *own, &all, begin));
-    *hash = hash_bytes(all,
-                       (size_t)begin[ranks]); /* shards are in rank order, so blocks are in order */
+    TRY_GOTO(done,
+             comm_allgather(t->group, own, shards->blocks * (int64_t)sizeof *own, &all, begin));
+    for (int r = 0; r < ranks; r++)
+        shards_spread(shards, r, all + begin[r], sizeof *by_block, by_block);
+    *hash = hash_bytes(by_block, (size_t)all_blocks * sizeof *by_block);
 done:
     mem_free(own);
+    mem_free(by_block);
     mem_free(block);
     mem_free(all);
     mem_free(begin);
@@ -74,12 +82,15 @@ static enum status moment_entries(const struct param_table *table,
     return STATUS_OK;
 }
 
-/* Part of parameter i that this rank owns: [*from, *to) of the flat space; empty if none. */
-static bool owned_part(const struct trial *t, const struct param *param, int64_t *from, int64_t *to)
+/* Part of a parameter in the r-th range that this rank owns: [*from, *to) of the flat space; false:
+ * none. */
+static bool owned_part(const struct trial *t, const struct param *param, int r, int64_t *from,
+                       int64_t *to)
 {
+    const struct range *own = &t->shards.owned[r];
     int64_t low = param->offset, high = param->offset + param->elements;
-    *from = t->owned.begin > low ? t->owned.begin : low;
-    *to = t->owned.end < high ? t->owned.end : high;
+    *from = own->begin > low ? own->begin : low;
+    *to = own->end < high ? own->end : high;
     return *from < *to;
 }
 
@@ -92,13 +103,15 @@ static enum status write_moments(struct trial *t, struct safetensors_writer *fil
     for (int i = 0; i < 2 * table->count && st == STATUS_OK; i++) {
         const struct param *param = &table->params[i / 2];
         int64_t from, to;
-        if (!owned_part(t, param, &from, &to))
-            continue;
-        for (; from < to && st == STATUS_OK; from += STAGING) {
-            int64_t n = to - from < STAGING ? to - from : STAGING;
-            st = optimizer_get(t->optimizer, i % 2, from, n, staging);
-            if (st == STATUS_OK)
-                st = safetensors_write(file, i, from - param->offset, n, staging);
+        for (int r = 0; r < t->shards.ranges && st == STATUS_OK; r++) {
+            if (!owned_part(t, param, r, &from, &to))
+                continue;
+            for (; from < to && st == STATUS_OK; from += STAGING) {
+                int64_t n = to - from < STAGING ? to - from : STAGING;
+                st = optimizer_get(t->optimizer, i % 2, from, n, staging);
+                if (st == STATUS_OK)
+                    st = safetensors_write(file, i, from - param->offset, n, staging);
+            }
         }
     }
     mem_free(staging);
@@ -117,18 +130,20 @@ static enum status read_moments(struct trial *t, const char *path)
         const struct param *param = &table->params[i / 2];
         char name[PARAM_NAME + 4];
         int64_t from, to;
-        if (!owned_part(t, param, &from, &to))
-            continue;
         (void)snprintf(name, sizeof name, "%c.%s", i % 2 == 0 ? 'm' : 'v', param->name);
         const struct tensor_info *tensor = safetensors_find(file, name);
         if (tensor == NULL || tensor->elements != param->elements) {
             st = status_fail(STATUS_FORMAT, "%s: %s is missing or has another size", path, name);
             goto done;
         }
-        for (; from < to; from += STAGING) {
-            int64_t n = to - from < STAGING ? to - from : STAGING;
-            TRY_GOTO(done, safetensors_read(file, tensor, from - param->offset, n, staging));
-            TRY_GOTO(done, optimizer_put(t->optimizer, i % 2, from, n, staging));
+        for (int r = 0; r < t->shards.ranges; r++) {
+            if (!owned_part(t, param, r, &from, &to))
+                continue;
+            for (; from < to; from += STAGING) {
+                int64_t n = to - from < STAGING ? to - from : STAGING;
+                TRY_GOTO(done, safetensors_read(file, tensor, from - param->offset, n, staging));
+                TRY_GOTO(done, optimizer_put(t->optimizer, i % 2, from, n, staging));
+            }
         }
     }
 done:
@@ -160,19 +175,20 @@ static enum status write_state(struct trial *t, const char *folder)
     char *path = NULL;
     enum status st = path_join(folder, "state.json", &path);
     int64_t per_epoch = t->plan.steps_per_epoch;
-    json_t *state =
-        json_pack("{s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:I, s:f, s:I, s:o, s:I, "
-                  "s:b, s:o, s:o, s:s}", //
-                  "format", "cohort-state", "version", 1, "step", (json_int_t)at->step, "steps",
-                  (json_int_t)t->plan.steps, "epoch", (json_int_t)(at->step / per_epoch),
-                  "step_in_epoch", (json_int_t)(at->step % per_epoch), "optimizer_steps",
-                  (json_int_t)optimizer_steps(t->optimizer), "tokens", (json_int_t)at->tokens,
-                  "seconds", at->seconds, "epoch_loss", json_finite(at->epoch_loss), "epoch_rows",
-                  (json_int_t)at->epoch_rows, "epoch_seconds", at->epoch_seconds, "best_step",
-                  (json_int_t)at->best_step, "best_score", json_finite(at->best_score),
-                  "without_gain", (json_int_t)at->without_gain, "stopped", (int)at->stopped,
-                  "history", history_json(at), "config_hash", json_hex64(t->opts->config_hash),
-                  "metric", metric_name(t->opts->task->metric));
+    json_t *state = json_pack(
+        "{s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:I, s:f, s:I, s:o, s:I, "
+        "s:b, s:o, s:o, s:s, s:f, s:I, s:I}", //
+        "format", "cohort-state", "version", 1, "step", (json_int_t)at->step, "steps",
+        (json_int_t)t->plan.steps, "epoch", (json_int_t)(at->step / per_epoch), "step_in_epoch",
+        (json_int_t)(at->step % per_epoch), "optimizer_steps",
+        (json_int_t)optimizer_steps(t->optimizer), "tokens", (json_int_t)at->tokens, "seconds",
+        at->seconds, "epoch_loss", json_finite(at->epoch_loss), "epoch_rows",
+        (json_int_t)at->epoch_rows, "epoch_seconds", at->epoch_seconds, "best_step",
+        (json_int_t)at->best_step, "best_score", json_finite(at->best_score), "without_gain",
+        (json_int_t)at->without_gain, "stopped", (int)at->stopped, "history", history_json(at),
+        "config_hash", json_hex64(t->opts->config_hash), "metric",
+        metric_name(t->opts->task->metric), "loss_scale", at->scaling.scale, "loss_scale_clean",
+        (json_int_t)at->scaling.clean, "skipped_steps", (json_int_t)at->scaling.skipped);
     if (st == STATUS_OK &&
         (state == NULL || json_object_set_new(state, "seed", json_hex64(t->opts->seed)) != 0))
         st = status_fail(STATUS_NOMEM, "no memory for state.json");
@@ -226,10 +242,20 @@ static enum status read_state(struct trial *t, const char *folder)
     TRY_GOTO(done, json_real_or(state, "best_score", path, NAN, &at->best_score));
     TRY_GOTO(done, json_int(state, "without_gain", path, 0, INT64_MAX, &at->without_gain));
     TRY_GOTO(done, json_bool_or(state, "stopped", path, false, &at->stopped));
+    TRY_GOTO(done, json_real_or(state, "loss_scale", path, at->scaling.scale, &at->scaling.scale));
+    TRY_GOTO(done,
+             json_int_or(state, "loss_scale_clean", path, 0, INT64_MAX, 0, &at->scaling.clean));
+    TRY_GOTO(done,
+             json_int_or(state, "skipped_steps", path, 0, INT64_MAX, 0, &at->scaling.skipped));
     TRY_GOTO(done, read_history(at, json_object_get(state, "history")));
     if (steps != t->plan.steps || at->step > steps) {
         st = status_fail(STATUS_FORMAT, "%s: step %lld of %lld, but this run has %lld steps", path,
                          (long long)at->step, (long long)steps, (long long)t->plan.steps);
+        goto done;
+    }
+    if (!(at->scaling.scale >= 1.0 && at->scaling.scale <= 0x1p100)) {
+        st = status_fail(STATUS_FORMAT, "%s: loss_scale is %g, wanted 1 to 2^100", path,
+                         at->scaling.scale);
         goto done;
     }
     optimizer_set_steps(t->optimizer, optimizer);
@@ -268,8 +294,8 @@ static enum status write_files(struct trial *t, const char *folder)
     }
     if (st == STATUS_OK)
         st = fault_here("checkpoint.write");
-    if (st == STATUS_OK)
-        st = model_save_write(model, t->model, t->owned.begin, t->owned.end);
+    for (int r = 0; r < t->shards.ranges && st == STATUS_OK; r++)
+        st = model_save_write(model, t->model, t->shards.owned[r].begin, t->shards.owned[r].end);
     if (st == STATUS_OK)
         st = write_moments(t, moments);
     if (st == STATUS_OK && t->leader)
@@ -305,7 +331,7 @@ static enum status commit(struct trial *t, const char *name, bool publish, uint6
     json_t *extra = json_pack("{s:I, s:o, s:o, s:s, s:s, s:i, s:i}", "step", (json_int_t)t->at.step,
                               "weights_hash", json_hex64(hash), "config_hash",
                               json_hex64(opts->config_hash), "backend", opts->kernels->name,
-                              "device", device_name(opts->device), "grains",
+                              "device", device_domain(opts->device), "grains",
                               (int)t->config->parallel.grains, "ranks", comm_size(t->group));
     enum status st = extra == NULL ? status_fail(STATUS_NOMEM, "no memory for the manifest")
                                    : run_log_sync(t->log);

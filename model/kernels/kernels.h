@@ -47,11 +47,16 @@ struct kernel_opts {
     enum precision precision;
     const struct matrix *matrices; /* (count), copied; products name a matrix by its index here */
     int count;
-    int64_t max_tokens; /* largest T */
-    int max_rows;       /* largest B */
-    int max_channels;   /* largest C or F of any call */
+    int64_t max_tokens;   /* largest T */
+    int max_rows;         /* largest B */
+    int max_channels;     /* largest C or F of any call */
+    int64_t weight_count; /* elements of the flat master weights that biases may lie in; 0: none
+                             behind the last matrix */
     bool training;
-    bool fastest; /* parallel.reproducible=off: bits may depend on threads */
+    bool fastest;      /* parallel.reproducible=off: bits may depend on threads */
+    bool exact_pieces; /* parallel.reproducible=any: a piece that is alone in its cut has the bits
+                          that it has among others; where filler lines could change them, they are
+                          left out of its sums */
 };
 
 /*
@@ -100,6 +105,10 @@ struct rows {
     const int32_t *begin; /* (B + 1), host */
 };
 
+struct range {
+    int64_t begin, end; /* elements of the flat space */
+};
+
 struct kernel_ctx; /* a backend's state: device streams, cached primitives, packed weights */
 
 struct adamw_segment { /* elements of one parameter that share a rate and a decay */
@@ -120,8 +129,8 @@ struct adamw_args {
 
 /* A pass as the model will describe it to the entries: the same host addresses. */
 struct pass_arrays {
-    const struct rows *rows;   /* all tokens */
-    const struct rows *firsts; /* one line for each row: begin[b] = b */
+    const struct rows *rows;    /* all tokens */
+    const struct rows *firsts;  /* one line for each row: begin[b] = b */
     const int32_t *ids, *types; /* (begin[B]), NULL as in embed() */
     const int64_t *row;         /* (B) */
     const int32_t *chunk;       /* (B) or NULL */
@@ -163,9 +172,9 @@ struct kernels {
     /* Before the first entry that takes a cut: the one that all of them will be given. */
     enum status (*backward_begins)(struct kernel_ctx *ctx, const struct grad_cut *cut);
     /* A stretch of entries that may be recorded and replayed. key names everything that the calls
-     * depend on beside what pass_begins and backward_begins bring. *replayed: the stretch is queued,
-     * skip its calls; else make them and call graph_ends (also after a failure). No reading back in
-     * between. NULL: there are no graphs. */
+     * depend on beside what pass_begins and backward_begins bring. *replayed: the stretch is
+     * queued, skip its calls; else make them and call graph_ends (also after a failure). No reading
+     * back in between. NULL: there are no graphs. */
     enum status (*graph_begins)(struct kernel_ctx *ctx, uint64_t key, bool *replayed);
     enum status (*graph_ends)(struct kernel_ctx *ctx);
     /* Stretches replayed and stretches in all since open. NULL as above. */
@@ -280,9 +289,9 @@ struct kernels {
                                      int64_t w_offset, int64_t bias_offset,
                                      const struct grad_cut *cut);
 
-    /* Row losses (undivided, double) and dlogits = d(sum of loss / divisor) / d logits * scale, from
-     * logits (B, N); loss (B), dlogits (B, N) device. dlogits NULL: losses only. A row with a logit
-     * that is not finite gets loss NaN. NULL: the model computes losses on the host. */
+    /* Row losses (undivided, double) and dlogits = d(sum of loss / divisor) / d logits * scale,
+     * from logits (B, N); loss (B), dlogits (B, N) device. dlogits NULL: losses only. A row with a
+     * logit that is not finite gets loss NaN. NULL: the model computes losses on the host. */
     enum status (*loss)(struct kernel_ctx *ctx, const struct loss_args *args, int rows,
                         const float *logits, double *loss, float *dlogits);
 
@@ -292,10 +301,10 @@ struct kernels {
      * begins. */
     enum status (*adamw)(struct kernel_ctx *ctx, const struct adamw_args *args,
                          const struct adamw_segment *segments, int count);
-    /* out[i] (host, double) = sum of squares of x[i * block, min((i + 1) * block, n)), in a fixed
-     * order. */
-    enum status (*square_sums)(struct kernel_ctx *ctx, const float *x, int64_t n, int64_t block,
-                               double *out);
+    /* Sums of squares (host, double), in a fixed order: one for each `block` elements of each range
+     * of x, the last of a range over what is left; range after range. */
+    enum status (*square_sums)(struct kernel_ctx *ctx, const float *x, const struct range *ranges,
+                               int count, int64_t block, double *out);
 };
 
 const struct kernels *kernels_ref(void);

@@ -54,6 +54,10 @@ for precision in $precisions; do
 done
 
 precision=${precisions##* }
+for n in 1 2 3; do # four buckets, two, and two with ranks that own nothing of the last
+    must "$n" train "${common[@]}" train.precision="$precision" parallel.bucket_mb=0.25 out="runs/bucket-$n"
+    agrees "bucket-$n" "$precision-1-false"
+done
 for micro in 16 64; do
     must 2 train "${common[@]}" train.precision="$precision" train.micro_tokens=$micro out="runs/micro-$micro"
     agrees "micro-$micro" "$precision-1-false"

@@ -299,7 +299,7 @@ static void check_training(const struct kernels *kernels)
         }
         double loss = run_step(model, &b, opts.head.outputs, cut_whole(&w, model, &b), s, logits), square = 0;
         support_assert_near(loss, real_at(json_object_get(entry, "losses"), (size_t)s), 1e-4, "loss of a step");
-        assert_ok(kernels->square_sums(model_kernel_ctx(model), model_gradient(model, 0), total, PARAM_BLOCK, squares));
+        assert_ok(kernels->square_sums(model_kernel_ctx(model), model_gradient(model, 0), &(struct range){0, total}, 1, PARAM_BLOCK, squares));
         for (int64_t i = 0; i < total / PARAM_BLOCK; i++)
             square += squares[i];
         support_assert_near(sqrt(square), real_at(json_object_get(entry, "norms"), (size_t)s), 1e-3, "gradient norm");

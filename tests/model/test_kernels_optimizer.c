@@ -131,11 +131,14 @@ static void test_square_sums(void **state)
     for (int i = 0; i < 7; i++) {
         double want[16], one[16] = {0}, got[16];
         int64_t blocks = (sizes[i] + 99) / 100;
-        assert_ok(kernels_ref()->square_sums(ref, s.w, sizes[i], 100, want));
+        /* Two ranges: blocks are counted from the beginning of each. */
+        const struct range ranges[] = {{0, sizes[i] / 2}, {sizes[i] / 2, sizes[i]}};
+        blocks = (sizes[i] / 2 + 99) / 100 + (sizes[i] - sizes[i] / 2 + 99) / 100;
+        assert_ok(kernels_ref()->square_sums(ref, s.w, ranges, 2, 100, want));
         for (int threads = 1; threads <= 3; threads++) {
             threads_set(threads);
             assert_ok(
-                kernels_cpu()->square_sums(cpu, s.w, sizes[i], 100, threads == 1 ? one : got));
+                kernels_cpu()->square_sums(cpu, s.w, ranges, 2, 100, threads == 1 ? one : got));
             if (threads > 1)
                 assert_memory_equal(one, got, (size_t)blocks * sizeof(double));
         }

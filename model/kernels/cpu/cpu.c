@@ -1074,13 +1074,19 @@ static enum status cpu_adamw(struct kernel_ctx *ctx, const struct adamw_args *ar
     return STATUS_OK;
 }
 
-static enum status cpu_square_sums(struct kernel_ctx *ctx, const float *x, int64_t n, int64_t block,
+static enum status cpu_square_sums(struct kernel_ctx *ctx, const float *x,
+                                   const struct range *ranges, int count, int64_t block,
                                    double *out)
 {
+    for (int r = 0; r < count; r++) {
+        const float *from = x + ranges[r].begin;
+        const int64_t n = ranges[r].end - ranges[r].begin, blocks = (n + block - 1) / block;
 #pragma omp parallel for num_threads(cpu_threads()) schedule(static)
-    for (int64_t i = 0; i < (n + block - 1) / block; i++)
-        out[i] =
-            ctx->rows->square_sum(n - i * block < block ? n - i * block : block, x + i * block);
+        for (int64_t i = 0; i < blocks; i++)
+            out[i] = ctx->rows->square_sum(n - i * block < block ? n - i * block : block,
+                                           from + i * block);
+        out += blocks;
+    }
     return STATUS_OK;
 }
 

@@ -272,15 +272,18 @@ static enum status ref_adamw(struct kernel_ctx *ctx, const struct adamw_args *ar
     return STATUS_OK;
 }
 
-static enum status ref_square_sums(struct kernel_ctx *ctx, const float *x, int64_t n, int64_t block,
+static enum status ref_square_sums(struct kernel_ctx *ctx, const float *x,
+                                   const struct range *ranges, int count, int64_t block,
                                    double *out)
 {
     (void)ctx;
-    for (int64_t begin = 0, i = 0; begin < n; begin += block, i++) {
-        double sum = 0.0;
-        for (int64_t e = begin; e < n && e < begin + block; e++)
-            sum += (double)x[e] * (double)x[e];
-        out[i] = sum;
+    for (int r = 0; r < count; r++) {
+        for (int64_t begin = ranges[r].begin; begin < ranges[r].end; begin += block) {
+            double sum = 0.0;
+            for (int64_t e = begin; e < ranges[r].end && e < begin + block; e++)
+                sum += (double)x[e] * (double)x[e];
+            *out++ = sum;
+        }
     }
     return STATUS_OK;
 }
