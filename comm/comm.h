@@ -2,10 +2,10 @@
  * comm.h - ranks: start and end, groups, agreement, broadcast, gathering, and sums whose bits do
  * not depend on the number of ranks.
  *
- * Backends: `self` (one process, no MPI started) and `mpi`; a GPU transport comes behind the same
- * functions. Every call names itself *local* or *collective*. MPI runs with MPI_THREAD_FUNNELED:
- * only the main thread calls in here. Our communicators are duplicates set to MPI_ERRORS_RETURN. No
- * collective here sums floats inside MPI.
+ * Backends: `self` (one process, no MPI started) and `mpi`; GPUs use `nccl` or `mpi, host-staged`
+ * for reductions and shards. Every call names itself *local* or *collective*. MPI runs with
+ * MPI_THREAD_FUNNELED: only the main thread calls in here. Our communicators are duplicates set to
+ * MPI_ERRORS_RETURN. No collective here sums floats inside MPI.
  *
  * A rank that fails alone must not leave the others waiting: local work, comm_agree(), then the
  * collective. Every collective returns STATUS_OS with MPI's sentence where MPI fails; the group is
@@ -45,7 +45,8 @@ int comm_rank(const struct comm *comm); /* in this group, from 0; local */
 int comm_size(const struct comm *comm);
 int comm_local_rank(const struct comm *comm); /* among this node's processes of the whole job */
 int comm_local_size(const struct comm *comm);
-const char *comm_backend(const struct comm *comm); /* "self", "mpi"; for the log and the manifest */
+/* "self", "mpi", "nccl", "mpi, host-staged"; for the log and the manifest. */
+const char *comm_backend(const struct comm *comm);
 
 /*
  * Split into groups of group_size consecutive ranks (the last may be smaller); *out is this rank's,
@@ -126,27 +127,36 @@ void shard_range(int64_t low, int64_t high, int64_t block, int rank, int ranks, 
  * memory, MPI. With a GPU `device`, all float arrays given to comm_reduce_*() and
  * comm_gather_shards() are its device memory, and these calls queue their work in order behind
  * the device's compute work and ahead of what is queued on it after the wait (or after
- * comm_gather_shards()); none of them waits for the device except as comm_settle() says.
+ * comm_gather_shards()).
  *   COMM_NCCL  one NCCL communicator of this group; sends and receives, summed by a kernel in tree
- *              order; comm_reduce_any_order(): NCCL's own reduce-scatter and all-gather
- *   COMM_MPI   through pinned host memory and MPI; MPI never sees a device pointer
- * Collective on the group. STATUS_UNAVAILABLE (NCCL missing, several ranks on one GPU: which),
- * STATUS_NOMEM, STATUS_OS. The device outlives the group.
+ *              order; comm_reduce_any_order(): NCCL's own reduce-scatter, or reductions to the
+ *              owners. No call waits for the device, comm_settle() excepted.
+ *   COMM_MPI   through pinned host memory and MPI; MPI never sees a device pointer.
+ *              comm_reduce_wait() and comm_gather_shards() wait for the compute work before them;
+ *              messages of a reduction start in the first comm_poke() after its slices are made
+ * The bits of ordered sums are those of the CPU. A group of one rank uses neither. Once per group,
+ * before its first reduction; a CPU `device` with COMM_MPI changes nothing. Collective on the
+ * group. STATUS_UNAVAILABLE (NCCL missing, several ranks on one GPU: which), STATUS_NOMEM,
+ * STATUS_OS. The device outlives the group.
  */
 enum comm_transport { COMM_MPI, COMM_NCCL };
 NODISCARD enum status comm_use_device(struct comm *comm, struct device *device,
                                       enum comm_transport transport);
+/* Whether sums of this group are NCCL's; local. */
+bool comm_is_nccl(const struct comm *comm);
 /*
  * Wait on the host until queued messages and what follows them on the comm stream are done, looking
  * at NCCL's asynchronous errors and the clock. STATUS_OS: NCCL failed, or timeout_s (0: no limit)
- * passed; the communicator is aborted, ranks that no longer answer are named, and the group is of
- * no more use. Nothing to wait for: returns at once. Local, but other ranks must be working too.
+ * passed; the communicator is aborted, ranks that do not answer within 5 seconds are named, and the
+ * group is of no more use: comm_abort(). timeout_s also limits what NCCL prepares in later calls
+ * (first connections). Nothing to wait for: returns at once. Local, but other ranks must be working
+ * too.
  */
 NODISCARD enum status comm_settle(struct comm *comm, double timeout_s);
 
 /*
  * Begin summing elements [low, high) of the ranks' buffers: buffer[k] is this rank's k-th top node
- * (flat arrays, host memory, the same indexing on all ranks). After comm_reduce_wait() the owner of
+ * (flat arrays, the same indexing on all ranks). After comm_reduce_wait() the owner of
  * each shard (shard_range with `block`) has the sum in out[] at the same index; elements of other
  * shards in out are undefined. out may be buffer[0]. An empty tree (no leaf present) gives zeros.
  * Buffers must not change before the wait. Several ranges may be under way; all ranks start them in
@@ -172,7 +182,8 @@ NODISCARD enum status comm_gather_shards(struct comm *comm, float *flat, int64_t
 /*
  * parallel.reproducible=off: the sum of each rank's buffer; the owner of each shard of [low, high)
  * finds it there, the other shards are undefined. The bits depend on the number of ranks. No
- * ordered reduction is under way. Collective; statuses as comm_reduce_start().
+ * ordered reduction is under way. With NCCL the sum is only queued: call comm_reduce_wait() before
+ * giving the device work that uses it. Collective; statuses as comm_reduce_start().
  */
 NODISCARD enum status comm_reduce_any_order(struct comm *comm, float *buffer, int64_t low,
                                             int64_t high, int64_t block);

@@ -137,7 +137,8 @@ void comm_end(struct comm *world)
 {
     if (world == NULL)
         return;
-    bool idle = world->requests == 0;
+    world->transport->close(world);
+    bool idle = world->requests == 0 && !world->lost;
     if (idle)
         reduce_release(world); /* else messages may still be written into that memory: the process's
                                   end frees it */
@@ -187,7 +188,9 @@ int comm_local_size(const struct comm *comm)
 
 const char *comm_backend(const struct comm *comm)
 {
-    return comm->mpi == MPI_COMM_NULL ? "self" : "mpi";
+    return comm->transport->name != NULL ? comm->transport->name
+           : comm->mpi == MPI_COMM_NULL  ? "self"
+                                         : "mpi";
 }
 
 enum status comm_group(struct comm *comm, int group_size, struct comm **out)
@@ -227,7 +230,8 @@ void comm_group_free(struct comm *group)
 {
     if (group == NULL)
         return;
-    bool idle = group->requests == 0;
+    group->transport->close(group);
+    bool idle = group->requests == 0 && !group->lost;
     if (idle)
         reduce_release(group);
     else
