@@ -109,8 +109,10 @@ struct kernel_opts model_kernel_opts(const struct model *m)
         .max_tokens = m->opts.max_tokens,
         .max_rows = m->opts.max_rows,
         .max_channels = e->intermediate > 3 * e->hidden ? e->intermediate : 3 * e->hidden,
+        .weight_count = m->params.total,
         .training = m->opts.training,
         .fastest = m->opts.fastest,
+        .exact_pieces = m->opts.exact_pieces,
     };
 }
 

@@ -60,6 +60,7 @@ struct model_opts {
     bool training;    /* false: no gradients, activations of one layer only */
     bool recompute;   /* keep only layer inputs, run each layer's forward again in backward */
     bool fastest;     /* parallel.reproducible=off: bits may depend on threads */
+    bool exact_pieces; /* parallel.reproducible=any: see struct kernel_opts */
     bool eager;       /* record and replay nothing (kernels.h, graph_begins) */
     int grad_buffers; /* flat gradient buffers to allocate (>= 1 when training) */
     float dropout;    /* < 0: as config.json says; else overrides hidden, attention and classifier

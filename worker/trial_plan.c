@@ -154,6 +154,7 @@ void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *pl
         .dropout = (float)config->model.dropout,
         .seed = opts->seed,
         .fastest = config->parallel.reproducible == CONFIG_OFF,
+        .exact_pieces = config->parallel.reproducible == CONFIG_ANY,
         .device = opts->device,
         .kernels = opts->kernels,
         .max_losses = (int)config->train.batch_size,

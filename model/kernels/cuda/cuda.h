@@ -19,7 +19,7 @@
  *
  * Precision. Activations are float, bf16 or fp16 by ctx->opts.precision (tf32: float). Master
  * weights, statistics, parameter gradients, logits are float. Products read a 16-bit copy of all
- * weights, laid out as the flat master weights (weights16), or the master weights in fp32 and tf32.
+ * weights (weights16), or the master weights in fp32 and tf32.
  */
 #ifndef COHORT_MODEL_KERNELS_CUDA_H
 #define COHORT_MODEL_KERNELS_CUDA_H
@@ -73,15 +73,22 @@ struct cut_device {
 
 struct products; /* products.c: cuBLASLt's handle, plans, workspace */
 struct pass_store; /* context.c: pinned staging, device places, graphs */
+struct step_store; /* optimizer.cu's, below */
+struct loss_store; /* rows.cu: targets on their way to the device */
 
 struct kernel_ctx {
     struct kernel_opts opts;
     cudaStream_t stream; /* the device's compute stream */
     const float *weights; /* master, as last given to weights_changed */
-    uint16_t *weights16;  /* 16-bit precisions: a copy of all master weights; else NULL */
-    int64_t weight_count; /* elements of weights that any matrix or bias reaches */
+    /* 16-bit precisions: a copy of the master weights [weight_begin, weight_end), which hold all
+     * matrices and their biases; else NULL. Element i of the master weights is weights16[i -
+     * weight_begin]. */
+    uint16_t *weights16;
+    int64_t weight_begin, weight_end;
     struct products *products;
     struct pass_store *store;
+    struct step_store *step;
+    struct loss_store *loss; /* NULL: not training */
 
     struct rows_device rows, firsts; /* of the pass */
     const int32_t *rows_key, *firsts_key; /* the host addresses of their begin arrays */
@@ -90,7 +97,9 @@ struct kernel_ctx {
     const int64_t *row;
     const int32_t *chunk;
     struct cut_device cut;
-    struct grad_cut host_cut; /* copies of the host's arrays (products.c loops over pieces) */
+    /* Copies of the host's arrays. Launches may depend on to, add and the merges, and where there
+     * are several pieces (or opts.exact_pieces) on token and row: graphs are told apart by these. */
+    struct grad_cut host_cut;
 
     float *scratch;        /* device, for partial sums; one kernel chain at a time */
     int64_t scratch_floats;
@@ -104,11 +113,32 @@ NODISCARD enum status ctx_rows(const struct kernel_ctx *ctx, const struct rows *
 struct dropout_device ctx_dropout(const struct kernel_ctx *ctx, const struct dropout *dropout);
 /* STATUS_OK, or what the launch of `what` said (cudaGetLastError). Call after launches. */
 NODISCARD enum status launched(const char *what);
-/* Most pieces a cut may have (limits the scratch and the pinned copies). */
-enum { MOST_PIECES = 8192 };
+/* The stretch that is being recorded, if any, is incomplete and will not be launched. Returns st. */
+enum status ctx_failed(const struct kernel_ctx *ctx, enum status st);
+/* Whether the compute stream is being recorded: queued work is not done, only noted. */
+bool ctx_recording(const struct kernel_ctx *ctx);
+/* Most pieces a cut may have (limits the scratch and the pinned copies), merges and buffers. */
+enum { MOST_PIECES = 8192, MOST_MERGES = 2 * MOST_PIECES, MOST_BUFFERS = 1024 };
+
+/* What optimizer.cu works with, laid out by context.c: segments of one launch, sums of one
+ * read-back. */
+enum { MOST_SEGMENTS = 4096, MOST_SUMS = 8192 };
+struct step_segment { /* struct adamw_segment as the kernel reads it */
+    int64_t w, g, state, count;
+    int64_t chunk; /* number of chunks before it */
+    float keep, rate; /* 1 - lr decay, lr / correction1 */
+};
+struct step_store {
+    struct step_segment *host[2]; /* pinned, two slots of MOST_SEGMENTS */
+    cudaEvent_t copied[2];        /* the copy from the slot is done */
+    int next;
+    struct step_segment *segments; /* device (MOST_SEGMENTS) */
+    double *sums_host, *sums;      /* pinned, device (MOST_SUMS) */
+};
 
 /* ---- products.c */
 int64_t products_bytes(const struct kernel_opts *opts);
+/* After a failure *out is for products_close() too. */
 NODISCARD enum status products_open(struct kernel_ctx *ctx, struct products **out);
 void products_close(struct kernel_ctx *ctx, struct products *products);
 
@@ -119,11 +149,12 @@ enum status cuda_column_sums(struct kernel_ctx *ctx, int64_t lines, int n, const
 /* buffer[to[i]] region [offset, offset + n): the merges behind piece i, element by element (i =
  * the host cut's piece). Defined in optimizer.cu. */
 enum status cuda_merge(struct kernel_ctx *ctx, int piece, int64_t offset, int64_t n);
-/* weights16 = round(weights), n elements. Defined in optimizer.cu. */
-enum status cuda_cast_weights(struct kernel_ctx *ctx, const float *weights, int64_t n);
+/* weights16 = round(weights), all of its elements; weights: the master weights from element 0.
+ * Defined in optimizer.cu. */
+enum status cuda_cast_weights(struct kernel_ctx *ctx, const float *weights);
 /* ids of the pass sorted per piece into order/segment/segment_begin (host, pure function of its
  * arguments; embed_sort.c). order (tokens), segment (tokens + 1), segment_begin (pieces + 1); scratch
- * (2 * tokens). Returns the number of segments. */
+ * (tokens). Returns the number of segments. */
 int embed_sort(const int32_t *ids, const int32_t *token, int pieces, int32_t *order,
                int32_t *segment, int32_t *segment_begin, int32_t *scratch);
 
@@ -160,7 +191,11 @@ enum status cuda_residual_norm_backward(struct kernel_ctx *, const struct rows *
                                         const float *, const struct dropout *, act *, act *,
                                         int64_t, int64_t, bool, const struct grad_cut *);
 int64_t cuda_norm_scratch_floats(const struct kernel_opts *opts);
-/* rows.cu: elementwise operations, poolings, classifier, loss */
+/* rows.cu: elementwise operations, poolings, classifier, loss. Open sets ctx->loss (training only);
+ * bytes: the device memory that it takes. Close also takes what a failed open has left. */
+NODISCARD enum status cuda_rows_open(struct kernel_ctx *ctx);
+void cuda_rows_close(struct kernel_ctx *ctx);
+int64_t cuda_rows_bytes(const struct kernel_opts *opts);
 enum status cuda_activate(struct kernel_ctx *, enum activation, int64_t, const act *, act *);
 enum status cuda_activate_backward(struct kernel_ctx *, enum activation, int64_t, const act *,
                                    const act *, act *);
@@ -188,6 +223,7 @@ enum status cuda_loss(struct kernel_ctx *, const struct loss_args *, int, const 
 /* optimizer.cu */
 enum status cuda_adamw(struct kernel_ctx *, const struct adamw_args *, const struct adamw_segment *,
                        int);
-enum status cuda_square_sums(struct kernel_ctx *, const float *, int64_t, int64_t, double *);
+enum status cuda_square_sums(struct kernel_ctx *, const float *, const struct range *, int, int64_t,
+                             double *);
 
 #endif
