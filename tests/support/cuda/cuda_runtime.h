@@ -80,7 +80,7 @@ struct int3 {
 
 /* ---- built-in variables */
 struct emulated_thread_index {
-    uint3 thread;
+    uint3 at;
 };
 struct emulated_launch_index {
     uint3 block;
@@ -88,7 +88,7 @@ struct emulated_launch_index {
 };
 extern emulated_thread_index *emulated_now;      /* the thread that runs */
 extern emulated_launch_index emulated_now_block; /* its block and launch */
-#define threadIdx (emulated_now->thread)
+#define threadIdx (emulated_now->at)
 #define blockIdx (emulated_now_block.block)
 #define blockDim (emulated_now_block.block_dim)
 #define gridDim (emulated_now_block.grid_dim)
