@@ -356,7 +356,13 @@ static void test_cpu_device(void **state)
     assert_ok(device_put(device, p, in, sizeof in));
     assert_ok(device_get(device, out, p, sizeof in));
     assert_memory_equal(in, out, sizeof in);
+    assert_ok(device_zero(device, p + 1, 2 * sizeof *p));
+    assert_ok(device_zero(device, p, 0));
+    assert_ok(device_finish(device));
+    assert_ok(device_get(device, out, p, sizeof in));
+    assert_true(out[0] == 1 && out[1] == 0 && out[2] == 0 && out[3] == 4 && out[4] == 5);
     device_free(device, p);
+    device_free(device, NULL);
     void *several[8];
     for (size_t i = 0; i < 8; i++) { /* 64 bytes would give some of these by chance, not all */
         assert_ok(device_alloc(device, i * 100, "numbers", &several[i]));
@@ -366,8 +372,23 @@ static void test_cpu_device(void **state)
         device_free(device, several[i]);
     assert_fails(device_alloc(device, SIZE_MAX - 10, "numbers", &p), STATUS_NOMEM, "numbers");
     assert_null(p);
+    assert_string_equal(device_domain(device), device_name(device));
+    assert_string_equal(device_place(device), "");
     device_close(device);
     device_close(NULL);
+}
+
+static void test_gpus_of_a_build_without_cuda(void **state)
+{
+    (void)state;
+    int count;
+    struct device *device = (struct device *)&count;
+    assert_ok(device_count(DEVICE_CPU, &count));
+    assert_int_equal(count, 1);
+    assert_fails(device_count(DEVICE_CUDA, &count), STATUS_UNAVAILABLE, "built without CUDA");
+    assert_int_equal(count, 0);
+    assert_fails(device_open(DEVICE_CUDA, 0, &device), STATUS_UNAVAILABLE, "built without CUDA");
+    assert_null(device);
 }
 
 int main(void)
@@ -388,6 +409,7 @@ int main(void)
         cmocka_unit_test(test_faults_that_end_or_stop_a_process),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_cpu_device),
+        cmocka_unit_test(test_gpus_of_a_build_without_cuda),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

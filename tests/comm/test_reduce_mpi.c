@@ -418,6 +418,33 @@ static void test_bad_trees_are_refused(void **state)
     }
 }
 
+/* Naming the CPU as the device changes nothing; NCCL has nothing to do there. */
+static void test_a_cpu_device(void **state)
+{
+    (void)state;
+    struct device *device;
+    struct comm *group;
+    assert_ok(device_open(DEVICE_CPU, 0, &device));
+    assert_ok(comm_group(world, ranks, &group));
+    assert_fails(comm_use_device(group, device, COMM_NCCL), STATUS_UNAVAILABLE, "parallel.transport=mpi");
+    assert_ok(comm_use_device(group, device, COMM_MPI));
+    assert_string_equal(comm_backend(group), comm_backend(world));
+    assert_false(comm_is_nccl(group));
+    for (int64_t i = 0; i < 100; i++)
+        buffers[0][i] = whole_value(rank, i);
+    assert_ok(comm_reduce_any_order(group, buffers[0], 0, 100, 8));
+    assert_ok(comm_gather_shards(group, buffers[0], 0, 100, 8));
+    assert_ok(comm_settle(group, 1.0));
+    for (int64_t i = 0; i < 100; i++) {
+        float sum = 0;
+        for (int r = 0; r < ranks; r++)
+            sum += whole_value(r, i);
+        assert_true(buffers[0][i] == sum);
+    }
+    comm_group_free(group);
+    device_close(device);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -431,6 +458,7 @@ int main(void)
         MPI_TEST(test_messages_longer_than_a_piece),
         MPI_TEST(test_groups_reduce_apart),
         MPI_TEST(test_bad_trees_are_refused),
+        MPI_TEST(test_a_cpu_device),
     };
     float *all;
     make_leaves();
