@@ -112,7 +112,11 @@ enum status session_compute(struct session *session)
     enum status st = device_open(kind, gpu_of(session, gpus), &session->device);
     if (st == STATUS_OK) {
         session->kernels = kernels_of(kind);
-        st = choose_precision(session);
+        st = session->kernels == NULL
+                 ? status_fail(STATUS_UNAVAILABLE,
+                               "no CPU kernels in this build (made without oneDNN): compute on a "
+                               "GPU with parallel.backend=cuda, or take a build that has them")
+                 : choose_precision(session);
     }
     TRY(comm_agree(session->world, st));
     if (kind == DEVICE_CUDA)
