@@ -176,20 +176,63 @@ static inline void cuda_parity_get(const struct cuda_parity *p, void *to, const 
         assert_ok(device_get(p->device, to, from, bytes));
 }
 
-/* Memory of p's side between guard zones, all bits set (NaN in every type). */
-static inline struct parity_memory *cuda_parity_memory(struct cuda_parity *p, size_t bytes)
+/* Blocks of device memory that no case uses: taken again for the same size, since allocating takes
+ * longer than most kernels here. */
+struct cuda_parity_pool {
+    unsigned char *raw[4 * CUDA_PARITY_MEMORY];
+    size_t bytes[4 * CUDA_PARITY_MEMORY];
+    int count;
+};
+
+static inline struct cuda_parity_pool *cuda_parity_pool(void)
+{
+    static struct cuda_parity_pool pool;
+    return &pool;
+}
+
+static inline unsigned char *cuda_parity_take(struct device *device, size_t bytes)
+{
+    struct cuda_parity_pool *pool = cuda_parity_pool();
+    unsigned char *raw = NULL;
+    for (int i = 0; i < pool->count; i++)
+        if (pool->bytes[i] == bytes) {
+            raw = pool->raw[i];
+            pool->count--;
+            pool->raw[i] = pool->raw[pool->count];
+            pool->bytes[i] = pool->bytes[pool->count];
+            return raw;
+        }
+    assert_ok(device_alloc(device, bytes, "a test's array", &raw));
+    return raw;
+}
+
+static inline void cuda_parity_give(struct device *device, unsigned char *raw, size_t bytes)
+{
+    struct cuda_parity_pool *pool = cuda_parity_pool();
+    if (pool->count == (int)(sizeof pool->bytes / sizeof pool->bytes[0])) {
+        device_free(device, raw);
+        return;
+    }
+    pool->raw[pool->count] = raw;
+    pool->bytes[pool->count++] = bytes;
+}
+
+/* Memory of p's side between guard zones: a copy of from, or (NULL) all bits set, which is NaN in
+ * every type. */
+static inline struct parity_memory *cuda_parity_memory(struct cuda_parity *p, const void *from,
+                                                       size_t bytes)
 {
     assert_true(p->memory_count < CUDA_PARITY_MEMORY);
     struct parity_memory *m = &p->memory[p->memory_count++];
     const size_t all = bytes + 2 * CUDA_PARITY_ZONE;
     unsigned char *fill = malloc(all);
     memset(fill, 0xA5, all);
-    memset(fill + CUDA_PARITY_ZONE, 0xFF, bytes);
-    *m = (struct parity_memory){.bytes = bytes};
-    if (p->reference)
-        m->raw = malloc(all);
+    if (from == NULL)
+        memset(fill + CUDA_PARITY_ZONE, 0xFF, bytes);
     else
-        assert_ok(device_alloc(p->device, all, "a test's array", &m->raw));
+        memcpy(fill + CUDA_PARITY_ZONE, from, bytes);
+    *m = (struct parity_memory){.bytes = bytes};
+    m->raw = p->reference ? malloc(all) : cuda_parity_take(p->device, all);
     cuda_parity_put(p, m->raw, fill, all);
     free(fill);
     return m;
@@ -206,7 +249,8 @@ static inline void cuda_parity_release(struct cuda_parity *p)
         if (p->reference)
             free(p->memory[i].raw);
         else
-            device_free(p->device, p->memory[i].raw);
+            cuda_parity_give(p->device, p->memory[i].raw,
+                             p->memory[i].bytes + 2 * CUDA_PARITY_ZONE);
     }
     p->memory_count = 0;
 }
@@ -215,9 +259,7 @@ static inline void cuda_parity_release(struct cuda_parity *p)
 
 static inline void *cuda_parity_bytes(struct cuda_parity *p, const void *from, size_t bytes)
 {
-    void *to = cuda_parity_place(cuda_parity_memory(p, bytes));
-    cuda_parity_put(p, to, from, bytes);
-    return to;
+    return cuda_parity_place(cuda_parity_memory(p, from, bytes));
 }
 
 static inline float *cuda_parity_floats(struct cuda_parity *p, const float *x, int64_t n)
@@ -295,7 +337,7 @@ static inline size_t cuda_parity_size(const struct cuda_parity *p, enum parity_t
 static inline void *cuda_parity_output(struct cuda_parity *p, const char *name,
                                        enum parity_type type, int64_t n, double length)
 {
-    struct parity_memory *m = cuda_parity_memory(p, (size_t)n * cuda_parity_size(p, type));
+    struct parity_memory *m = cuda_parity_memory(p, NULL, (size_t)n * cuda_parity_size(p, type));
     m->name = name;
     m->type = type;
     m->n = n;
@@ -386,8 +428,8 @@ static inline void cuda_parity_batch(struct cuda_parity *p, const int *lengths)
                                   .chunk = p->chunk};
 }
 
-static inline struct kernel_ctx *cuda_parity_open(const struct kernels *k,
-                                                  const struct cuda_parity *p)
+static inline struct kernel_ctx *cuda_parity_new(const struct kernels *k,
+                                                 const struct cuda_parity *p)
 {
     struct kernel_ctx *ctx;
     const struct kernel_opts opts = {
@@ -403,6 +445,32 @@ static inline struct kernel_ctx *cuda_parity_open(const struct kernels *k,
         .fastest = p->fastest};
     assert_ok(k->open(&opts, &ctx));
     return ctx;
+}
+
+/* A context for p's side. The last one of cuda is kept for the next runs that ask for the same, since
+ * opening one takes longer than most cases. */
+static inline struct kernel_ctx *cuda_parity_open(const struct kernels *k,
+                                                  const struct cuda_parity *p)
+{
+    enum { most = 4 };
+    static struct kernel_ctx *kept;
+    static struct cuda_parity of;
+    static struct matrix matrices[most];
+    const size_t bytes = (size_t)p->matrix_count * sizeof *matrices;
+    if (p->reference)
+        return cuda_parity_new(k, p);
+    assert_true(p->matrix_count <= most);
+    if (kept != NULL && of.precision == p->precision && of.matrix_count == p->matrix_count &&
+        of.weight_count == p->weight_count && of.fastest == p->fastest &&
+        (bytes == 0 || memcmp(matrices, p->matrices, bytes) == 0))
+        return kept;
+    if (kept != NULL)
+        k->close(kept);
+    kept = cuda_parity_new(k, p);
+    of = *p;
+    if (bytes > 0)
+        memcpy(matrices, p->matrices, bytes);
+    return kept;
 }
 
 /* Fill p from base for one side and run the case. p is not copied afterwards: its rows, cut and
@@ -442,9 +510,10 @@ static inline void cuda_parity_run(cuda_parity_case *run, const struct kernels *
             assert_ok(k->backward_begins(ctx, &p->cut));
     }
     run(k, ctx, p);
-    if (!p->reference)
+    if (p->reference)
+        k->close(ctx);
+    else
         assert_ok(device_finish(p->device));
-    k->close(ctx);
 }
 
 /* RMS bound of STYLE.md, by the type of an output. */

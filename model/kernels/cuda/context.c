@@ -185,7 +185,7 @@ static int64_t cuda_memory_bytes(const struct kernel_opts *opts)
     struct kernel_ctx ctx = {.opts = *opts, .store = &store, .step = &step};
     struct layout used;
     lay_out(&ctx, NULL, NULL, &used);
-    return (int64_t)used.device + products_bytes(opts);
+    return (int64_t)used.device + products_bytes(opts) + cuda_rows_bytes(opts);
 }
 
 /* ---- life */
@@ -253,6 +253,7 @@ static void cuda_close(struct kernel_ctx *ctx)
     /* Queued kernels may still use what is freed here; what they did wrong was told elsewhere. */
     enum status st = ctx->opts.device != NULL ? device_finish(ctx->opts.device) : STATUS_OK;
     (void)st;
+    cuda_rows_close(ctx);
     products_close(ctx, ctx->products);
     store_close(ctx);
     cut_close(&ctx->host_cut);
@@ -286,6 +287,8 @@ static enum status open_store(struct kernel_ctx *ctx)
     TRY(device_cuda_host_alloc(ctx->opts.device, used.pinned, "the kernels' pinned memory",
                                &s->host_block));
     lay_out(ctx, s->device_block, s->host_block, &used);
+    /* New memory is zeroed in the order of the compute stream, which the copy stream does not know. */
+    TRY(device_finish(ctx->opts.device));
     TRY(image_events(&s->pass));
     if (!ctx->opts.training)
         return STATUS_OK;
@@ -322,6 +325,7 @@ static enum status cuda_open(const struct kernel_opts *opts, struct kernel_ctx *
                (size_t)opts->count * sizeof *opts->matrices);
     TRY_GOTO(fail, open_store(ctx));
     TRY_GOTO(fail, products_open(ctx, &ctx->products));
+    TRY_GOTO(fail, cuda_rows_open(ctx));
     *out = ctx;
     return STATUS_OK;
 fail:
