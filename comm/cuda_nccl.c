@@ -89,11 +89,10 @@ static enum status nccl_done(struct cuda_transport *cuda, ncclResult_t code, con
 /* As nccl_done, for calls of a group that is in use. */
 static enum status nccl_queued(struct comm *comm, ncclResult_t code, const char *what)
 {
-    bool waits = code == ncclInProgress;
+    bool others = code == ncclInProgress || code == ncclRemoteError || code == ncclSystemError;
     enum status st = nccl_done(comm->cuda, code, what);
-    /* Ranks that this one waited for are missing or have failed; where a call was refused at once,
-     * the others know nothing of it yet. */
-    return st == STATUS_OK ? st : cuda_lose(comm, st, waits);
+    /* Where a call was refused for what it asked, the other ranks know nothing of it yet. */
+    return st == STATUS_OK ? st : cuda_lose(comm, st, others);
 }
 
 enum status cuda_nccl_state(struct cuda_transport *cuda)
@@ -132,9 +131,10 @@ enum status cuda_nccl_open(struct comm *comm)
     } else {
         st = nccl_done(cuda, ncclInProgress, "ncclCommInitRankConfig");
     }
+    st = comm_agree(comm, st);
     if (st != STATUS_OK)
         cuda_nccl_close(cuda, false);
-    return comm_agree(comm, st);
+    return st;
 }
 
 void cuda_nccl_close(struct cuda_transport *cuda, bool orderly)
@@ -157,8 +157,6 @@ void cuda_nccl_close(struct cuda_transport *cuda, bool orderly)
 /* Room for other ranks' slices, and where each source is. */
 static enum status place_sources(struct comm *comm, struct range *range, float *const *buffer)
 {
-    struct cuda_transport *cuda = comm->cuda;
-    struct cuda_range *kept = range->cuda;
     size_t length = (size_t)(range->end - range->begin), foreign = 0;
     for (size_t k = 0; k < range->sources; k++) {
         struct source *source = &range->source[k];
@@ -167,16 +165,8 @@ static enum status place_sources(struct comm *comm, struct range *range, float *
         else
             foreign++;
     }
-    if (foreign * length > kept->staging_floats) {
-        TRY(cuda_status(cudaStreamSynchronize(cuda->stream), "waiting for an earlier sum"));
-        device_free(cuda->device, kept->staging);
-        kept->staging = NULL;
-        kept->staging_floats = 0;
-        TRY(device_alloc(cuda->device, foreign * length * sizeof(float),
-                         "slices of other ranks' sums", &kept->staging));
-        kept->staging_floats = foreign * length;
-    }
-    float *staged = kept->staging;
+    TRY(cuda_range_room(comm, range, foreign * length));
+    float *staged = range->cuda->staging;
     for (size_t k = 0; k < range->sources && length > 0; k++) {
         if (range->source[k].rank == comm->rank)
             continue;

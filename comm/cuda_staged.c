@@ -43,7 +43,8 @@ static enum status pinned_room(struct cuda_transport *cuda, struct cuda_range *k
 {
     if (floats <= kept->pinned_floats)
         return STATUS_OK;
-    TRY(cuda_status(cudaStreamSynchronize(cuda->stream), "waiting for an earlier copy"));
+    if (kept->pinned != NULL) /* an earlier sum may still be read from there */
+        TRY(cuda_status(cudaStreamSynchronize(cuda->stream), "waiting for an earlier copy"));
     device_cuda_host_free(cuda->device, kept->pinned);
     kept->pinned = NULL;
     kept->pinned_floats = 0;

@@ -79,33 +79,48 @@ static void range_release(struct device *device, struct range *range)
     range->cuda = NULL;
 }
 
-/* Room for `bytes` of list in all three places. */
-static enum status list_room(struct cuda_transport *cuda, struct cuda_range *kept, size_t bytes)
+static size_t list_bytes(const struct range *range)
 {
-    if (bytes <= kept->list_capacity)
-        return STATUS_OK;
-    TRY(cuda_status(cudaStreamSynchronize(cuda->stream), "waiting for an earlier sum"));
-    device_free(cuda->device, kept->list);
-    device_cuda_host_free(cuda->device, kept->list_pinned);
-    mem_free(kept->list_fresh);
-    kept->list = NULL;
-    kept->list_pinned = kept->list_fresh = NULL;
-    kept->list_capacity = kept->list_bytes = 0;
-    TRY(device_alloc(cuda->device, bytes, "the order of a sum", &kept->list));
-    TRY(device_cuda_host_alloc(cuda->device, bytes, "the order of a sum", &kept->list_pinned));
-    TRY(mem_alloc_raw(bytes, 1, "the order of a sum", &kept->list_fresh));
-    kept->list_capacity = bytes;
-    /* device_alloc() clears on the compute stream. */
-    return cuda_follow_compute(cuda);
+    return range->sources * sizeof(float *) + range->additions * sizeof *range->addition;
+}
+
+enum status cuda_range_room(struct comm *comm, struct range *range, size_t staging_floats)
+{
+    struct cuda_transport *cuda = comm->cuda;
+    struct cuda_range *kept = range->cuda;
+    size_t bytes = list_bytes(range);
+    bool longer = bytes > kept->list_capacity, wider = staging_floats > kept->staging_floats;
+    /* Freeing waits for the device; a wait with a limit first. */
+    if ((longer && kept->list != NULL) || (wider && kept->staging != NULL))
+        TRY(cuda_settle(comm, cuda->limit_s));
+    if (longer) {
+        device_free(cuda->device, kept->list);
+        device_cuda_host_free(cuda->device, kept->list_pinned);
+        mem_free(kept->list_fresh);
+        kept->list = NULL;
+        kept->list_pinned = kept->list_fresh = NULL;
+        kept->list_capacity = kept->list_bytes = 0;
+        TRY(device_alloc(cuda->device, bytes, "the order of a sum", &kept->list));
+        TRY(device_cuda_host_alloc(cuda->device, bytes, "the order of a sum", &kept->list_pinned));
+        TRY(mem_alloc_raw(bytes, 1, "the order of a sum", &kept->list_fresh));
+        kept->list_capacity = bytes;
+    }
+    if (wider) {
+        device_free(cuda->device, kept->staging);
+        kept->staging = NULL;
+        kept->staging_floats = 0;
+        TRY(device_alloc(cuda->device, staging_floats * sizeof(float),
+                         "slices of other ranks' sums", &kept->staging));
+        kept->staging_floats = staging_floats;
+    }
+    return STATUS_OK;
 }
 
 /* The list in device memory. Most steps sum as the step before did: then it is there already. */
 static enum status send_list(struct cuda_transport *cuda, const struct range *range)
 {
     struct cuda_range *kept = range->cuda;
-    size_t addresses = range->sources * sizeof(float *),
-           bytes = addresses + range->additions * sizeof *range->addition;
-    TRY(list_room(cuda, kept, bytes));
+    size_t addresses = range->sources * sizeof(float *), bytes = list_bytes(range);
     for (size_t k = 0; k < range->sources; k++)
         memcpy(kept->list_fresh + k * sizeof(float *), &range->source[k].at, sizeof(float *));
     memcpy(kept->list_fresh + addresses, range->addition, bytes - addresses);
@@ -318,8 +333,11 @@ enum status cuda_transport_open(struct comm *comm, struct device *device,
     if (st == STATUS_OK)
         st = cuda_status(cudaEventCreateWithFlags(&cuda->moved, cudaEventDisableTiming),
                          "making an event");
-    if (st == STATUS_OK && nccl)
+    if (st == STATUS_OK && nccl) {
         st = cuda_nccl_load();
+        if (st != STATUS_OK)
+            st = status_prefix(st, "parallel.transport=nccl (mpi does without)");
+    }
     TRY_GOTO(fail, comm_agree(comm, st));
     if (comm->size == 1) {
         comm->transport = &alone_transport;
@@ -363,6 +381,7 @@ void cuda_close(struct comm *comm)
     if (cuda == NULL)
         return;
     bool ended = drained(cuda);
+    cuda->limit_s = CLOSE_LIMIT_S;
     cuda_nccl_close(cuda, ended && !comm->lost);
     if (!ended)
         ended = drained(cuda);          /* an abort frees the stream */

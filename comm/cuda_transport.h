@@ -62,6 +62,10 @@ NODISCARD enum status cuda_follow_compute(struct cuda_transport *cuda);
 NODISCARD enum status cuda_lead_compute(struct cuda_transport *cuda);
 /* range->cuda is there. STATUS_NOMEM. */
 NODISCARD enum status cuda_range_make(struct range *range);
+/* Room for the list of a range's additions and for slices of other ranks; what is new is cleared on
+ * the compute stream. STATUS_NOMEM, and as comm_settle(). */
+NODISCARD enum status cuda_range_room(struct comm *comm, struct range *range,
+                                      size_t staging_floats);
 /* Queue the sum of source[].at, device memory, into the shard in out. */
 NODISCARD enum status cuda_range_sum(struct cuda_transport *cuda, struct range *range);
 /* Called in a loop that waits: gives the core away when it lasts. *turns begins at 0. */
