@@ -12,22 +12,27 @@
  *
  *   id  chunk of k  sums                               needs
  *   0   k           one chain                          nothing: any alignment, any shape
- *   1   16          chunks from zero, added in order   16-byte alignment
- *   2   32          as 1                               16-byte alignment; workspace, 64 bytes a
- * tile 3   32          even and odd chunks apart          16-byte alignment; n a multiple of 8 4 64
- * as 1                               16-byte alignment; k >= 64 5   32          split-K parts, each
- * as 1           16-byte alignment; k >= 64; a reduction scheme that the preferences allow All but
- * 0 and 5 accept no SPLITK_NUM but 1. Sums and products are in float, tf32 inputs rounded first,
- * and D is rounded once (split-K by INPLACE and OUTPUT_TYPE rounds each part, as it says).
+ *   1   16          chunks from zero, added in order   alignment
+ *   2   32          as 1                               alignment, workspace
+ *   3   32          even and odd chunks apart          alignment, n a multiple of 8
+ *   4   64          as 1                               alignment, k >= 64
+ *   5   32          split-K parts, each as 1           alignment, k >= 64, a reduction scheme
+ *
+ * Alignment: 16 bytes for matrices, leading dimensions and the bias. Workspace of 2: 64 bytes a
+ * tile of D; of 5: the parts, unless summed in place. 5 is the only one with a SPLITK_NUM above 1,
+ * and never has 1; 3 has no bias gradients.
+ *
+ * Sums and products are in float, tf32 inputs rounded first, and D is rounded once (split-K by
+ * INPLACE and OUTPUT_TYPE rounds each part, as it says).
  *
  * Refused with CUBLAS_STATUS_NOT_SUPPORTED and a line on stderr that begins "emulated cuBLASLt:":
  * whatever is not emulated (types, orders, batches, epilogues but DEFAULT, BIAS, BGRADA, BGRADB)
  * and what the documentation forbids (bias of another type than D, 16-bit inputs with TF32). Calls
- * of cublasLtMatmul() that break a promise made to the heuristic or to cublasLtMatmulAlgoCheck() (
- * alignment, workspace size, layout) fail with CUBLAS_STATUS_INVALID_VALUE and such a line;
+ * of cublasLtMatmul() that break a promise made to the heuristic or to cublasLtMatmulAlgoCheck()
+ * (alignment, workspace size, layout) fail with CUBLAS_STATUS_INVALID_VALUE and such a line;
  * refusals of the heuristic and of AlgoCheck that a caller must expect are silent.
  *
- * EMULATED_CUBLASLT_FAIL=<n>: the n-th cublasLtMatmul() of the process (from 1) returns
+ * EMULATED_CUBLASLT_FAIL=<n>: the n-th cublasLtMatmul() (from 1) after the variable was set returns
  * CUBLAS_STATUS_EXECUTION_FAILED.
  */
 #include <math.h>
@@ -589,13 +594,20 @@ bool overlap(const void *a, const layout &la, const void *b, const layout &lb)
     return apart < (int64_t)la.rows * sa || apart + (int64_t)lb.rows * sb > stride;
 }
 
-/* Count calls; true for the one that EMULATED_CUBLASLT_FAIL names. */
+/* Count calls since EMULATED_CUBLASLT_FAIL was set; true for the one that it names. */
 bool fails_now(void)
 {
     static long calls;
+    static char set[24];
     const char *which = getenv("EMULATED_CUBLASLT_FAIL");
+    if (which == NULL)
+        which = "";
+    if (strncmp(which, set, sizeof set - 1) != 0) {
+        (void)snprintf(set, sizeof set, "%s", which);
+        calls = 0;
+    }
     calls++;
-    return which != NULL && strtol(which, NULL, 10) == calls;
+    return strtol(which, NULL, 10) == calls;
 }
 
 } // namespace

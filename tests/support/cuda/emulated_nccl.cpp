@@ -27,8 +27,8 @@
  * too: they let the streams of all communicators go on until MPI is ready.
  *
  * Environment
- *   EMULATED_NCCL_FAIL=<rank>@<n>  the n-th operation (from 1) that world rank <rank> starts fails:
- *                                  asynchronous error ncclSystemError
+ *   EMULATED_NCCL_FAIL=<rank>@<n>  the n-th operation (from 1) that world rank <rank> starts after
+ *                                  the variable was set fails: asynchronous error ncclSystemError
  *   EMULATED_NCCL_HANG=<rank>@<n>  it never ends
  *   EMULATED_NCCL_LIMIT=<seconds>  default 40: what waits longer for another rank becomes the
  *                                  asynchronous error ncclRemoteError; after twice as long a host
@@ -384,14 +384,25 @@ void connect_members(ncclComm *comm)
 
 /* ---- operations ---- */
 
-/* Whether this is the operation that a variable "<world rank>@<n>" means. */
-bool meant_by(const char *variable, long number)
+/* A variable "<world rank>@<n>" and how many operations this rank has started since it was set. */
+struct knob {
+    const char *name;
+    std::string value;
+    long started;
+} fail_knob = {"EMULATED_NCCL_FAIL", "", 0}, hang_knob = {"EMULATED_NCCL_HANG", "", 0};
+
+/* Count an operation: whether the variable means this one. */
+bool meant_by(knob *k)
 {
-    const char *text = getenv(variable);
+    const char *text = getenv(k->name);
     char *end;
+    if (text == NULL || k->value != text)
+        k->started = 0;
+    k->value = text != NULL ? text : "";
+    k->started++;
     if (text == NULL || strtol(text, &end, 10) != world_rank() || *end != '@')
         return false;
-    return strtol(end + 1, NULL, 10) == number;
+    return strtol(end + 1, NULL, 10) == k->started;
 }
 
 void mismatch(ncclComm *comm, const operation &o, const header &h)
@@ -464,17 +475,15 @@ bool check_input(const ncclComm *comm, const operation &o)
 /* Give this rank's numbers to all who want them. False: the memory is not what it should be. */
 void start(ncclComm *comm, operation &o)
 {
-    static long calls;
     o.started = true;
-    calls++;
-    if (meant_by("EMULATED_NCCL_FAIL", calls)) {
+    o.hangs = meant_by(&hang_knob);
+    if (meant_by(&fail_knob)) {
         char text[96];
         (void)snprintf(text, sizeof text, "%s fails as EMULATED_NCCL_FAIL wants",
                        kind_name[o.what]);
         fail(comm, ncclSystemError, text);
         return;
     }
-    o.hangs = meant_by("EMULATED_NCCL_HANG", calls);
     if (o.hangs)
         return;
     if (!check_input(comm, o)) {
