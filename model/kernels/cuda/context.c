@@ -5,18 +5,18 @@
  * run without a base to count the bytes: memory_bytes() is exact.
  *
  * The pass. The arrays of a pass are put together in pinned memory as one image and copied on the
- * copy stream, beside the kernels of the pass before, into one of two slots of device memory; a copy
- * on the compute stream then brings the image to its fixed place, where all kernels read it. (The
- * fixed place is what a recorded graph refers to, and the compute stream is what orders its
+ * copy stream, beside the kernels of the pass before, into one of two slots of device memory; a
+ * copy on the compute stream then brings the image to its fixed place, where all kernels read it.
+ * (The fixed place is what a recorded graph refers to, and the compute stream is what orders its
  * overwriting behind the last pass's kernels; the second copy takes a few microseconds.) Two slots:
  * the host may be two passes ahead of the device, no more. The cut of a backward pass goes the same
  * way. Where an array lies in its image depends on the shapes of the pass, which the keys of graphs
  * hold.
  *
  * Graphs. A stretch is run as it is when its key is first seen, which also lets libraries make up
- * their minds about the shapes; the second time it is recorded, afterwards replayed. To the caller's
- * key comes everything that launches read on the host: the shapes of the pass and, in backward,
- * where the pieces' sums go.
+ * their minds about the shapes; the second time it is recorded, afterwards replayed. To the
+ * caller's key comes everything that launches read on the host: the shapes of the pass and, in
+ * backward, where the pieces' sums go.
  */
 #include <math.h>
 #include <string.h>
@@ -141,7 +141,8 @@ static void weight_range(const struct kernel_opts *o, int64_t *begin, int64_t *e
         *begin = m->offset < *begin ? m->offset : *begin;
         *end = last > *end ? last : *end;
     }
-    *begin = *begin / LINE_MULTIPLE * LINE_MULTIPLE; /* so that the copy is aligned like its source */
+    *begin = *begin / LINE_MULTIPLE *
+             LINE_MULTIPLE; /* so that the copy is aligned like its source */
     if (*end < *begin)
         *end = *begin;
 }
@@ -287,7 +288,8 @@ static enum status open_store(struct kernel_ctx *ctx)
     TRY(device_cuda_host_alloc(ctx->opts.device, used.pinned, "the kernels' pinned memory",
                                &s->host_block));
     lay_out(ctx, s->device_block, s->host_block, &used);
-    /* New memory is zeroed in the order of the compute stream, which the copy stream does not know. */
+    /* New memory is zeroed in the order of the compute stream, which the copy stream does not know.
+     */
     TRY(device_finish(ctx->opts.device));
     TRY(image_events(&s->pass));
     if (!ctx->opts.training)
@@ -372,9 +374,9 @@ static enum status image_send(const struct kernel_ctx *ctx, struct image *image)
     const int i = image->at;
     const cudaStream_t copy = ctx->store->copy;
     TRY(cuda_status(cudaStreamWaitEvent(copy, image->taken[i], 0), what));
-    TRY(cuda_status(cudaMemcpyAsync(image->slot[i], image->host[i], image->used,
-                                    cudaMemcpyHostToDevice, copy),
-                    what));
+    TRY(cuda_status(
+        cudaMemcpyAsync(image->slot[i], image->host[i], image->used, cudaMemcpyHostToDevice, copy),
+        what));
     TRY(cuda_status(cudaEventRecord(image->copied[i], copy), what));
     TRY(cuda_status(cudaStreamWaitEvent(ctx->stream, image->copied[i], 0), what));
     TRY(cuda_status(cudaMemcpyAsync(image->place, image->slot[i], image->used,
@@ -403,11 +405,10 @@ static enum status check_rows(const struct rows *rows, int64_t most_lines, int m
 static void put_rows(struct image *image, const struct rows *rows, struct rows_device *out)
 {
     int32_t *row_of;
-    *out = (struct rows_device){.lines = (int)rows->tokens,
-                                .count = rows->count,
-                                .longest = rows->longest > 1
-                                               ? (int)round_up(rows->longest, LINE_MULTIPLE)
-                                               : rows->longest};
+    *out = (struct rows_device){
+        .lines = (int)rows->tokens,
+        .count = rows->count,
+        .longest = rows->longest > 1 ? (int)round_up(rows->longest, LINE_MULTIPLE) : rows->longest};
     image_put(image, (size_t)rows->count + 1, sizeof *rows->begin, rows->begin, &out->begin);
     row_of = image_take(image, (size_t)rows->tokens, sizeof *row_of, &out->row_of);
     for (int b = 0; b < rows->count; b++)
@@ -450,9 +451,8 @@ static enum status cuda_pass_begins(struct kernel_ctx *ctx, const struct pass_ar
                            pass->rows->count, pass->firsts->count);
     TRY(image_begins(image));
 
-    const struct pass_header header = {.step = pass->step,
-                                       .tokens = pass->rows->begin[rows],
-                                       .rows = pass->rows->count};
+    const struct pass_header header = {
+        .step = pass->step, .tokens = pass->rows->begin[rows], .rows = pass->rows->count};
     image_put(image, 1, sizeof header, &header, &ctx->header);
     put_rows(image, pass->rows, &ctx->rows);
     put_rows(image, pass->firsts, &ctx->firsts);
@@ -483,10 +483,9 @@ enum status ctx_rows(const struct kernel_ctx *ctx, const struct rows *rows, stru
     else
         return ctx_failed(ctx, status_fail(STATUS_ARG, "rows that pass_begins was not told of"));
     if (rows->tokens != out->lines || rows->count != out->count)
-        return ctx_failed(ctx, status_fail(STATUS_ARG,
-                                           "%d rows in %lld lines, pass_begins was told of %d in %d",
-                                           rows->count, (long long)rows->tokens, out->count,
-                                           out->lines));
+        return ctx_failed(
+            ctx, status_fail(STATUS_ARG, "%d rows in %lld lines, pass_begins was told of %d in %d",
+                             rows->count, (long long)rows->tokens, out->count, out->lines));
     return STATUS_OK;
 }
 
@@ -699,7 +698,8 @@ static enum status cuda_graph_ends(struct kernel_ctx *ctx)
     enum status st =
         cuda_status(cudaStreamEndCapture(ctx->stream, &graph), "end the recording of a stretch");
     if (st == STATUS_OK && (s->failed || launch_failed))
-        st = status_fail(STATUS_INTERNAL, "a recorded stretch is incomplete, since a call in it failed");
+        st = status_fail(STATUS_INTERNAL,
+                         "a recorded stretch is incomplete, since a call in it failed");
     if (st == STATUS_OK)
         st = cuda_status(cudaGraphInstantiate(&g->exec, graph, 0), "make a graph of a stretch");
     if (st == STATUS_OK)
