@@ -209,12 +209,9 @@ const char *emulated_cuda_expected(void)
         for (const std::string &line : kept)
             fprintf(stderr, "emulated CUDA: %s\n", line.c_str());
     expecting = false;
-    drop_everything();
+    if (sticky != cudaSuccess)
+        drop_everything();
     sticky = last_error = cudaSuccess;
-    for (CUstream_st *s : streams) {
-        s->last = nullptr;
-        s->waits.clear();
-    }
     return expected_line.empty() ? nullptr : expected_line.c_str();
 }
 
@@ -263,8 +260,6 @@ void emulated_cuda_order(const char *order)
         abort();
     }
 }
-
-static void faulted(int signal, siginfo_t *info, void *context);
 
 static void settings_read(void)
 {
@@ -345,6 +340,16 @@ static cudaError_t usable(void)
             return fail(enter_);                                                                   \
     } while (0)
 
+/* At the head of calls that give something back: they do so after an error too, and return it. */
+#define ENTER_RELEASE()                                                                            \
+    std::lock_guard<std::recursive_mutex> hold(lock);                                              \
+    do {                                                                                           \
+        cudaError_t enter_ = usable();                                                             \
+        if (enter_ != cudaSuccess)                                                                 \
+            return fail(enter_);                                                                   \
+    } while (0)
+#define RELEASED() (sticky != cudaSuccess ? fail(sticky) : cudaSuccess)
+
 /* ---- memory */
 
 static void protect_all(int how)
@@ -363,9 +368,12 @@ static void protect_all(int how)
     }
 }
 
+static void faults_catch(void);
+
 static void memory_open(void)
 {
     if (!opened) {
+        faults_catch();
         protect_all(PROT_READ | PROT_WRITE);
         opened = true;
     }
@@ -470,7 +478,7 @@ static bool guards_check(size_t bytes)
 
 static struct sigaction old_fault;
 
-static void faulted(int signal, siginfo_t *info, void *context)
+[[maybe_unused]] static void faulted(int signal, siginfo_t *info, void *context)
 {
     (void)context;
     char text[256];
@@ -490,9 +498,10 @@ static void faulted(int signal, siginfo_t *info, void *context)
     sigaction(signal, &old_fault, nullptr); /* and fault again, the ordinary way */
 }
 
+/* Before kernels run: others (test frameworks) may have set their own handler meanwhile. */
 static void faults_catch(void)
 {
-#if !defined(__SANITIZE_ADDRESS__)
+#if !defined(__SANITIZE_ADDRESS__) /* the sanitizer tells of faults */
     static thread_local unsigned char *stack;
     if (!stack) {
         size_t bytes = 64 * 1024;
@@ -505,17 +514,12 @@ static void faults_catch(void)
         alternative.ss_size = bytes;
         sigaltstack(&alternative, nullptr);
     }
-    static bool caught;
-    if (!caught) {
-        caught = true;
-        struct sigaction action = {};
-        action.sa_sigaction = faulted;
-        action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-        sigaction(SIGSEGV, &action, &old_fault);
-    }
-#else
-    (void)old_fault;
-    (void)faulted; /* the sanitizer tells of faults */
+    struct sigaction action = {}, before;
+    action.sa_sigaction = faulted;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    sigaction(SIGSEGV, &action, &before);
+    if (!(before.sa_flags & SA_SIGINFO) || before.sa_sigaction != faulted)
+        old_fault = before;
 #endif
 }
 
@@ -563,7 +567,6 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
         if (!set.protect && mprotect(p, DEVICE_WINDOW, PROT_READ | PROT_WRITE) != 0)
             abort();
         d.top = base + DEVICE_PAGE; /* nothing at the begin: catches small negative offsets */
-        faults_catch();
     }
     size_t reserved = ((bytes + DEVICE_PAGE - 1) & ~(size_t)(DEVICE_PAGE - 1)) + DEVICE_PAGE;
     uintptr_t at = d.top;
@@ -600,7 +603,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
 
 cudaError_t cudaFree(void *p)
 {
-    ENTER();
+    ENTER_RELEASE();
     if (!p)
         return cudaSuccess;
     if (capturing_anywhere())
@@ -608,13 +611,12 @@ cudaError_t cudaFree(void *p)
     auto it = allocations.find((uintptr_t)p);
     if (it == allocations.end())
         return fail(cudaErrorInvalidValue);
-    cudaError_t e = drive_device(it->second.device);
+    if (sticky == cudaSuccess)
+        (void)drive_device(it->second.device);
     memory_open();
-    if (e == cudaSuccess && !guards_check(~(size_t)0))
-        e = fail(sticky);
+    if (sticky == cudaSuccess)
+        guards_check(~(size_t)0);
     memory_close();
-    if (e != cudaSuccess)
-        return e;
     allocation a = it->second;
     device &d = devices[(size_t)a.device];
     allocations.erase(it);
@@ -636,7 +638,7 @@ cudaError_t cudaFree(void *p)
             d.holes.erase(after);
         }
     }
-    return cudaSuccess;
+    return RELEASED();
 }
 
 cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned int flags)
@@ -667,7 +669,7 @@ cudaError_t cudaMallocHost(void **out, size_t bytes)
 
 cudaError_t cudaFreeHost(void *p)
 {
-    ENTER();
+    ENTER_RELEASE();
     if (!p)
         return cudaSuccess;
     if (capturing_anywhere())
@@ -675,15 +677,12 @@ cudaError_t cudaFreeHost(void *p)
     auto it = pinned.find((uintptr_t)p);
     if (it == pinned.end())
         return fail(cudaErrorInvalidValue);
-    cudaError_t e = cudaSuccess;
-    for (size_t i = 0; i < devices.size() && e == cudaSuccess; i++)
-        e = drive_device((int)i);
-    if (e != cudaSuccess)
-        return e;
+    for (size_t i = 0; i < devices.size() && sticky == cudaSuccess; i++)
+        (void)drive_device((int)i);
     pinned.erase(it);
     counts.pinned--;
     free(p);
-    return cudaSuccess;
+    return RELEASED();
 }
 
 static bool is_pinned(const void *p, size_t bytes)
@@ -742,7 +741,6 @@ static bool op_run(op *o)
                                  (long long)set.fail_at, w.name.c_str());
             break;
         }
-        faults_catch();
         if (kernel_run(&w.kernel, w.bytes.data(), w.bytes.size()))
             guards_check(GUARD_NEAR);
         break;
@@ -1156,12 +1154,12 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t *out, unsigned int flags, 
 
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
-    ENTER();
+    ENTER_RELEASE();
     STREAM(s);
     streams.erase(s); /* what it has queued still runs */
     counts.streams--;
     delete s;
-    return cudaSuccess;
+    return RELEASED();
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t s)
@@ -1229,12 +1227,12 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned int flags)
 
 cudaError_t cudaEventDestroy(cudaEvent_t e)
 {
-    ENTER();
+    ENTER_RELEASE();
     EVENT(e);
     events.erase(e);
     counts.events--;
     delete e;
-    return cudaSuccess;
+    return RELEASED();
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
@@ -1461,24 +1459,24 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s)
 
 cudaError_t cudaGraphDestroy(cudaGraph_t g)
 {
-    ENTER();
+    ENTER_RELEASE();
     if (!graphs.count(g) || g->capturing)
         return fail(cudaErrorInvalidValue);
     graphs.erase(g);
     counts.graphs--;
     delete g;
-    return cudaSuccess;
+    return RELEASED();
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x)
 {
-    ENTER();
+    ENTER_RELEASE();
     if (!execs.count(x))
         return fail(cudaErrorInvalidValue);
     execs.erase(x);
     counts.graphs--;
     delete x;
-    return cudaSuccess;
+    return RELEASED();
 }
 
 /* ---- functions */
