@@ -1,113 +1,26 @@
-/*
- * bert.c - BERT's tensors, with the names that transformers' BertForSequenceClassification saves.
- *
- * q, k and v are three tensors on disk and one parameter here, so that a layer's three projections
- * are one product.
- */
-#include "model/family.h"
+/* bert.c - BERT, with the names that transformers' BertForSequenceClassification saves. */
+#include "model/family_rules.h"
 
-#define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
-#define LAYER(slot, role, rows, columns, name, ...)                                                \
-    {                                                                                              \
-        slot, PART_LAYER, role, rows, columns, "layer.#." name,                                    \
-        {                                                                                          \
-            __VA_ARGS__                                                                            \
-        }                                                                                          \
-    }
-#define FILE_LAYER "bert.encoder.layer.#."
+const struct config_names bert_config_names = {
+    .hidden = "hidden_size",
+    .layers = "num_hidden_layers",
+    .heads = "num_attention_heads",
+    .intermediate = "intermediate_size",
+    .types = "type_vocab_size",
+    .activation = "hidden_act",
+    .norm_eps = "layer_norm_eps",
+    .hidden_dropout = "hidden_dropout_prob",
+    .attention_dropout = "attention_probs_dropout_prob",
+    .classifier_dropout = "classifier_dropout",
+    .types_default = 2,
+    .norm_eps_default = 1e-12,
+    .classifier_dropout_default = -1,
+};
 
 static const struct tensor_rule rules[] = {
-    {SLOT_WORD,
-     PART_EMBEDDINGS,
-     PARAM_EMBEDDING,
-     EXTENT_VOCAB,
-     EXTENT_HIDDEN,
-     "embeddings.word.weight",
-     {"bert.embeddings.word_embeddings.weight"}},
-    {SLOT_POSITION,
-     PART_EMBEDDINGS,
-     PARAM_EMBEDDING,
-     EXTENT_POSITIONS,
-     EXTENT_HIDDEN,
-     "embeddings.position.weight",
-     {"bert.embeddings.position_embeddings.weight"}},
-    {SLOT_TYPE,
-     PART_EMBEDDINGS,
-     PARAM_EMBEDDING,
-     EXTENT_TYPES,
-     EXTENT_HIDDEN,
-     "embeddings.type.weight",
-     {"bert.embeddings.token_type_embeddings.weight"}},
-    {SLOT_EMBED_GAMMA,
-     PART_EMBEDDINGS,
-     PARAM_NORM,
-     EXTENT_HIDDEN,
-     EXTENT_NONE,
-     "embeddings.norm.weight",
-     {"bert.embeddings.LayerNorm.weight"}},
-    {SLOT_EMBED_BETA,
-     PART_EMBEDDINGS,
-     PARAM_BIAS,
-     EXTENT_HIDDEN,
-     EXTENT_NONE,
-     "embeddings.norm.bias",
-     {"bert.embeddings.LayerNorm.bias"}},
-
-    LAYER(SLOT_QKV_WEIGHT, PARAM_WEIGHT, EXTENT_QKV, EXTENT_HIDDEN, "attention.qkv.weight",
-          FILE_LAYER "attention.self.query.weight", FILE_LAYER "attention.self.key.weight",
-          FILE_LAYER "attention.self.value.weight"),
-    LAYER(SLOT_QKV_BIAS, PARAM_BIAS, EXTENT_QKV, EXTENT_NONE, "attention.qkv.bias",
-          FILE_LAYER "attention.self.query.bias", FILE_LAYER "attention.self.key.bias",
-          FILE_LAYER "attention.self.value.bias"),
-    LAYER(SLOT_ATTENTION_WEIGHT, PARAM_WEIGHT, EXTENT_HIDDEN, EXTENT_HIDDEN,
-          "attention.output.weight", FILE_LAYER "attention.output.dense.weight"),
-    LAYER(SLOT_ATTENTION_BIAS, PARAM_BIAS, EXTENT_HIDDEN, EXTENT_NONE, "attention.output.bias",
-          FILE_LAYER "attention.output.dense.bias"),
-    LAYER(SLOT_ATTENTION_GAMMA, PARAM_NORM, EXTENT_HIDDEN, EXTENT_NONE, "attention.norm.weight",
-          FILE_LAYER "attention.output.LayerNorm.weight"),
-    LAYER(SLOT_ATTENTION_BETA, PARAM_BIAS, EXTENT_HIDDEN, EXTENT_NONE, "attention.norm.bias",
-          FILE_LAYER "attention.output.LayerNorm.bias"),
-    LAYER(SLOT_INTERMEDIATE_WEIGHT, PARAM_WEIGHT, EXTENT_INTERMEDIATE, EXTENT_HIDDEN,
-          "intermediate.weight", FILE_LAYER "intermediate.dense.weight"),
-    LAYER(SLOT_INTERMEDIATE_BIAS, PARAM_BIAS, EXTENT_INTERMEDIATE, EXTENT_NONE, "intermediate.bias",
-          FILE_LAYER "intermediate.dense.bias"),
-    LAYER(SLOT_OUTPUT_WEIGHT, PARAM_WEIGHT, EXTENT_HIDDEN, EXTENT_INTERMEDIATE, "output.weight",
-          FILE_LAYER "output.dense.weight"),
-    LAYER(SLOT_OUTPUT_BIAS, PARAM_BIAS, EXTENT_HIDDEN, EXTENT_NONE, "output.bias",
-          FILE_LAYER "output.dense.bias"),
-    LAYER(SLOT_OUTPUT_GAMMA, PARAM_NORM, EXTENT_HIDDEN, EXTENT_NONE, "output.norm.weight",
-          FILE_LAYER "output.LayerNorm.weight"),
-    LAYER(SLOT_OUTPUT_BETA, PARAM_BIAS, EXTENT_HIDDEN, EXTENT_NONE, "output.norm.bias",
-          FILE_LAYER "output.LayerNorm.bias"),
-
-    {SLOT_POOLER_WEIGHT,
-     PART_POOLER,
-     PARAM_WEIGHT,
-     EXTENT_HIDDEN,
-     EXTENT_HIDDEN,
-     "pooler.weight",
-     {"bert.pooler.dense.weight"}},
-    {SLOT_POOLER_BIAS,
-     PART_POOLER,
-     PARAM_BIAS,
-     EXTENT_HIDDEN,
-     EXTENT_NONE,
-     "pooler.bias",
-     {"bert.pooler.dense.bias"}},
-    {SLOT_HEAD_WEIGHT,
-     PART_HEAD,
-     PARAM_WEIGHT,
-     EXTENT_OUTPUTS,
-     EXTENT_HIDDEN,
-     "head.weight",
-     {"classifier.weight"}},
-    {SLOT_HEAD_BIAS,
-     PART_HEAD,
-     PARAM_BIAS,
-     EXTENT_OUTPUTS,
-     EXTENT_NONE,
-     "head.bias",
-     {"classifier.bias"}},
+    EMBEDDINGS("bert."),
+    BERT_BLOCK("bert."),
+    HEAD("bert.pooler.dense", "classifier"),
 };
 
 /* The pooler is matched before this list is asked, so its entry counts only for models without one.
@@ -123,8 +36,11 @@ static const char *const ignored[] = {
 
 const struct family family_bert = {
     .model_type = "bert",
+    .class_name = "BertForSequenceClassification",
+    .classifier = "classifier",
     .prefix = "bert.",
-    .first_position = 0,
+    .pooler = {.activation = POOLER_TANH},
+    .config = &bert_config_names,
     .rules = rules,
     .count = COUNT(rules),
     .ignored = ignored,

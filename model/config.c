@@ -58,7 +58,8 @@ static enum status read_dropout(const json_t *config, const char *key, const cha
     return STATUS_OK;
 }
 
-static enum status read_activation(const json_t *config, const char *where, enum activation *out)
+static enum status read_activation(const json_t *config, const char *key, const char *where,
+                                   enum activation *out)
 {
     static const struct {
         const char *name;
@@ -69,7 +70,7 @@ static enum status read_activation(const json_t *config, const char *where, enum
         {"gelu_fast", ACTIVATION_GELU_TANH}, {"relu", ACTIVATION_RELU},
     };
     const char *name;
-    TRY(json_text_or(config, "hidden_act", where, "gelu", &name));
+    TRY(json_text_or(config, key, where, "gelu", &name));
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strcmp(known[i].name, name) == 0) {
             *out = known[i].kind;
@@ -77,9 +78,9 @@ static enum status read_activation(const json_t *config, const char *where, enum
         }
     }
     return status_fail(STATUS_UNAVAILABLE,
-                       "%s: \"hidden_act\" is \"%.40s\", cohort has gelu, gelu_new, gelu_fast, "
+                       "%s: \"%s\" is \"%.40s\", cohort has gelu, gelu_new, gelu_fast, "
                        "gelu_pytorch_tanh, gelu_python and relu",
-                       where, name);
+                       where, key, name);
 }
 
 static enum status check_kind(const json_t *config, const char *where, struct encoder_config *out)
@@ -88,8 +89,8 @@ static enum status check_kind(const json_t *config, const char *where, struct en
     bool decoder, cross;
     TRY(json_text(config, "model_type", where, &type));
     if (family_find(type) == NULL)
-        return status_fail(STATUS_UNAVAILABLE, "%s: \"model_type\" is \"%.40s\", cohort has bert",
-                           where, type);
+        return status_fail(STATUS_UNAVAILABLE, "%s: \"model_type\" is \"%.40s\", cohort has %s",
+                           where, type, family_list());
     (void)snprintf(out->model_type, sizeof out->model_type, "%s", type);
     TRY(json_text_or(config, "position_embedding_type", where, "absolute", &positions));
     if (strcmp(positions, "absolute") != 0)
@@ -113,27 +114,41 @@ enum status encoder_config_read(const json_t *config, const char *where, struct 
     if (!json_is_object(config))
         return status_fail(STATUS_FORMAT, "%s: not a JSON object", where);
     TRY(check_kind(config, where, &c));
+    const struct family *family = family_find(c.model_type);
+    const struct config_names *names = family->config;
     TRY(read_size(config, "vocab_size", where, 1, MAX_VOCAB, &c.vocab_size));
-    TRY(read_size(config, "hidden_size", where, 1, MAX_HIDDEN, &c.hidden));
-    TRY(read_size(config, "num_hidden_layers", where, 1, MAX_LAYERS, &c.layers));
-    TRY(read_size(config, "num_attention_heads", where, 1, c.hidden, &c.heads));
-    TRY(read_size(config, "intermediate_size", where, 1, 16 * MAX_HIDDEN, &c.intermediate));
+    TRY(read_size(config, names->hidden, where, 1, MAX_HIDDEN, &c.hidden));
+    TRY(read_size(config, names->layers, where, 1, MAX_LAYERS, &c.layers));
+    TRY(read_size(config, names->heads, where, 1, c.hidden, &c.heads));
+    TRY(read_size(config, names->intermediate, where, 1, 16 * MAX_HIDDEN, &c.intermediate));
     TRY(read_size(config, "max_position_embeddings", where, 1, MAX_POSITIONS, &c.max_positions));
     if (c.hidden % c.heads != 0)
-        return status_fail(
-            STATUS_FORMAT,
-            "%s: \"hidden_size\" is %d, wanted a multiple of \"num_attention_heads\", %d", where,
-            c.hidden, c.heads);
-    TRY(json_int_or(config, "type_vocab_size", where, 0, MAX_TYPES, 2, &value));
-    c.type_vocab = (int)value;
-    TRY(json_int_or(config, "pad_token_id", where, INT_MIN, INT_MAX, 0, &value));
+        return status_fail(STATUS_FORMAT, "%s: \"%s\" is %d, wanted a multiple of \"%s\", %d",
+                           where, names->hidden, c.hidden, names->heads, c.heads);
+    c.embedding = c.hidden;
+    if (names->embedding != NULL)
+        TRY(read_size(config, names->embedding, where, 1, MAX_HIDDEN, &c.embedding));
+    if (names->types != NULL) {
+        TRY(json_int_or(config, names->types, where, 0, MAX_TYPES, names->types_default, &value));
+        c.type_vocab = (int)value;
+    }
+    TRY(json_int_or(config, "pad_token_id", where, INT_MIN, INT_MAX, names->pad_default, &value));
     c.pad_id = (int)value;
+    if (family->positions_after_pad) {
+        if (c.pad_id < 0 || c.pad_id >= c.max_positions - 1)
+            return status_fail(STATUS_FORMAT,
+                               "%s: \"pad_token_id\" is %d, wanted 0 to %d: positions begin behind "
+                               "it",
+                               where, c.pad_id, c.max_positions - 2);
+        c.first_position = c.pad_id + 1;
+    }
 
-    TRY(json_real_or(config, "layer_norm_eps", where, 1e-12, &real));
+    real = names->norm_eps_default;
+    if (names->norm_eps != NULL)
+        TRY(json_real_or(config, names->norm_eps, where, names->norm_eps_default, &real));
     if (!(real > 0 && real < 1))
-        return status_fail(STATUS_FORMAT,
-                           "%s: \"layer_norm_eps\" is %g, wanted a number between 0 and 1", where,
-                           real);
+        return status_fail(STATUS_FORMAT, "%s: \"%s\" is %g, wanted a number between 0 and 1",
+                           where, names->norm_eps, real);
     c.norm_eps = (float)real;
     TRY(json_real_or(config, "initializer_range", where, 0.02, &real));
     if (!(real >= 0 && real <= 10))
@@ -141,10 +156,23 @@ enum status encoder_config_read(const json_t *config, const char *where, struct 
                            "%s: \"initializer_range\" is %g, wanted a number from 0 to 10", where,
                            real);
     c.initializer_range = (float)real;
-    TRY(read_dropout(config, "hidden_dropout_prob", where, 0.1, &c.hidden_dropout));
-    TRY(read_dropout(config, "attention_probs_dropout_prob", where, 0.1, &c.attention_dropout));
-    TRY(read_dropout(config, "classifier_dropout", where, -1, &c.classifier_dropout));
-    TRY(read_activation(config, where, &c.activation));
+    TRY(read_dropout(config, names->hidden_dropout, where, 0.1, &c.hidden_dropout));
+    TRY(read_dropout(config, names->attention_dropout, where, 0.1, &c.attention_dropout));
+    TRY(read_dropout(config, names->classifier_dropout, where, names->classifier_dropout_default,
+                     &c.classifier_dropout));
+    TRY(read_activation(config, names->activation, where, &c.activation));
     *out = c;
     return STATUS_OK;
+}
+
+const char *encoder_class_name(const struct encoder_config *encoder)
+{
+    const struct family *family = family_find(encoder->model_type);
+    return family == NULL ? "" : family->class_name;
+}
+
+const char *encoder_classifier_name(const struct encoder_config *encoder)
+{
+    const struct family *family = family_find(encoder->model_type);
+    return family == NULL ? "" : family->classifier;
 }

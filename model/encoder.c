@@ -18,12 +18,16 @@ static enum status embed(struct model *m)
     const struct encoder_config *e = &m->opts.encoder;
     const struct pass *p = &m->pass;
     const struct dropout drop = dropout_at(m, e->hidden_dropout, 0, SITE_EMBEDDINGS);
-    return m->kernels->embed(m->ctx, &p->rows, e->hidden, p->ids, p->has_types ? p->types : NULL,
-                             weight_at(m, SLOT_WORD, 0), weight_at(m, SLOT_POSITION, 0),
-                             weight_at(m, SLOT_TYPE, 0), m->family->first_position,
-                             weight_at(m, SLOT_EMBED_GAMMA, 0), weight_at(m, SLOT_EMBED_BETA, 0),
-                             e->norm_eps, &drop, m->acts.embed_sum, m->acts.embed_mean,
-                             m->acts.embed_rstd, m->acts.x[0]);
+    act *out = m->project_matrix < 0 ? m->acts.x[0] : m->acts.embed_out;
+    TRY(m->kernels->embed(
+        m->ctx, &p->rows, e->embedding, p->ids, p->has_types ? p->types : NULL,
+        weight_at(m, SLOT_WORD, 0), weight_at(m, SLOT_POSITION, 0), weight_at(m, SLOT_TYPE, 0),
+        e->first_position, weight_at(m, SLOT_EMBED_GAMMA, 0), weight_at(m, SLOT_EMBED_BETA, 0),
+        e->norm_eps, &drop, m->acts.embed_sum, m->acts.embed_mean, m->acts.embed_rstd, out));
+    if (m->project_matrix < 0)
+        return STATUS_OK;
+    return m->kernels->linear(m->ctx, m->project_matrix, p->rows.tokens, out,
+                              weight_at(m, SLOT_EMBED_PROJECT_BIAS, 0), m->acts.x[0]);
 }
 
 /* Whether layer l works on first tokens only, and on which lines everything behind its queries
@@ -238,10 +242,23 @@ static enum status embed_backward(struct model *m, struct incoming in, const str
     const struct encoder_config *e = &m->opts.encoder;
     const struct pass *p = &m->pass;
     const struct dropout drop = dropout_at(m, e->hidden_dropout, 0, SITE_EMBEDDINGS);
+    if (m->project_matrix >= 0) { /* the product wants the sum of the two addends */
+        const struct kernels *k = m->kernels;
+        const int64_t n = p->rows.tokens;
+        int spare[3];
+        free_buffers(in, spare);
+        act *dy = m->acts.d[in.da], *dx = m->acts.d[spare[0]];
+        if (in.db >= 0)
+            TRY(k->add(m->ctx, n * e->hidden, dy, m->acts.d[in.db], dy));
+        TRY(k->linear_backward_weight(m->ctx, m->project_matrix, n, m->acts.embed_out, dy,
+                                      offset_at(m, SLOT_EMBED_PROJECT_BIAS, 0), false, cut));
+        TRY(k->linear_backward_data(m->ctx, m->project_matrix, n, dy, dx));
+        in = (struct incoming){spare[0], -1};
+    }
     return m->kernels->embed_backward(
-        m->ctx, &p->rows, e->hidden, p->ids, p->has_types ? p->types : NULL, m->acts.d[in.da],
+        m->ctx, &p->rows, e->embedding, p->ids, p->has_types ? p->types : NULL, m->acts.d[in.da],
         in.db < 0 ? NULL : m->acts.d[in.db], m->acts.embed_sum, m->acts.embed_mean,
-        m->acts.embed_rstd, weight_at(m, SLOT_EMBED_GAMMA, 0), &drop, m->family->first_position,
+        m->acts.embed_rstd, weight_at(m, SLOT_EMBED_GAMMA, 0), &drop, e->first_position,
         offset_at(m, SLOT_WORD, 0), e->vocab_size, offset_at(m, SLOT_POSITION, 0), e->max_positions,
         offset_at(m, SLOT_TYPE, 0), e->type_vocab, offset_at(m, SLOT_EMBED_GAMMA, 0),
         offset_at(m, SLOT_EMBED_BETA, 0), cut);

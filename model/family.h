@@ -2,9 +2,9 @@
  * family.h - what distinguishes one encoder family from another, as tables: tensors, their names on
  * disk, positions.
  *
- * A family is a list of tensor rules in the order of the flat space. The encoder finds its tensors
- * by slot, so a new family with BERT's block (DistilBERT, RoBERTa, ELECTRA) is a new table and no
- * new code.
+ * A family is a list of tensor rules in the order of the flat space, the names of its config.json
+ * and the form of its head. The encoder finds its tensors by slot, so a new family with BERT's
+ * block is a new table and no new code (family_rules.h).
  *
  * Inside model/ only.
  */
@@ -22,6 +22,8 @@ enum slot {
     SLOT_TYPE,
     SLOT_EMBED_GAMMA,
     SLOT_EMBED_BETA,
+    SLOT_EMBED_PROJECT_WEIGHT, /* embeddings narrower than the encoder */
+    SLOT_EMBED_PROJECT_BIAS,
     SLOT_QKV_WEIGHT,
     SLOT_QKV_BIAS,
     SLOT_ATTENTION_WEIGHT,
@@ -47,6 +49,7 @@ enum extent {
     EXTENT_VOCAB,
     EXTENT_POSITIONS,
     EXTENT_TYPES,
+    EXTENT_EMBEDDING,
     EXTENT_HIDDEN,
     EXTENT_QKV, /* 3 C: the rows of q, k and v stacked */
     EXTENT_INTERMEDIATE,
@@ -65,10 +68,31 @@ struct tensor_rule {
         *file[TENSOR_PARTS]; /* on disk, equal shares of the rows in this order; NULL: no more */
 };
 
+/* Names of config.json's values, and what is meant where a value is missing. NULL: the family has
+ * no such value and the default holds. */
+struct config_names {
+    const char *hidden, *layers, *heads, *intermediate, *embedding, *types;
+    const char *activation, *norm_eps;
+    const char *hidden_dropout, *attention_dropout, *classifier_dropout;
+    int types_default, pad_default;
+    double norm_eps_default, classifier_dropout_default; /* of the dropout: < 0: hidden_dropout */
+};
+
+/* What the sequence-classification head does with a first token: [dropout], dense, activation,
+ * dropout, classifier. */
+struct pooler_form {
+    enum { POOLER_TANH, POOLER_GELU, POOLER_RELU } activation;
+    bool dropout_first;
+};
+
 struct family {
-    const char *model_type; /* as in config.json */
-    const char *prefix;     /* of file names; files without it are accepted */
-    int first_position;     /* index of a row's first token in the position table */
+    const char *model_type;   /* as in config.json */
+    const char *class_name;   /* transformers' class for sequence classification */
+    const char *classifier;   /* its tensors' names without ".weight" */
+    const char *prefix;       /* of file names; files without it are accepted */
+    bool positions_after_pad; /* a row's first token has position pad_id + 1, else 0 */
+    struct pooler_form pooler;
+    const struct config_names *config;
     const struct tensor_rule
         *rules; /* in the order of the flat space; a layer's rules stand together */
     int count;
@@ -78,7 +102,11 @@ struct family {
 
 /* The family of a model_type, or NULL. */
 const struct family *family_find(const char *model_type);
-extern const struct family family_bert;
+extern const struct family family_bert, family_distilbert, family_roberta, family_xlm_roberta,
+    family_camembert, family_electra;
+extern const struct config_names bert_config_names;
+/* The model_types there are, for sentences. */
+const char *family_list(void);
 
 /* Where the tensors of each slot stand in the table. */
 struct param_index {

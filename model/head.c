@@ -1,23 +1,77 @@
 /*
  * head.c - pooling, dropout and classifier, forward and backward.
  *
- * As transformers: logits = classifier(dropout(pooled)). BERT's pooled is tanh(dense(first token)).
+ * As transformers: logits = classifier(dropout(pooled)). pooled by a pooler is
+ * activation(dense([dropout](first token))), as the family says (struct pooler_form).
  */
 #include "model/model_impl.h"
+
+static enum activation pooler_activation(const struct model *m)
+{
+    return m->family->pooler.activation == POOLER_RELU ? ACTIVATION_RELU : ACTIVATION_GELU;
+}
+
+/* Dropout before the pooler's product, in this pass. */
+static bool has_pooler_dropout(const struct model *m)
+{
+    return m->pass.train && m->acts.pooler_in != NULL;
+}
+
+static enum status pooler(struct model *m)
+{
+    const struct kernels *k = m->kernels;
+    const struct rows *lines = &m->pass.firsts;
+    const int rows = lines->count, hidden = m->opts.encoder.hidden;
+    const act *x = m->acts.x[m->opts.encoder.layers];
+    const bool is_tanh = m->family->pooler.activation == POOLER_TANH;
+    act *sum = is_tanh ? m->acts.branch : m->acts.pooler_sum;
+    if (has_pooler_dropout(m)) {
+        const struct dropout drop = dropout_at(m, m->opts.head.dropout, 0, SITE_POOLER);
+        TRY(k->dropout(m->ctx, lines, hidden, &drop, x, m->acts.pooler_in));
+        x = m->acts.pooler_in;
+    }
+    TRY(k->linear(m->ctx, m->pooler_matrix, rows, x, weight_at(m, SLOT_POOLER_BIAS, 0), sum));
+    if (is_tanh)
+        return k->tanh_forward(m->ctx, (int64_t)rows * hidden, sum, m->acts.pooled);
+    return k->activate(m->ctx, pooler_activation(m), (int64_t)rows * hidden, sum, m->acts.pooled);
+}
+
+/* The gradient of pooled is in d[from]; that of the first tokens goes to d[head_gradient_at()]. */
+static enum status pooler_backward(struct model *m, int from, const struct grad_cut *cut)
+{
+    const struct kernels *k = m->kernels;
+    const struct rows *lines = &m->pass.firsts;
+    const int rows = lines->count, hidden = m->opts.encoder.hidden, other = (from + 1) % 3;
+    const int64_t n = (int64_t)rows * hidden;
+    const bool dropped = has_pooler_dropout(m);
+    act *const *d = m->acts.d;
+    if (m->family->pooler.activation == POOLER_TANH)
+        TRY(k->tanh_backward(m->ctx, n, m->acts.pooled, d[from], d[other]));
+    else
+        TRY(k->activate_backward(m->ctx, pooler_activation(m), n, m->acts.pooler_sum, d[from],
+                                 d[other]));
+    TRY(k->linear_backward_weight(m->ctx, m->pooler_matrix, rows,
+                                  dropped ? m->acts.pooler_in : m->acts.x[m->opts.encoder.layers],
+                                  d[other], offset_at(m, SLOT_POOLER_BIAS, 0), true, cut));
+    TRY(k->linear_backward_data(m->ctx, m->pooler_matrix, rows, d[other], d[from]));
+    if (!dropped)
+        return STATUS_OK;
+    const struct dropout drop = dropout_at(m, m->opts.head.dropout, 0, SITE_POOLER);
+    return k->dropout(m->ctx, lines, hidden, &drop, d[from], d[other]);
+}
 
 static enum status pool(struct model *m)
 {
     const struct kernels *k = m->kernels;
     const struct rows *rows = &m->pass.rows;
     const int hidden = m->opts.encoder.hidden;
-    act *x = m->acts.x[m->opts.encoder.layers], *pooled = m->acts.pooled;
+    const act *x = m->acts.x[m->opts.encoder.layers];
+    act *pooled = m->acts.pooled;
     switch (m->opts.head.pooling) {
     case POOL_CLS:
         return STATUS_OK; /* pooled is x */
     case POOL_POOLER:
-        TRY(k->linear(m->ctx, m->pooler_matrix, rows->count, x, weight_at(m, SLOT_POOLER_BIAS, 0),
-                      m->acts.branch));
-        return k->tanh_forward(m->ctx, (int64_t)rows->count * hidden, m->acts.branch, pooled);
+        return pooler(m);
     case POOL_MEAN:
         return k->mean_pool(m->ctx, rows, hidden, x, pooled);
     case POOL_MAX:
@@ -58,7 +112,9 @@ int head_gradient_at(const struct model *m)
 {
     const int from = pooled_gradient_at(m);
     const enum pooling pooling = m->opts.head.pooling;
-    return pooling == POOL_CLS || pooling == POOL_POOLER ? from : (from + 1) % 3;
+    if (pooling == POOL_CLS || (pooling == POOL_POOLER && !has_pooler_dropout(m)))
+        return from;
+    return (from + 1) % 3;
 }
 
 static enum status pool_backward(struct model *m, const struct grad_cut *cut)
@@ -71,12 +127,7 @@ static enum status pool_backward(struct model *m, const struct grad_cut *cut)
     case POOL_CLS:
         return STATUS_OK;
     case POOL_POOLER:
-        TRY(k->tanh_backward(m->ctx, (int64_t)rows->count * hidden, m->acts.pooled, d[from],
-                             d[other]));
-        TRY(k->linear_backward_weight(m->ctx, m->pooler_matrix, rows->count,
-                                      m->acts.x[m->opts.encoder.layers], d[other],
-                                      offset_at(m, SLOT_POOLER_BIAS, 0), true, cut));
-        return k->linear_backward_data(m->ctx, m->pooler_matrix, rows->count, d[other], d[from]);
+        return pooler_backward(m, from, cut);
     case POOL_MEAN:
         return k->mean_pool_backward(m->ctx, rows, hidden, d[from], d[other]);
     case POOL_MAX:

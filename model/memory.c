@@ -27,9 +27,11 @@ static enum status resolve_opts(const struct model_opts *opts, struct model_opts
     struct encoder_config *e = &out->encoder;
     if (opts->kernels == NULL || opts->device == NULL)
         return status_fail(STATUS_ARG, "a model needs a device and kernels");
-    if (e->vocab_size < 1 || e->hidden < 1 || e->layers < 1 || e->heads < 1 ||
-        e->hidden % e->heads != 0 || e->intermediate < 1 || e->max_positions < 1 ||
-        e->type_vocab < 0)
+    if (e->embedding == 0)
+        e->embedding = e->hidden;
+    if (e->vocab_size < 1 || e->embedding < 1 || e->first_position < 0 || e->hidden < 1 ||
+        e->layers < 1 || e->heads < 1 || e->hidden % e->heads != 0 || e->intermediate < 1 ||
+        e->max_positions < 1 || e->type_vocab < 0)
         return status_fail(
             STATUS_ARG,
             "an encoder of vocabulary %d, hidden %d, layers %d, heads %d, intermediate %d, "
@@ -76,7 +78,11 @@ static enum status plan_matrices(struct model *m)
     const struct encoder_config *e = &m->opts.encoder;
     const int hidden = e->hidden;
     TRY(mem_alloc((size_t)e->layers, sizeof *m->layer, "the layers", &m->layer));
-    TRY(mem_alloc(5 * (size_t)e->layers + 1, sizeof *m->matrices, "the matrices", &m->matrices));
+    TRY(mem_alloc(5 * (size_t)e->layers + 2, sizeof *m->matrices, "the matrices", &m->matrices));
+    m->project_matrix = -1;
+    if (e->embedding != hidden)
+        m->project_matrix =
+            add_matrix(m, offset_at(m, SLOT_EMBED_PROJECT_WEIGHT, 0), hidden, e->embedding);
     for (int l = 0; l < e->layers; l++) {
         struct layer_matrices *at = &m->layer[l];
         *at = (struct layer_matrices){.qkv = -1, .q = -1, .kv = -1};
@@ -123,8 +129,8 @@ enum status model_plan(const struct model_opts *opts, struct model *m)
     m->kernels = opts->kernels;
     m->family = family_find(opts->encoder.model_type);
     if (m->family == NULL)
-        return status_fail(STATUS_UNAVAILABLE, "model_type \"%s\": cohort has bert",
-                           opts->encoder.model_type);
+        return status_fail(STATUS_UNAVAILABLE, "model_type \"%s\": cohort has %s",
+                           opts->encoder.model_type, family_list());
     m->pooled_last = opts->head.pooling == POOL_CLS || opts->head.pooling == POOL_POOLER;
     size_t layers = (size_t)opts->encoder.layers;
     TRY_GOTO(fail, params_build(m->family, &m->opts.encoder, &m->opts.head, &m->params, &m->index));
@@ -223,9 +229,10 @@ int64_t model_lay_acts(struct model *m, char *block)
     struct cursor c = {.block = block, .act = act_bytes(m->opts.precision)};
     struct acts *a = &m->acts;
 
-    a->embed_sum = place_act(&c, tokens, hidden);
+    a->embed_sum = place_act(&c, tokens, e->embedding);
     a->embed_mean = place_float(&c, tokens, 1);
     a->embed_rstd = place_float(&c, tokens, 1);
+    a->embed_out = e->embedding == hidden ? NULL : place_act(&c, tokens, e->embedding);
     a->x[0] = place_act(&c, tokens, hidden);
     for (int l = 1; l < e->layers; l++)
         a->x[l] = training ? place_act(&c, tokens, hidden) : a->x[0];
@@ -241,12 +248,18 @@ int64_t model_lay_acts(struct model *m, char *block)
     a->argmax = m->opts.head.pooling == POOL_MAX
                     ? place(&c, rows * hidden, (int64_t)sizeof(int32_t))
                     : NULL;
+    const bool pooler = m->opts.head.pooling == POOL_POOLER;
+    a->pooler_in = pooler && training && m->family->pooler.dropout_first && m->opts.head.dropout > 0
+                       ? place_act(&c, rows, hidden)
+                       : NULL;
+    a->pooler_sum =
+        pooler && m->family->pooler.activation != POOLER_TANH ? place_act(&c, rows, hidden) : NULL;
     a->logits = place_float(&c, rows, m->opts.head.outputs);
     a->losses = training ? place(&c, m->opts.max_losses, (int64_t)sizeof(double)) : NULL;
     a->dlogits = training ? place_float(&c, rows, m->opts.head.outputs) : NULL;
     if (training) {
         for (int i = 0; i < 3; i++)
-            a->d[i] = place_act(&c, tokens, hidden);
+            a->d[i] = place_act(&c, tokens, e->embedding > hidden ? e->embedding : hidden);
         int64_t wide = e->intermediate > 3 * hidden ? e->intermediate : 3 * hidden;
         a->dwide = place_act(&c, tokens, wide);
     }

@@ -30,6 +30,7 @@ static enum status check_kernels(const struct model *m)
         {"activate", k->activate != NULL, true},
         {"classify", k->classify != NULL, true},
         {"first_tokens", !m->pooled_last || k->first_tokens != NULL, true},
+        {"add", m->project_matrix < 0 || k->add != NULL, false},
         {"tanh", pooling != POOL_POOLER || (k->tanh_forward != NULL && k->tanh_backward != NULL),
          true},
         {"mean_pool",
@@ -175,7 +176,7 @@ static enum status check_rows(const struct model *m, const struct model_input *i
     if (in->begin[0] != 0 || in->begin[in->rows] != in->tokens)
         return status_fail(STATUS_ARG, "rows take tokens %d to %d, wanted 0 to %lld",
                            (int)in->begin[0], (int)in->begin[in->rows], (long long)in->tokens);
-    const int longest = e->max_positions - m->family->first_position;
+    const int longest = e->max_positions - e->first_position;
     for (int b = 0; b < in->rows; b++) {
         int64_t n = (int64_t)in->begin[b + 1] - in->begin[b];
         if (n < 1 || n > longest)

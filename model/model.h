@@ -31,6 +31,8 @@ const char *precision_name(enum precision precision);
 struct encoder_config {
     char model_type[24]; /* "bert" */
     int vocab_size, hidden, layers, heads, intermediate, max_positions, type_vocab;
+    int embedding;      /* channels of the embeddings: hidden, unless they are projected */
+    int first_position; /* of a row's first token; a row has max_positions - this at most */
     float norm_eps;
     float hidden_dropout, attention_dropout;
     float classifier_dropout; /* < 0: hidden_dropout */
@@ -43,6 +45,11 @@ struct encoder_config {
  * (named). */
 NODISCARD enum status encoder_config_read(const json_t *config, const char *where,
                                           struct encoder_config *out);
+/* transformers' class for sequence classification with such an encoder:
+ * "BertForSequenceClassification". */
+const char *encoder_class_name(const struct encoder_config *encoder);
+/* Which part of its saved tensors' names is the classifier: "classifier", "classifier.out_proj". */
+const char *encoder_classifier_name(const struct encoder_config *encoder);
 
 struct head_config {
     enum pooling pooling;

@@ -24,7 +24,8 @@ enum dropout_site {
     SITE_ATTENTION,
     SITE_ATTENTION_OUTPUT,
     SITE_OUTPUT,
-    SITE_HEAD
+    SITE_HEAD,
+    SITE_POOLER
 };
 
 /* What one layer keeps from forward to backward. Lines: T, or B in a pooled last layer. */
@@ -51,11 +52,14 @@ struct layer_matrices {
 struct acts {
     act **x; /* (L + 1) layer inputs and the encoder's output; entries may be shared */
     struct layer_acts *layer; /* (L); entries may be shared */
-    act *embed_sum;           /* (T, C) */
+    act *embed_sum;           /* (T, E) */
+    act *embed_out;           /* (T, E) before the projection; NULL: there is none */
     float *embed_mean, *embed_rstd;
     act *branch; /* (T, C) a product before it is added to the residual */
     act *pooled,
         *dropped;    /* (B, C); pooled is x[L] for POOL_CLS, dropped is NULL without dropout */
+    act *pooler_in;  /* (B, C) what the pooler's product reads where dropout comes first, or NULL */
+    act *pooler_sum; /* (B, C) its product before an activation that is not tanh, or NULL */
     int32_t *argmax; /* (B, C), POOL_MAX only */
     float *logits, *dlogits; /* (B, outputs) */
     double *losses;          /* (max_losses), training only */
@@ -88,7 +92,7 @@ struct model {
     struct matrix *matrices;
     int matrix_count;
     struct layer_matrices *layer; /* (L) */
-    int pooler_matrix;
+    int pooler_matrix, project_matrix; /* -1: none */
     bool pooled_last;           /* the last layer computes first tokens only */
     float *weights, *gradients; /* device blocks */
     char *block;                /* device block of activations */

@@ -12,13 +12,21 @@
 
 enum { TENSOR_ALIGN = 64 }; /* elements: 256 bytes, what device copies and vector loads want */
 
+static const struct family *const families[] = {&family_bert,      &family_distilbert,
+                                                &family_roberta,   &family_xlm_roberta,
+                                                &family_camembert, &family_electra};
+
 const struct family *family_find(const char *model_type)
 {
-    static const struct family *const families[] = {&family_bert};
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
         if (strcmp(families[i]->model_type, model_type) == 0)
             return families[i];
     return NULL;
+}
+
+const char *family_list(void)
+{
+    return "bert, distilbert, roberta, xlm-roberta, camembert and electra";
 }
 
 static int64_t extent_of(enum extent extent, const struct encoder_config *encoder,
@@ -33,6 +41,8 @@ static int64_t extent_of(enum extent extent, const struct encoder_config *encode
         return encoder->max_positions;
     case EXTENT_TYPES:
         return encoder->type_vocab;
+    case EXTENT_EMBEDDING:
+        return encoder->embedding;
     case EXTENT_HIDDEN:
         return encoder->hidden;
     case EXTENT_QKV:
@@ -63,6 +73,8 @@ static bool in_model(const struct tensor_rule *rule, const struct encoder_config
 {
     if (rule->part == PART_POOLER)
         return head->pooling == POOL_POOLER;
+    if (rule->slot == SLOT_EMBED_PROJECT_WEIGHT || rule->slot == SLOT_EMBED_PROJECT_BIAS)
+        return encoder->embedding != encoder->hidden;
     return rule->slot != SLOT_TYPE || encoder->type_vocab > 0;
 }
 

@@ -85,7 +85,7 @@ void model_source_close(struct model_source *source)
 
 enum status model_max_length(const struct model_source *source, int64_t wanted, int *out)
 {
-    int limit = source->encoder.max_positions;
+    int limit = source->encoder.max_positions - source->encoder.first_position;
     *out = limit;
     if (wanted > limit)
         return status_fail(STATUS_CONFIG,
@@ -122,7 +122,7 @@ enum pooling model_pooling(const struct model_source *source, enum config_poolin
         if (strcmp(stored, pooling_name((enum pooling)i)) == 0)
             return (enum pooling)i;
     }
-    return POOL_POOLER; /* BertForSequenceClassification */
+    return POOL_POOLER; /* as transformers' classes for sequence classification */
 }
 
 /* ---- loading ---- */
@@ -293,7 +293,7 @@ enum status model_save_files(const struct model_source *source, const struct tas
     TRY_GOTO(done,
              hf_make_config(source->config, one_logit ? NULL : (const char *const *)task->labels,
                             one_logit ? 0 : task->classes, problems[task->task],
-                            "BertForSequenceClassification", task->outputs, &config));
+                            encoder_class_name(&source->encoder), task->outputs, &config));
     cohort = json_pack("{s:s, s:i, s:i, s:s}", "pooling", pooling_name(pooling), "max_length",
                        max_length, "outputs", task->outputs, "metric", metric_name(task->metric));
     json_t *labels = one_logit ? json_pack("[s, s]", task->labels[0], task->labels[1]) : NULL;
@@ -306,12 +306,12 @@ enum status model_save_files(const struct model_source *source, const struct tas
     TRY_GOTO(done, json_write_file(path, config));
     TRY_GOTO(done, tokenizer_save(source->tokenizer, folder));
     struct hf_card card = {.problem_type = problems[task->task],
-                           .architecture = "BertForSequenceClassification",
+                           .architecture = encoder_class_name(&source->encoder),
                            .labels = (const char *const *)task->labels,
                            .count = task->classes,
                            .pooling = pooling_name(pooling),
                            .native = pooling == POOL_POOLER && !one_logit,
-                           .classifier = "classifier",
+                           .classifier = encoder_classifier_name(&source->encoder),
                            .score = NAN};
     st = hf_write_readme(folder, &card);
 done:

@@ -90,7 +90,8 @@ struct dropout {
     float p; /* 0: no dropout, the rest is unused */
     uint64_t seed;
     int64_t step;
-    int layer, site;    /* sites: 0 embeddings, 1 attention, 2 attention output, 3 output, 4 head */
+    int layer, site;    /* sites: 0 embeddings, 1 attention, 2 attention output, 3 output, 4 head,
+                           5 pooler */
     const int64_t *row; /* (B) host */
     const int32_t *chunk; /* (B) host, or NULL: all 0 */
 };
@@ -257,6 +258,8 @@ struct kernels {
                             act *y);
     enum status (*activate_backward)(struct kernel_ctx *ctx, enum activation kind, int64_t n,
                                      const act *x, const act *dy, act *dx);
+    /* y = a + b, rounded once. y may be a. */
+    enum status (*add)(struct kernel_ctx *ctx, int64_t n, const act *a, const act *b, act *y);
     enum status (*tanh_forward)(struct kernel_ctx *ctx, int64_t n, const act *x, act *y);
     enum status (*tanh_backward)(struct kernel_ctx *ctx, int64_t n, const act *y, const act *dy,
                                  act *dx);

@@ -39,7 +39,7 @@ def values(name, shape):
     n = math.prod(shape)
     v = (mix(name_hash(name), n) >> numpy.uint64(40)).astype(numpy.float64) / (1 << 24) - 0.5
     v = v * 0.25  # exact
-    if name.endswith("LayerNorm.weight"):
+    if name.endswith(("LayerNorm.weight", "layer_norm.weight")):
         v = v + 1.0
     return torch.tensor(v.astype(numpy.float32)).reshape(shape)
 
@@ -181,4 +181,5 @@ def main():
     sys.stdout.write(text.replace("},", "},\n") + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 /*
- * test_encoder.c - the whole model against transformers' numbers (tests/golden/bert.json, made by make_bert.py), against
- * finite differences, and against itself: recomputation, first tokens only, other rows, and cuts change no bit.
+ * test_encoder.c - the whole model against transformers' numbers (tests/golden/bert.json and families.json, made by
+ * make_bert.py and make_families.py), against finite differences, and against itself: recomputation, first tokens only, other rows, and cuts change no bit.
  */
 #include <math.h>
 #include <malloc.h>
@@ -21,20 +21,22 @@
 enum { MAX_ROWS = 16, MAX_TOKENS = 512, PROJECTIONS = 8 };
 
 static struct device *device;
-static json_t *golden;
+static json_t *golden, *families;
 
 static int open_all(void **state)
 {
     (void)state;
     threads_set(1); /* the models are tiny: threads would only wait for each other, long on a busy machine */
     return device_open(DEVICE_CPU, 0, &device) != STATUS_OK ||
-           json_read_file(TEST_DIR "/golden/bert.json", (size_t)1 << 24, &golden) != STATUS_OK;
+           json_read_file(TEST_DIR "/golden/bert.json", (size_t)1 << 24, &golden) != STATUS_OK ||
+           json_read_file(TEST_DIR "/golden/families.json", (size_t)1 << 24, &families) != STATUS_OK;
 }
 
 static int close_all(void **state)
 {
     (void)state;
     json_decref(golden);
+    json_decref(families);
     device_close(device);
     return 0;
 }
@@ -70,7 +72,7 @@ static void fill_by_formula(struct model *model)
         const uint64_t hash = name_hash(f->name);
         float *to = weights + table->params[f->param].offset + f->first;
         for (int64_t e = 0; e < f->elements; e++)
-            to[e] = formula(hash, ends_with(f->name, "LayerNorm.weight"), e);
+            to[e] = formula(hash, ends_with(f->name, "LayerNorm.weight") || ends_with(f->name, "layer_norm.weight"), e);
     }
     assert_ok(model_weights_changed(model));
 }
@@ -253,6 +255,11 @@ static void check_all_cases(const struct kernels *kernels)
         check_case(entry, kernels, true);
     }
     assert_int_equal((int)i, 6);
+    json_array_foreach(json_object_get(families, "cases"), i, entry) {
+        check_case(entry, kernels, false);
+        check_case(entry, kernels, true);
+    }
+    assert_int_equal((int)i, 7);
 }
 
 static void test_transformers_ref(void **state)

@@ -804,7 +804,22 @@ static enum status cpu_activate_backward(struct kernel_ctx *ctx, enum activation
     return STATUS_OK;
 }
 
-#define TANH_CHUNK 256 /* tanh is the pooler's: few elements, so the library's function will do */
+#define TANH_CHUNK 256 /* for what few elements go through: the pooler, projected embeddings */
+
+static enum status cpu_add(struct kernel_ctx *ctx, int64_t n, const act *a, const act *b, act *y)
+{
+#pragma omp parallel for num_threads(cpu_threads()) schedule(static)
+    for (int64_t i = 0; i < n; i += TANH_CHUNK) {
+        float v[TANH_CHUNK], w[TANH_CHUNK];
+        int64_t some = n - i < TANH_CHUNK ? n - i : TANH_CHUNK;
+        ctx->rows->load(some, line_of(ctx, a, i, 1), v);
+        ctx->rows->load(some, line_of(ctx, b, i, 1), w);
+        for (int64_t e = 0; e < some; e++)
+            v[e] += w[e];
+        ctx->rows->store(some, v, line_of(ctx, y, i, 1));
+    }
+    return STATUS_OK;
+}
 
 static enum status cpu_tanh(struct kernel_ctx *ctx, int64_t n, const act *x, act *y)
 {
@@ -1108,6 +1123,7 @@ const struct kernels *kernels_cpu(void)
         .attention_backward = cpu_attention_backward,
         .residual_norm = cpu_residual_norm,
         .residual_norm_backward = cpu_residual_norm_backward,
+        .add = cpu_add,
         .activate = cpu_activate,
         .activate_backward = cpu_activate_backward,
         .tanh_forward = cpu_tanh,

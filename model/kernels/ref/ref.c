@@ -106,6 +106,13 @@ static double activation_slope(enum activation kind, double x)
     return 0.0;
 }
 
+static enum status ref_add(struct kernel_ctx *ctx, int64_t n, const act *a, const act *b, act *y)
+{
+    for (int64_t i = 0; i < n; i++)
+        ref_put(ctx, y, i, ref_get(ctx, a, i) + ref_get(ctx, b, i));
+    return STATUS_OK;
+}
+
 static enum status ref_activate(struct kernel_ctx *ctx, enum activation kind, int64_t n,
                                 const act *x, act *y)
 {
@@ -306,6 +313,7 @@ const struct kernels *kernels_ref(void)
         .attention_backward = ref_attention_backward,
         .residual_norm = ref_residual_norm,
         .residual_norm_backward = ref_residual_norm_backward,
+        .add = ref_add,
         .activate = ref_activate,
         .activate_backward = ref_activate_backward,
         .tanh_forward = ref_tanh,
