@@ -3,8 +3,8 @@
  * column sums.
  *
  * All of it is bound by memory, so each pass over the activations does everything that can be done
- * while a line is in registers. A line of up to 1024 channels belongs to one warp, a longer one to a
- * block. Statistics are float, from the sum before it is rounded, mean first, then squares.
+ * while a line is in registers. A line of up to 1024 channels belongs to one warp, a longer one to
+ * a block. Statistics are float, from the sum before it is rounded, mean first, then squares.
  *
  * Sums over lines (gamma, beta, biases, types). A piece is cut into chunks of CHUNK lines, counted
  * from its first line. One block sums a chunk into a slot of the scratch; then finish() adds a
@@ -15,18 +15,19 @@
  *
  * Embedding gradients. The gradient g of a token's sum is not stored: it is cheap to compute again
  * from the incoming gradient, the stored sum and two numbers of the token that the first kernel
- * keeps. The word table is gone through row by row, not token by token: a warp finds its id among the
- * piece's sorted segments, adds the segment's tokens in order, and writes the table's row, zeros
- * mostly. So the table is written once, merges meet what was just written, and no atomics are needed.
+ * keeps. The word table is gone through row by row, not token by token: a warp finds its id among
+ * the piece's sorted segments, adds the segment's tokens in order, and writes the table's row,
+ * zeros mostly. So the table is written once, merges meet what was just written, and no atomics are
+ * needed.
  */
 #include "model/kernels/cuda/rows.cuh"
 
 enum {
-    CHUNK = 32,            /* lines that a block sums */
-    GROUP = 64,            /* pieces of one launch */
-    SHORT_LINE = 1024,     /* channels that a warp can hold: 4 octets a lane */
-    LONGEST_LINE = 8192,   /* channels that a block can hold */
-    SHORT_SEGMENT = 16,    /* tokens of one id that a warp adds alone */
+    CHUNK = 32,          /* lines that a block sums */
+    GROUP = 64,          /* pieces of one launch */
+    SHORT_LINE = 1024,   /* channels that a warp can hold: 4 octets a lane */
+    LONGEST_LINE = 8192, /* channels that a block can hold */
+    SHORT_SEGMENT = 16,  /* tokens of one id that a warp adds alone */
     FINISH_WARPS = 32
 };
 
@@ -38,7 +39,7 @@ template <typename T> struct forward_args {
     int channels;
     float eps;
     const float *gamma, *beta;
-    const T *x, *y; /* residual */
+    const T *x, *y;             /* residual */
     const int32_t *ids, *types; /* embeddings; types NULL: 0, type NULL: none */
     const float *word, *position, *type;
     int first_position;
@@ -211,8 +212,9 @@ static __global__ void __launch_bounds__(THREADS) norm_forward(forward_args<T> a
 static enum status check_channels(int channels)
 {
     if (channels > LONGEST_LINE)
-        return status_fail(STATUS_UNAVAILABLE, "lines of %d channels: the CUDA backend has norms of %d",
-                           channels, (int)LONGEST_LINE);
+        return status_fail(STATUS_UNAVAILABLE,
+                           "lines of %d channels: the CUDA backend has norms of %d", channels,
+                           (int)LONGEST_LINE);
     return STATUS_OK;
 }
 
@@ -233,17 +235,16 @@ extern "C" enum status cuda_embed(struct kernel_ctx *ctx, const struct rows *row
                                   const int32_t *ids, const int32_t *types, const float *word,
                                   const float *position, const float *type, int first_position,
                                   const float *gamma, const float *beta, float eps,
-                                  const struct dropout *dropout, act *sum, float *mean,
-                                  float *rstd, act *out)
+                                  const struct dropout *dropout, act *sum, float *mean, float *rstd,
+                                  act *out)
 {
     rows_device lines;
     (void)ids; /* the pass has them */
     TRY(ctx_rows(ctx, rows, &lines));
     TRY(check_channels(channels));
-    const bool wide =
-        lines_are_wide(channels, (uintptr_t)word | (uintptr_t)position | (uintptr_t)type |
-                                     (uintptr_t)gamma | (uintptr_t)beta | (uintptr_t)sum |
-                                     (uintptr_t)out);
+    const bool wide = lines_are_wide(
+        channels, (uintptr_t)word | (uintptr_t)position | (uintptr_t)type | (uintptr_t)gamma |
+                      (uintptr_t)beta | (uintptr_t)sum | (uintptr_t)out);
     FOR_ACT(ctx, {
         forward_args<T> a = {};
         a.rows = lines;
@@ -276,9 +277,9 @@ extern "C" enum status cuda_residual_norm(struct kernel_ctx *ctx, const struct r
     rows_device lines;
     TRY(ctx_rows(ctx, rows, &lines));
     TRY(check_channels(channels));
-    const bool wide =
-        lines_are_wide(channels, (uintptr_t)x | (uintptr_t)y | (uintptr_t)gamma | (uintptr_t)beta |
-                                     (uintptr_t)sum | (uintptr_t)out);
+    const bool wide = lines_are_wide(channels, (uintptr_t)x | (uintptr_t)y | (uintptr_t)gamma |
+                                                   (uintptr_t)beta | (uintptr_t)sum |
+                                                   (uintptr_t)out);
     FOR_ACT(ctx, {
         forward_args<T> a = {};
         a.rows = lines;
@@ -327,7 +328,8 @@ static __device__ __forceinline__ int piece_slot(const piece_lines &p, int piece
 /* The chunk of a slot; lines 0: none. */
 static __device__ __forceinline__ chunk chunk_of_slot(const piece_lines &p, int slot)
 {
-    int low = p.first, high = p.last + (p.rest && p.last == p.pieces); /* the piece is in [low, high) */
+    int low = p.first,
+        high = p.last + (p.rest && p.last == p.pieces); /* the piece is in [low, high) */
     while (high - low > 1) {
         int middle = (low + high) / 2;
         if (piece_slot(p, middle) <= slot)
@@ -411,7 +413,7 @@ static void launch_finish(const struct kernel_ctx *ctx, const piece_lines *piece
     a.offset[1] = offset1;
     a.sets = sets;
     a.n = n;
-    LAUNCH(finish, dim3((unsigned)((n + LANES - 1) / LANES), (unsigned)sets), FINISH_WARPS *LANES,
+    LAUNCH(finish, dim3((unsigned)((n + LANES - 1) / LANES), (unsigned)sets), FINISH_WARPS * LANES,
            0, ctx->stream, a);
 }
 
@@ -674,12 +676,13 @@ static enum status launch_backward(const struct kernel_ctx *ctx, backward_args<T
     return STATUS_OK;
 }
 
-extern "C" enum status
-cuda_residual_norm_backward(struct kernel_ctx *ctx, const struct rows *rows, int channels,
-                            const act *da, const act *db, const act *sum, const float *mean,
-                            const float *rstd, const float *gamma, const struct dropout *dropout,
-                            act *dx, act *dy, int64_t gamma_offset, int64_t beta_offset,
-                            bool by_row, const struct grad_cut *cut)
+extern "C" enum status cuda_residual_norm_backward(struct kernel_ctx *ctx, const struct rows *rows,
+                                                   int channels, const act *da, const act *db,
+                                                   const act *sum, const float *mean,
+                                                   const float *rstd, const float *gamma,
+                                                   const struct dropout *dropout, act *dx, act *dy,
+                                                   int64_t gamma_offset, int64_t beta_offset,
+                                                   bool by_row, const struct grad_cut *cut)
 {
     rows_device lines;
     (void)cut; /* the pass has it */
@@ -876,8 +879,7 @@ static __global__ void __launch_bounds__(THREADS, 3) word_sums(embed_sums<T> a)
 
 /* Position table: a block has a tile of one row of it; its warps take the piece's rows in turn. */
 template <typename T, bool WIDE>
-static __global__ void __launch_bounds__(THREADS)
-    position_sums(embed_sums<T> a, int first_position)
+static __global__ void __launch_bounds__(THREADS) position_sums(embed_sums<T> a, int first_position)
 {
     SHARED_ARRAY(float, shared, WARPS *TILE);
     const int tile = (int)blockIdx.y * TILE, e = tile + (int)threadIdx.x, c = a.norm.channels;
@@ -986,21 +988,23 @@ static void launch_tables(const struct kernel_ctx *ctx, embed_sums<T> a, int fir
         launch_type_sums<T, WIDE>(ctx, a, type_rows);
 }
 
-extern "C" enum status cuda_embed_backward(
-    struct kernel_ctx *ctx, const struct rows *rows, int channels, const int32_t *ids,
-    const int32_t *types, const act *da, const act *db, const act *sum, const float *mean,
-    const float *rstd, const float *gamma, const struct dropout *dropout, int first_position,
-    int64_t word_offset, int word_rows, int64_t position_offset, int position_rows,
-    int64_t type_offset, int type_rows, int64_t gamma_offset, int64_t beta_offset,
-    const struct grad_cut *cut)
+extern "C" enum status cuda_embed_backward(struct kernel_ctx *ctx, const struct rows *rows,
+                                           int channels, const int32_t *ids, const int32_t *types,
+                                           const act *da, const act *db, const act *sum,
+                                           const float *mean, const float *rstd, const float *gamma,
+                                           const struct dropout *dropout, int first_position,
+                                           int64_t word_offset, int word_rows,
+                                           int64_t position_offset, int position_rows,
+                                           int64_t type_offset, int type_rows, int64_t gamma_offset,
+                                           int64_t beta_offset, const struct grad_cut *cut)
 {
     rows_device lines;
     (void)ids; /* the pass has them and the cut */
     (void)cut;
     TRY(ctx_rows(ctx, rows, &lines));
     TRY(check_channels(channels));
-    const bool wide = lines_are_wide(channels, (uintptr_t)da | (uintptr_t)db | (uintptr_t)sum |
-                                                   (uintptr_t)gamma);
+    const bool wide =
+        lines_are_wide(channels, (uintptr_t)da | (uintptr_t)db | (uintptr_t)sum | (uintptr_t)gamma);
     FOR_ACT(ctx, {
         embed_sums<T> a = {};
         a.norm.rows = lines;
@@ -1022,8 +1026,8 @@ extern "C" enum status cuda_embed_backward(
             launch_tables<T, true>(ctx, a, first_position, word_offset, word_rows, position_offset,
                                    position_rows, type_offset, type_rows);
         else
-            launch_tables<T, false>(ctx, a, first_position, word_offset, word_rows,
-                                    position_offset, position_rows, type_offset, type_rows);
+            launch_tables<T, false>(ctx, a, first_position, word_offset, word_rows, position_offset,
+                                    position_rows, type_offset, type_rows);
     });
     return launched("backward of the embeddings");
 }

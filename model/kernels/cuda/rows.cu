@@ -5,9 +5,10 @@
  * have a thread for each octet. Sums (mean pooling, classifier) go over eight warps that take lines
  * in turn and are added in order, so that they depend on the row or the piece alone.
  *
- * Losses. Targets come from the host with every call: they are put into one of a few slots of pinned
- * memory, copied on the compute stream and read there. A slot is written again when its copy is
- * done, which it has long been. Not to be recorded in a graph: what the host puts into a slot is not.
+ * Losses. Targets come from the host with every call: they are put into one of a few slots of
+ * pinned memory, copied on the compute stream and read there. A slot is written again when its copy
+ * is done, which it has long been. Not to be recorded in a graph: what the host puts into a slot is
+ * not.
  */
 #include <math.h>
 #include <string.h>
@@ -61,8 +62,7 @@ template <int OPERATION> static __device__ __forceinline__ float compute(float x
         return dy * (0.5f * (1.0f + erff(x * half_root)) + x * density * expf(-0.5f * x * x));
     case OPERATION_GELU_TANH_BACKWARD: {
         const float t = tanhf(a * (x + b * x * x * x));
-        return dy * (0.5f * (1.0f + t) +
-                     0.5f * x * (1.0f - t * t) * a * (1.0f + 3.0f * b * x * x));
+        return dy * (0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * a * (1.0f + 3.0f * b * x * x));
     }
     case OPERATION_RELU_BACKWARD:
         return x > 0.0f ? dy : 0.0f * dy;
@@ -81,7 +81,8 @@ static __global__ void __launch_bounds__(THREADS)
         return;
     const int left = n - at < OCTET ? (int)(n - at) : OCTET;
     const bool wide = aligned && left == OCTET;
-    const octet<T> a = wide ? octet_load<true>(x + at, 0, left) : octet_load<false>(x + at, 0, left);
+    const octet<T> a = wide ? octet_load<true>(x + at, 0, left)
+                            : octet_load<false>(x + at, 0, left);
     octet<T> g = a;
     if (OPERATION >= OPERATION_GELU_BACKWARD)
         g = wide ? octet_load<true>(dy + at, 0, left) : octet_load<false>(dy + at, 0, left);
@@ -221,8 +222,7 @@ static __global__ void __launch_bounds__(THREADS)
     float v[OCTET];
     octet_zero(v);
     if (rows.begin[b] < rows.begin[b + 1]) {
-        const octet<T> a =
-            octet_load<WIDE>(x + (int64_t)rows.begin[b] * channels, first, channels);
+        const octet<T> a = octet_load<WIDE>(x + (int64_t)rows.begin[b] * channels, first, channels);
 #pragma unroll
         for (int j = 0; j < OCTET; j++)
             v[j] = octet_at(a, j);
@@ -501,8 +501,7 @@ static __global__ void __launch_bounds__(THREADS)
 }
 
 extern "C" enum status cuda_classify(struct kernel_ctx *ctx, int rows, int channels, int outputs,
-                                     const act *x, const float *w, const float *bias,
-                                     float *logits)
+                                     const act *x, const float *w, const float *bias, float *logits)
 {
     if (rows == 0)
         return STATUS_OK;
@@ -579,9 +578,8 @@ extern "C" enum status cuda_classify_backward(struct kernel_ctx *ctx, int rows, 
     (void)cut; /* the pass has it */
     const dim3 grid((unsigned)outputs, (unsigned)(channels / TILE + 1));
     FOR_ACT(ctx, {
-        LAUNCH_LINES(classify_data,
-                     lines_are_wide(channels, (uintptr_t)w | (uintptr_t)dx), rows, channels,
-                     ctx->stream, rows, channels, outputs, w, dlogits, (T *)dx);
+        LAUNCH_LINES(classify_data, lines_are_wide(channels, (uintptr_t)w | (uintptr_t)dx), rows,
+                     channels, ctx->stream, rows, channels, outputs, w, dlogits, (T *)dx);
         if (ctx->cut.pieces > 0) {
             if (lines_are_wide(channels, (uintptr_t)x))
                 LAUNCH((classify_weights<T, true>), grid, THREADS, 0, ctx->stream, ctx->cut,
@@ -771,7 +769,8 @@ static enum status check_targets(const struct loss_args *args, int rows)
                        (args->kind == LOSS_BCE && args->value == NULL);
     const int classes = args->kind == LOSS_CROSS_ENTROPY ? args->outputs : 2;
     if (label ? args->label == NULL : args->value == NULL)
-        return status_fail(STATUS_ARG, "the loss needs %s as targets", label ? "classes" : "values");
+        return status_fail(STATUS_ARG, "the loss needs %s as targets",
+                           label ? "classes" : "values");
     for (int b = 0; b < rows; b++) {
         if (label && (args->label[b] < 0 || args->label[b] >= classes))
             return status_fail(STATUS_DATA, "row %d of the batch has label %d, wanted 0 to %d", b,

@@ -1,11 +1,12 @@
 /*
- * rows.cuh - what norm.cu and rows.cu share: lines in octets, dropout decisions, sums of a warp, where a
- * piece's sums go.
+ * rows.cuh - what norm.cu and rows.cu share: lines in octets, dropout decisions, sums of a warp,
+ * where a piece's sums go.
  *
  * A line is worked on in octets, eight consecutive channels each: one 16-byte load of 16-bit
- * elements (two of floats), and, where C is a multiple of 8, the eight decisions of one Philox. Lane
- * i of a line has octets i, i + lanes, ...; it is the same where loads are element by element (WIDE
- * false: C is no multiple of 8, or an address no multiple of 16), so that both give the same bits.
+ * elements (two of floats), and, where C is a multiple of 8, the eight decisions of one Philox.
+ * Lane i of a line has octets i, i + lanes, ...; it is the same where loads are element by element
+ * (WIDE false: C is no multiple of 8, or an address no multiple of 16), so that both give the same
+ * bits.
  */
 #ifndef COHORT_MODEL_KERNELS_CUDA_ROWS_CUH
 #define COHORT_MODEL_KERNELS_CUDA_ROWS_CUH
@@ -18,8 +19,8 @@ extern "C" {
 
 enum {
     OCTET = 8,
-    LANES = 32,          /* of a warp */
-    WARPS = 8,           /* of a block */
+    LANES = 32, /* of a warp */
+    WARPS = 8,  /* of a block */
     THREADS = WARPS * LANES,
     TILE = LANES * OCTET /* channels that a warp has at once */
 };
@@ -38,8 +39,7 @@ template <typename T> static __device__ __forceinline__ float octet_at(const oct
     half.bits = (uint16_t)(x.v[j / 2] >> (j % 2 * 16));
     return to_float(half);
 }
-template <>
-__device__ __forceinline__ float octet_at<float>(const octet<float> &x, int j)
+template <> __device__ __forceinline__ float octet_at<float>(const octet<float> &x, int j)
 {
     return x.v[j];
 }
@@ -136,8 +136,7 @@ static inline bool lines_are_wide(int64_t n, uintptr_t addresses)
 /* ---- dropout */
 static __device__ __forceinline__ uint64_t dropout_key(const dropout_device &d)
 {
-    return d.threshold == 0 ? 0
-                            : device_random_key(d.seed, 3, (uint64_t)d.header->step, d.code);
+    return d.threshold == 0 ? 0 : device_random_key(d.seed, 3, (uint64_t)d.header->step, d.code);
 }
 
 /* What to multiply channels [first, first + 8) at a position of a row with: 0 or the scale. WIDE:
