@@ -1107,6 +1107,61 @@ static void test_missing_waits(void **state)
     assert_true(detected(launch_early_staging, ""));
 }
 
+#if defined(__SANITIZE_THREAD__)
+static void launch_host_memory(float *out)
+{
+    static float host[32];
+    LAUNCH(copy_of, 1, 32, 0, first, host, out);
+}
+static __global__ void far_behind(float *out)
+{
+    out[threadIdx.x] = 1.0f;
+    if (threadIdx.x == 7)
+        out[1000000] = 1.0f;
+}
+static void launch_far_behind(float *out)
+{
+    LAUNCH(far_behind, 1, 32, 0, first, out);
+}
+
+/* With hooks the report names the fault and its line, in every order. */
+static void test_hooks_name_the_fault(void **state)
+{
+    (void)state;
+    static const struct {
+        void (*broken)(float *);
+        const char *text;
+    } rows[] = {
+        {launch_no_barrier, ""}, /* a race, or not written yet */
+        {launch_no_syncwarp, ""},
+        {launch_chain, "race with another block"},
+        {launch_no_async_wait, "never written"},
+        {launch_unwritten, "never written"},
+        {launch_fresh_memory, "never written"},
+        {launch_no_wait, "in another stream, no event between"},
+        {launch_overwritten, "in another stream, no event between"},
+        {launch_overrun, "outside the allocations"},
+        {launch_far_behind, "outside the allocations"},
+        {launch_shared_overrun, "outside the shared arrays"},
+        {launch_host_memory, "host memory used by a kernel"},
+    };
+    for (const auto &row : rows)
+        for (const char *order : ORDERS) {
+            emulated_cuda_order(order);
+            float *out = device_copy(std::vector<float>(32));
+            FINISH(first);
+            emulated_cuda_expect_error(row.text);
+            row.broken(out);
+            (void)cudaStreamSynchronize(first);
+            (void)cudaStreamSynchronize(second);
+            const char *line = emulated_cuda_expected();
+            if (!line)
+                fail_msg("not reported in order %s: %s", order, row.text);
+            support_assert_contains(line, "test_emulator.cu:");
+        }
+}
+#endif
+
 /* ---- children */
 
 static int child_touches_device_memory(void)
@@ -1275,6 +1330,9 @@ int main(int argc, char **argv)
         TEST(test_wrong_addresses),
         TEST(test_unwritten_memory),
         TEST(test_missing_waits),
+#if defined(__SANITIZE_THREAD__)
+        TEST(test_hooks_name_the_fault),
+#endif
         TEST(test_host_code_cannot_touch_device_memory),
         TEST(test_settings),
         TEST(test_nothing_is_left),

@@ -555,8 +555,9 @@ static inline float half_float(bool is_bf16, uint32_t bits)
     return is_bf16 ? to_float(bf16{(uint16_t)bits}) : to_float(fp16{(uint16_t)bits});
 }
 
-void emulated_mma(bool is_bf16, float d[4], const uint32_t a[4], const uint32_t b[2],
-                  const char *file, int line)
+/* Vectors for the inner product, which -O2 alone leaves out. */
+__attribute__((optimize("O3"))) void emulated_mma(bool is_bf16, float d[4], const uint32_t a[4],
+                                                  const uint32_t b[2], const char *file, int line)
 {
     thread *t = self();
     warp *w = t->of;
@@ -745,7 +746,7 @@ bool kernel_ordered(thread_clock before)
 {
     const thread *t = self(), *o = &threads[before.thread % MAX_THREADS];
     return o == t || before.barriers != (barriers & 0x7ff) ||
-           (o->of == t->of && before.warp_barriers != (o->warp_barriers & 0x7ff));
+           (o->of == t->of && before.warp_barriers != (o->warp_barriers & 0x3ff));
 }
 
 static void threads_make(dim3 dim)

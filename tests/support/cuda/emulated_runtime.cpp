@@ -401,13 +401,21 @@ void emulated_device_memory_close(void)
     lock.unlock();
 }
 
+/* Found lately, by page: the hooks ask at every access. Forgotten when one is freed. */
+enum { RECENT = 256 };
+static const allocation *allocations_recent[RECENT];
+
 const allocation *allocation_of(const void *p, bool *inside)
 {
-    *inside = false;
-    auto it = allocations.upper_bound((uintptr_t)p);
-    if (it == allocations.begin())
-        return nullptr;
-    const allocation *a = &(--it)->second;
+    const allocation *a = allocations_recent[(uintptr_t)p / DEVICE_PAGE % RECENT];
+    if (!a || (uintptr_t)p - (uintptr_t)a->begin >= a->reserved) {
+        *inside = false;
+        auto it = allocations.upper_bound((uintptr_t)p);
+        if (it == allocations.begin())
+            return nullptr;
+        a = &(--it)->second;
+        allocations_recent[(uintptr_t)p / DEVICE_PAGE % RECENT] = a;
+    }
     *inside = (uintptr_t)p - (uintptr_t)a->begin < a->bytes;
     return a;
 }
@@ -620,6 +628,7 @@ cudaError_t cudaFree(void *p)
     allocation a = it->second;
     device &d = devices[(size_t)a.device];
     allocations.erase(it);
+    memset(allocations_recent, 0, sizeof allocations_recent);
     hooks_allocation(&a, false);
     madvise(a.begin, a.reserved, MADV_DONTNEED);
     d.used -= a.bytes;
