@@ -106,6 +106,14 @@ static struct cuda_parity shape(enum precision precision, int heads, int head_si
                                 .dropout_p = dropout};
 }
 
+static int as_usual(void **unused)
+{
+    (void)unused;
+    memset(&how, 0, sizeof how);
+    how.alone = -1;
+    return 0;
+}
+
 static const enum precision precisions[] = {PRECISION_FP32, PRECISION_BF16, PRECISION_FP16};
 
 static void check(enum precision precision, int heads, int head_size, float dropout,
@@ -134,7 +142,6 @@ static void test_every_instance(void **unused)
         {1, 128, 0.0f, {1, 17, -1}},  {1, 128, 0.1f, {7, 65, -1}}, {1, 72, 0.1f, {20, -1}},
         {1, 32, 0.1f, {257, -1}},
     };
-    how.alone = -1;
     for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++)
         for (size_t s = 0; s < sizeof table / sizeof *table; s++)
             check(precisions[i], table[s].heads, table[s].head_size, table[s].dropout,
@@ -145,21 +152,18 @@ static void test_first_queries_only(void **unused)
 {
     (void)unused;
     static const int lengths[] = {130, 1, 64, 9, -1};
-    how.alone = -1;
     how.pooled = true;
     for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++) {
         check(precisions[i], 2, 32, 0.1f, lengths);
         check(precisions[i], 1, 64, 0.1f, lengths);
         check(precisions[i], 1, 128, 0.0f, lengths);
     }
-    how.pooled = false;
 }
 
 static void test_lines_that_are_not_aligned(void **unused)
 {
     (void)unused;
     static const int lengths[] = {5, 66, -1};
-    how.alone = -1;
     how.odd = true;
     for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++) {
         check(precisions[i], 2, 16, 0.1f, lengths);
@@ -167,14 +171,12 @@ static void test_lines_that_are_not_aligned(void **unused)
         check(precisions[i], 2, 16, 0.1f, lengths);
         how.pooled = false;
     }
-    how.odd = false;
 }
 
 static void test_no_rows_and_empty_rows(void **unused)
 {
     (void)unused;
     static const int none[] = {-1}, empty[] = {0, 3, 0, -1};
-    how.alone = -1;
     for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++) {
         check(precisions[i], 2, 8, 0.1f, none);
         check(precisions[i], 2, 8, 0.1f, empty);
@@ -215,7 +217,6 @@ static void test_a_row_alone_has_the_same_bits(void **unused)
         }
         cuda_parity_release(&batch);
     }
-    how.alone = -1;
 }
 
 /* With equal probabilities and one-hot v, channel c of query i's result is 0 exactly where key from
@@ -225,7 +226,6 @@ static void test_each_decision(void **unused)
     (void)unused;
     static const int lengths[] = {70, 9, 130, -1};
     static struct cuda_parity want, got;
-    how.alone = -1;
     how.one_hot = true;
     for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++)
         for (how.from = 0; how.from < 130; how.from += 64)
@@ -265,7 +265,6 @@ static void test_each_decision(void **unused)
                 cuda_parity_release(&want);
                 cuda_parity_release(&got);
             }
-    how.one_hot = false;
 }
 
 static void refused_case(const struct kernels *k, struct kernel_ctx *ctx, struct cuda_parity *p)
@@ -296,13 +295,13 @@ static void test_refused_sizes(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_instance),
-        cmocka_unit_test(test_first_queries_only),
-        cmocka_unit_test(test_lines_that_are_not_aligned),
-        cmocka_unit_test(test_no_rows_and_empty_rows),
-        cmocka_unit_test(test_a_row_alone_has_the_same_bits),
-        cmocka_unit_test(test_each_decision),
-        cmocka_unit_test(test_refused_sizes),
+        cmocka_unit_test_setup(test_every_instance, as_usual),
+        cmocka_unit_test_setup(test_first_queries_only, as_usual),
+        cmocka_unit_test_setup(test_lines_that_are_not_aligned, as_usual),
+        cmocka_unit_test_setup(test_no_rows_and_empty_rows, as_usual),
+        cmocka_unit_test_setup(test_a_row_alone_has_the_same_bits, as_usual),
+        cmocka_unit_test_setup(test_each_decision, as_usual),
+        cmocka_unit_test_setup(test_refused_sizes, as_usual),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
