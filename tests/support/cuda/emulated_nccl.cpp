@@ -98,7 +98,8 @@ struct outgoing {
     std::vector<char> bytes;
     MPI_Request request;
 };
-std::list<outgoing> outbox; /* of all communicators: some outlive theirs */
+/* Of all communicators: some outlive theirs. */
+std::list<outgoing> &outbox = *new std::list<outgoing>;
 
 struct operation {
     kind what;
@@ -165,8 +166,9 @@ struct ncclComm {
 namespace
 {
 
-std::list<ncclComm *> comms; /* alive */
-std::list<ncclComm *> lost;  /* aborted or destroyed: queued work may still name them */
+/* Never destroyed: what they name would be leaked then. */
+std::list<ncclComm *> &comms = *new std::list<ncclComm *>; /* alive */
+std::list<ncclComm *> &lost = *new std::list<ncclComm *>;  /* gone, but queued work names them */
 thread_local int group_depth;
 ncclResult_t group_error;
 std::vector<batch *> group;
@@ -592,8 +594,14 @@ void advance(ncclComm *comm, operation &o, std::vector<char> &waits)
 
 void forget(batch *b)
 {
-    b->comm->batches.remove(b);
+    ncclComm *comm = b->comm;
+    comm->batches.remove(b);
     delete b;
+    auto at = std::find(lost.begin(), lost.end(), comm);
+    if (at != lost.end() && comm->batches.empty()) {
+        lost.erase(at);
+        delete comm;
+    }
 }
 
 /* One round over a batch's operations: true when all are done. */
