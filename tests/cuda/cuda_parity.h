@@ -56,22 +56,22 @@ struct cuda_parity {
     /* Given by the test. */
     enum precision precision;
     int channels, heads, inner;
-    int vocab;               /* ids are below it; 0: 1000 */
-    float dropout_p;         /* of p->dropout */
+    int vocab;       /* ids are below it; 0: 1000 */
+    float dropout_p; /* of p->dropout */
     const struct matrix *matrices;
     int matrix_count;
-    int64_t weight_count;    /* elements of p->weights; 0: none */
-    int64_t parameters;      /* elements of a gradient buffer; 0: no backward */
-    double gradient_length;  /* terms of a gradient's sum beside T, for the bound; 0: none */
+    int64_t weight_count;   /* elements of p->weights; 0: none */
+    int64_t parameters;     /* elements of a gradient buffer; 0: no backward */
+    double gradient_length; /* terms of a gradient's sum beside T, for the bound; 0: none */
     bool fastest;
 
     /* Made for the case. */
-    bool reference;          /* this is ref's side */
+    bool reference; /* this is ref's side */
     enum parity_cut cut_kind;
     struct device *device;
     int32_t begin[CUDA_PARITY_ROWS + 1], line[CUDA_PARITY_ROWS + 1];
     struct rows rows, firsts;
-    int64_t tokens;          /* begin[B]; rows.tokens may be more, on the side of cuda */
+    int64_t tokens; /* begin[B]; rows.tokens may be more, on the side of cuda */
     int64_t row[CUDA_PARITY_ROWS];
     int32_t chunk[CUDA_PARITY_ROWS];
     int32_t ids[CUDA_PARITY_TOKENS], types[CUDA_PARITY_TOKENS];
@@ -345,7 +345,8 @@ static inline void *cuda_parity_output(struct cuda_parity *p, const char *name,
     return cuda_parity_place(m);
 }
 
-/* One line of width per token; filler: what the entry promises for the lines behind the last row. */
+/* One line of width per token; filler: what the entry promises for the lines behind the last row.
+ */
 static inline void *cuda_parity_output_lines(struct cuda_parity *p, const char *name,
                                              enum parity_type type, int64_t width, double length,
                                              enum parity_filler filler)
@@ -358,7 +359,8 @@ static inline void *cuda_parity_output_lines(struct cuda_parity *p, const char *
 
 /* ---- the run */
 
-/* Buffers and pieces: a tree over four pieces and one that adds, some of them empty; or one piece. */
+/* Buffers and pieces: a tree over four pieces and one that adds, some of them empty; or one piece.
+ */
 static inline void cuda_parity_cut(struct cuda_parity *p)
 {
     static const int32_t to[5] = {0, 1, 1, 2, 3}, merge_begin[6] = {0, 0, 1, 1, 3, 3};
@@ -413,12 +415,9 @@ static inline void cuda_parity_batch(struct cuda_parity *p, const int *lengths)
         p->types[t] = (int32_t)(t % 3 == 1);
     }
     const int64_t multiple = p->reference ? 1 : kernels_cuda()->line_multiple;
-    p->rows = (struct rows){.tokens = round_up(p->tokens, multiple),
-                            .count = n,
-                            .longest = longest,
-                            .begin = p->begin};
-    p->firsts =
-        (struct rows){.tokens = n, .count = n, .longest = n > 0, .begin = p->line};
+    p->rows = (struct rows){
+        .tokens = round_up(p->tokens, multiple), .count = n, .longest = longest, .begin = p->begin};
+    p->firsts = (struct rows){.tokens = n, .count = n, .longest = n > 0, .begin = p->line};
     p->dropout = (struct dropout){.p = p->dropout_p,
                                   .seed = 5,
                                   .step = 3,
@@ -447,8 +446,8 @@ static inline struct kernel_ctx *cuda_parity_new(const struct kernels *k,
     return ctx;
 }
 
-/* A context for p's side. The last one of cuda is kept for the next runs that ask for the same, since
- * opening one takes longer than most cases. */
+/* A context for p's side. The last one of cuda is kept for the next runs that ask for the same,
+ * since opening one takes longer than most cases. */
 static inline struct kernel_ctx *cuda_parity_open(const struct kernels *k,
                                                   const struct cuda_parity *p)
 {
@@ -543,8 +542,9 @@ static inline unsigned char *cuda_parity_fetch(const struct cuda_parity *p,
 }
 
 /* Compare one output of both sides; elements that nobody wrote are NaN in both. */
-static inline void cuda_parity_compare(const struct cuda_parity *got, const struct cuda_parity *want,
-                                       int i, double slack, const char *what)
+static inline void cuda_parity_compare(const struct cuda_parity *got,
+                                       const struct cuda_parity *want, int i, double slack,
+                                       const char *what)
 {
     const struct parity_memory *a = &got->memory[i], *b = &want->memory[i];
     const int64_t lines = a->width > 0 ? got->tokens * a->width : a->n;
@@ -571,7 +571,8 @@ static inline void cuda_parity_compare(const struct cuda_parity *got, const stru
         for (int64_t e = lines; e < a->n; e++)
             if ((a->filler == FILLER_FINITE && !isfinite(f[e])) ||
                 (a->filler == FILLER_ZERO && f[e] != 0.0f))
-                fail_msg("%s: filler line %lld has %g", what, (long long)(e / a->width), (double)f[e]);
+                fail_msg("%s: filler line %lld has %g", what, (long long)(e / a->width),
+                         (double)f[e]);
     }
     free(f);
     free(x);
@@ -605,9 +606,10 @@ static inline void cuda_parity_check(cuda_parity_case *run, const struct cuda_pa
             char what[240];
             if (p->memory[i].name == NULL)
                 continue;
-            snprintf(what, sizeof what, "%s: %s (%s, C %d, F %d, T %lld, B %d, %d pieces, order %d)",
-                     name, p->memory[i].name, cuda_parity_precision(p->precision), p->channels,
-                     p->inner, (long long)p->tokens, p->rows.count, p->cut.pieces, turn % 2);
+            snprintf(what, sizeof what,
+                     "%s: %s (%s, C %d, F %d, T %lld, B %d, %d pieces, order %d)", name,
+                     p->memory[i].name, cuda_parity_precision(p->precision), p->channels, p->inner,
+                     (long long)p->tokens, p->rows.count, p->cut.pieces, turn % 2);
             if (turn == 0)
                 cuda_parity_compare(p, &want, i, slack, what);
             else
@@ -621,8 +623,8 @@ static inline void cuda_parity_check(cuda_parity_case *run, const struct cuda_pa
     cuda_parity_release(&want);
 }
 
-/* The case in each precision of the mask (1 << enum precision), on all batches; with parameters, cut
- * as a tree and as one piece. */
+/* The case in each precision of the mask (1 << enum precision), on all batches; with parameters,
+ * cut as a tree and as one piece. */
 static inline void cuda_parity_all(cuda_parity_case *run, const struct cuda_parity *base,
                                    unsigned precisions, const char *name, double slack)
 {

@@ -416,13 +416,14 @@ static void same_on_both(const struct stretch *a, const struct stretch *b, const
     free(y);
 }
 
-/* Passes of equal shapes with other rows, tokens, steps and data: seen, recorded, replayed; the same
- * bits as without graphs. Others in between are told apart. */
+/* Passes of equal shapes with other rows, tokens, steps and data: seen, recorded, replayed; the
+ * same bits as without graphs. Others in between are told apart. */
 static void test_graphs(void **state)
 {
     static struct stretch eager, graphs;
     static struct host_pass p;
-    /* rows, length, pieces. Lines: 128 but for the fourth, which has 64. 5 rows are other shapes. */
+    /* rows, length, pieces. Lines: 128 but for the fourth, which has 64. 5 rows are other shapes.
+     */
     static const int shape[][3] = {{4, 30, 1}, {4, 29, 1}, {4, 28, 1}, {4, 12, 1}, {4, 30, 1},
                                    {5, 20, 1}, {4, 31, 1}, {4, 30, 2}, {4, 29, 2}, {4, 30, 2}};
     /* Of the two stretches of each pass. The third pass replays what the second recorded. With two

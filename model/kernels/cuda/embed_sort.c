@@ -1,10 +1,10 @@
 /*
  * embed_sort.c - the tokens of each piece in order of their ids, for the word gradient.
  *
- * The gradient of a word's row is the sum over the tokens that have its id. Sorted, those tokens lie
- * in one segment, which one group of threads adds up in the order of the tokens: no atomics, and
- * bits that depend on the piece alone. The sort is by bytes of the id, lowest first (stable), with
- * as many rounds as the piece's largest id needs: two for BERT's vocabulary.
+ * The gradient of a word's row is the sum over the tokens that have its id. Sorted, those tokens
+ * lie in one segment, which one group of threads adds up in the order of the tokens: no atomics,
+ * and bits that depend on the piece alone. The sort is by bytes of the id, lowest first (stable),
+ * with as many rounds as the piece's largest id needs: two for BERT's vocabulary.
  */
 #include <string.h>
 

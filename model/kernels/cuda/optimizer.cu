@@ -3,8 +3,8 @@
  *
  * All of these read and write memory and little else, so each is one pass with 16-byte loads where
  * addresses allow. Every element's arithmetic is one function, spelled out in fused multiply-adds,
- * because a compiler that fuses on its own may do so differently in the wide and the narrow loop and
- * the bits would then depend on where a segment begins.
+ * because a compiler that fuses on its own may do so differently in the wide and the narrow loop
+ * and the bits would then depend on where a segment begins.
  *
  * AdamW is one launch for up to MOST_SEGMENTS segments: a block takes a chunk of one segment, which
  * it finds by bisection. Sums of squares are in double, where a product of two floats is exact;
@@ -76,7 +76,8 @@ static __global__ void adamw_kernel(adamw_device a)
     const float *g = a.g + s.g;
     int64_t at = begin;
     if (a.wide && (s.w | s.g | s.state) % WIDE == 0) {
-        for (int64_t e = begin + WIDE * (int64_t)threadIdx.x; e + WIDE <= end; e += WIDE * THREADS) {
+        for (int64_t e = begin + WIDE * (int64_t)threadIdx.x; e + WIDE <= end;
+             e += WIDE * THREADS) {
             const float4 g4 = *reinterpret_cast<const float4 *>(g + e);
             float4 w4 = *reinterpret_cast<float4 *>(w + e);
             float4 m4 = *reinterpret_cast<float4 *>(m + e);
@@ -165,7 +166,8 @@ extern "C" enum status cuda_adamw(struct kernel_ctx *ctx, const struct adamw_arg
         if (a.count == 0)
             break;
         if (chunks > INT32_MAX)
-            return status_fail(STATUS_ARG, "AdamW over %lld chunks of %d elements, wanted at most %d",
+            return status_fail(STATUS_ARG,
+                               "AdamW over %lld chunks of %d elements, wanted at most %d",
                                (long long)chunks, (int)CHUNK, INT32_MAX);
         LAUNCH(adamw_kernel, (unsigned int)chunks, THREADS, 0, ctx->stream, a);
         TRY(launched("AdamW"));
@@ -180,8 +182,7 @@ static __global__ void square_sums_kernel(const float *x, int64_t n, int64_t blo
                                           double *out)
 {
     SHARED_ARRAY(double, sums, THREADS);
-    const int64_t begin = (int64_t)blockIdx.x * block,
-                  end = begin + block < n ? begin + block : n;
+    const int64_t begin = (int64_t)blockIdx.x * block, end = begin + block < n ? begin + block : n;
     double sum = 0.0;
     for (int64_t e = begin + WIDE * (int64_t)threadIdx.x; e < end; e += WIDE * THREADS) {
         float part[WIDE] = {0.0f, 0.0f, 0.0f, 0.0f};
@@ -296,8 +297,8 @@ extern "C" enum status cuda_cast_weights(struct kernel_ctx *ctx, const float *we
 
 /* ---- merges */
 
-/* buffer[to[j]][offset + e] += buffer[from[j]][offset + e] for j in [first, last), in order. A thread
- * does all merges of its elements, so nothing waits between them. */
+/* buffer[to[j]][offset + e] += buffer[from[j]][offset + e] for j in [first, last), in order. A
+ * thread does all merges of its elements, so nothing waits between them. */
 static __global__ void merge_kernel(float *const *buffer, const int32_t *to, const int32_t *from,
                                     int first, int last, int64_t offset, int64_t n, bool wide)
 {

@@ -41,7 +41,7 @@
 enum kind { FORWARD, DATA, WEIGHT };
 enum {
     REFERENCE_LINES = 4096,
-    CANDIDATES = 16, /* asked for */
+    CANDIDATES = 32, /* asked for */
     TIMED = 8,       /* of them with opts.fastest */
     TIMED_RUNS = 3,
     CHECKED = 64,
@@ -51,7 +51,7 @@ enum {
 struct plan {
     enum kind kind;
     int n, k;
-    int64_t size;  /* class of extents; 0: any */
+    int64_t size; /* class of extents; 0: any */
     bool bias;
     int alignment; /* of the parameter's matrix, bytes */
     bool timed;
@@ -94,7 +94,8 @@ struct products {
 
 static const char *kind_name(enum kind kind)
 {
-    static const char *const name[] = {"product", "gradient of the input", "gradient of the weights"};
+    static const char *const name[] = {"product", "gradient of the input",
+                                       "gradient of the weights"};
     return name[kind];
 }
 
@@ -132,8 +133,8 @@ static size_t workspace_bytes(const struct kernel_opts *opts)
     const int64_t most = (capability >= 90 ? 32 : 4) << 20, least = 1 << 16;
     int64_t want = least;
     for (int i = 0; i < opts->count; i++) { /* eight parts of a sum that is split */
-        const int64_t bytes =
-            8 * (int64_t)sizeof(float) * opts->matrices[i].n * opts->matrices[i].k;
+        const int64_t bytes = 8 * (int64_t)sizeof(float) * opts->matrices[i].n *
+                              opts->matrices[i].k;
         want = bytes > want ? bytes : want;
     }
     return (size_t)round_up(want < most ? want : most, 256);
@@ -268,8 +269,7 @@ static enum status set_extent(const struct kernel_ctx *ctx, const struct plan *p
     cublasLtMatrixLayout_t one = p->b, other = p->kind == WEIGHT ? p->a : p->d;
     TRY(lt_status(ctx, lib->layout_set(one, CUBLASLT_MATRIX_LAYOUT_COLS, &lines, sizeof lines),
                   "describe a matrix"));
-    return lt_status(ctx,
-                     lib->layout_set(other, CUBLASLT_MATRIX_LAYOUT_COLS, &lines, sizeof lines),
+    return lt_status(ctx, lib->layout_set(other, CUBLASLT_MATRIX_LAYOUT_COLS, &lines, sizeof lines),
                      "describe a matrix");
 }
 
@@ -281,8 +281,8 @@ static enum status describe(const struct kernel_ctx *ctx, const struct call *c, 
     const cudaDataType_t type = precision == PRECISION_BF16   ? CUDA_R_16BF
                                 : precision == PRECISION_FP16 ? CUDA_R_16F
                                                               : CUDA_R_32F;
-    const cublasComputeType_t compute =
-        precision == PRECISION_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+    const cublasComputeType_t compute = precision == PRECISION_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                                                    : CUBLAS_COMPUTE_32F;
     const uint64_t n = (uint64_t)c->n, k = (uint64_t)c->k, lines = (uint64_t)c->extent;
     const cublasOperation_t op_a = c->kind == FORWARD ? CUBLAS_OP_T : CUBLAS_OP_N,
                             op_b = c->kind == WEIGHT ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -292,14 +292,13 @@ static enum status describe(const struct kernel_ctx *ctx, const struct call *c, 
     TRY(lt_status(ctx, lib->desc_set(p->desc, CUBLASLT_MATMUL_DESC_TRANSB, &b, sizeof b), what));
     if (c->bias != NULL) { /* of the type of y */
         const uint32_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-        TRY(lt_status(ctx,
-                      lib->desc_set(p->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
-                                    sizeof epilogue),
-                      what));
-        TRY(lt_status(ctx,
-                      lib->desc_set(p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &c->bias,
-                                    sizeof c->bias),
-                      what));
+        TRY(lt_status(
+            ctx, lib->desc_set(p->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue),
+            what));
+        TRY(lt_status(
+            ctx,
+            lib->desc_set(p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &c->bias, sizeof c->bias),
+            what));
     }
     if (c->kind == WEIGHT) {
         TRY(lt_status(ctx, lib->layout_create(&p->a, type, k, lines, c->k), what));
@@ -333,14 +332,12 @@ static enum status set_preference(const struct kernel_ctx *ctx, const struct pla
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
          (uint32_t)(p->kind == WEIGHT ? x : p->alignment)},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, (uint32_t)(p->kind == FORWARD ? x : y)},
-        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
-         (uint32_t)(p->kind == WEIGHT    ? p->alignment
-                    : p->kind == FORWARD ? y
-                                         : x)},
-        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
-         (uint32_t)(p->kind == WEIGHT    ? p->alignment
-                    : p->kind == FORWARD ? y
-                                         : x)},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, (uint32_t)(p->kind == WEIGHT    ? p->alignment
+                                                                : p->kind == FORWARD ? y
+                                                                                     : x)},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, (uint32_t)(p->kind == WEIGHT    ? p->alignment
+                                                                : p->kind == FORWARD ? y
+                                                                                     : x)},
     };
     TRY(lt_status(ctx,
                   lib->preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
@@ -389,8 +386,8 @@ static enum status takes(const struct kernel_ctx *ctx, struct plan *p, int64_t e
     cublasLtMatmulHeuristicResult_t result;
     memset(&result, 0, sizeof result);
     TRY(set_extent(ctx, p, extent));
-    const cublasStatus_t code = products->lib.check(products->handle, p->desc, p->a, p->b, p->d,
-                                                    p->d, &p->algo, &result);
+    const cublasStatus_t code =
+        products->lib.check(products->handle, p->desc, p->a, p->b, p->d, p->d, &p->algo, &result);
     *yes = code == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= products->workspace_bytes;
     if (*yes)
         p->checked[extent % CHECKED] = extent;
@@ -398,7 +395,7 @@ static enum status takes(const struct kernel_ctx *ctx, struct plan *p, int64_t e
 }
 
 /* Whether an algorithm's sums are in one fixed order: no split, or (weight gradients) parts that a
- * second step adds up in float. The preference asks for it; old libraries have overlooked that. */
+ * second step adds up in float. The preferences say so already; bits are worth asking twice. */
 static enum status ordered(const struct kernel_ctx *ctx, const struct plan *p,
                            const cublasLtMatmulAlgo_t *algo, bool *yes)
 {
@@ -406,10 +403,9 @@ static enum status ordered(const struct kernel_ctx *ctx, const struct plan *p,
     int32_t parts = 0;
     uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
     size_t written;
-    TRY(lt_status(ctx,
-                  lib->config_get(algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &parts, sizeof parts,
-                                  &written),
-                  "ask how an algorithm sums"));
+    TRY(lt_status(
+        ctx, lib->config_get(algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &parts, sizeof parts, &written),
+        "ask how an algorithm sums"));
     TRY(lt_status(ctx,
                   lib->config_get(algo, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &reduction,
                                   sizeof reduction, &written),
@@ -560,13 +556,16 @@ static enum status check_operands(const struct kernel_ctx *ctx, const struct cal
     const int64_t size = act_bytes(ctx->opts.precision);
     const int x = alignment_of(c->k * size), y = alignment_of(c->n * size), w = c->alignment;
     const int a = c->kind == WEIGHT ? x : w, b = c->kind == FORWARD ? x : y,
-              d = c->kind == WEIGHT ? w : c->kind == FORWARD ? y : x;
+              d = c->kind == WEIGHT    ? w
+                  : c->kind == FORWARD ? y
+                                       : x;
     if (is_aligned(c->a, a) && is_aligned(c->b, b) && is_aligned(c->d, d))
         return STATUS_OK;
-    return ctx_failed(ctx, status_fail(STATUS_ARG,
-                                       "%s with a matrix of %d x %d: operands at %p, %p, %p, wanted "
-                                       "multiples of %d, %d and %d bytes",
-                                       kind_name(c->kind), c->n, c->k, c->a, c->b, c->d, a, b, d));
+    return ctx_failed(ctx,
+                      status_fail(STATUS_ARG,
+                                  "%s with a matrix of %d x %d: operands at %p, %p, %p, wanted "
+                                  "multiples of %d, %d and %d bytes",
+                                  kind_name(c->kind), c->n, c->k, c->a, c->b, c->d, a, b, d));
 }
 
 static enum status multiply(struct kernel_ctx *ctx, const struct call *c)
@@ -724,6 +723,5 @@ enum status cuda_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t r
         if (own->merge_begin[i] < own->merge_begin[i + 1])
             TRY(cuda_merge(ctx, i, w->offset, (int64_t)w->n * w->k));
     }
-    return bias_offset < 0 ? STATUS_OK
-                           : cuda_column_sums(ctx, rows, w->n, dy, bias_offset, by_row);
+    return bias_offset < 0 ? STATUS_OK : cuda_column_sums(ctx, rows, w->n, dy, bias_offset, by_row);
 }
