@@ -53,6 +53,13 @@ std::vector<uint32_t> clock_now; /* of the operation that runs */
 uint32_t run_now;                /* 0: nothing has run */
 const unsigned char *args_begin;
 size_t args_bytes;
+
+/* Runs of earlier operations that the one that runs was found to come after. */
+struct run_range {
+    uint32_t from, to;
+};
+enum { ORDERED = 64 };
+run_range ordered[ORDERED];
 } // namespace
 
 static cell *shadow_of(const void *p)
@@ -129,13 +136,19 @@ static const char *race_with(const access &earlier, bool atomic, char *text, siz
         snprintf(text, n, "race with thread %u of the block, no barrier between", earlier.thread);
         return text;
     }
-    const operation *o = operation_of(earlier.run), *now = &operations.back();
-    if (o == now) {
+    const operation *now = &operations.back();
+    if (earlier.run >= now->first_run) {
         snprintf(text, n, "race with another block");
         return text;
     }
-    if (o->lane == now->lane || (o->lane < clock_now.size() && clock_now[o->lane] >= o->seq))
+    run_range *known = &ordered[earlier.run % ORDERED];
+    if (earlier.run >= known->from && earlier.run < known->to)
         return nullptr;
+    const operation *o = operation_of(earlier.run);
+    if (o->lane == now->lane || (o->lane < clock_now.size() && clock_now[o->lane] >= o->seq)) {
+        *known = run_range{o->first_run, o[1].first_run};
+        return nullptr;
+    }
     snprintf(text, n, "race with %s in another stream, no event between", o->name.c_str());
     return text;
 }
@@ -153,6 +166,7 @@ static bool look(const void *p, size_t bytes, bool write, bool atomic, const voi
     cell *c = shadow_of(p), *end = shadow_of((const unsigned char *)p + bytes - 1) + 1;
     bool shared = (uintptr_t)p - (uintptr_t)emulated_arena < ARENA_BYTES;
     char text[256];
+    access fine_write = {}, fine_read = {}; /* run 0: nobody */
     for (; c < end; c++) {
         access last = c->write;
         bool written = last.run != 0 && (!shared || last.run == run_now);
@@ -161,10 +175,17 @@ static bool look(const void *p, size_t bytes, bool write, bool atomic, const voi
             return false;
         }
         if (bytes > 1) {
-            const char *why = shared && !written ? nullptr
-                                                 : race_with(last, atomic, text, sizeof text);
-            if (!why && write && !(shared && c->read.run != run_now))
+            /* Neighbours mostly have the same past: look once. */
+            const char *why = nullptr;
+            if ((!shared || written) && memcmp(&last, &fine_write, sizeof last) != 0) {
+                why = race_with(last, atomic, text, sizeof text);
+                fine_write = last;
+            }
+            if (!why && write && !(shared && c->read.run != run_now) &&
+                memcmp(&c->read, &fine_read, sizeof fine_read) != 0) {
                 why = race_with(c->read, atomic, text, sizeof text);
+                fine_read = c->read;
+            }
             if (why) {
                 complain(p, bytes, write, pc, why);
                 return false;
@@ -219,6 +240,7 @@ void hooks_operation(const char *name, uint32_t lane, uint32_t seq, const uint32
     run_now++;
     operations.push_back(operation{run_now, lane, seq, name});
     clock_now.assign(clock, clock + lanes);
+    memset(ordered, 0, sizeof ordered);
 }
 
 void hooks_block_begins(void)
