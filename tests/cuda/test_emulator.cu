@@ -181,7 +181,7 @@ template <typename T> static __global__ void shuffles(const T *x, T *out)
     out[0 * 64 + i] = __shfl_sync(0xffffffffu, v, 5);
     out[1 * 64 + i] = __shfl_sync(0xffffffffu, v, (int)(i + 3), 8);
     out[2 * 64 + i] = __shfl_xor_sync(0xffffffffu, v, 9);
-    out[3 * 64 + i] = __shfl_up_sync(0xffffffffu, v, 2);
+    out[3 * 64 + i] = __shfl_up_sync(0xffffffffu, v, 2, 8);
     out[4 * 64 + i] = __shfl_down_sync(0xffffffffu, v, 3, 16);
     T half = v; /* two groups of one warp at the same time */
     if (i % 32 < 16)
@@ -204,7 +204,7 @@ template <typename T> static void shuffles_of(void)
         assert_true(got[i] == x[w + 5]);
         assert_true(got[64 + i] == x[w + lane / 8 * 8 + (i + 3) % 8]);
         assert_true(got[128 + i] == x[w + (lane ^ 9)]);
-        assert_true(got[192 + i] == x[w + (lane < 2 ? lane : lane - 2)]);
+        assert_true(got[192 + i] == x[w + (lane % 8 < 2 ? lane : lane - 2)]);
         assert_true(got[256 + i] == x[w + (lane % 16 + 3 < 16 ? lane + 3 : lane)]);
         assert_true(got[320 + i] == x[w + (lane ^ (lane < 16 ? 1 : 2))]);
     }
