@@ -52,6 +52,22 @@ static void activation(const struct kernels *k, struct kernel_ctx *ctx, struct c
     m->length = 16;
 }
 
+static void add(const struct kernels *k, struct kernel_ctx *ctx, struct cuda_parity *p)
+{
+    const int64_t n = p->rows.tokens * p->channels;
+    act *a = cuda_parity_lines(p, p->channels, 1, FILLER_ZERO);
+    act *b = cuda_parity_lines(p, p->channels, 2, FILLER_ZERO);
+    act *y = cuda_parity_output_lines(p, "y", PARITY_ACT, p->channels, 1, FILLER_ZERO);
+    assert_ok(k->add(ctx, n, a, b, y));
+}
+
+static void test_add(void **state)
+{
+    const struct cuda_parity base = {0};
+    (void)state;
+    over_widths(add, &base, "sum", 1);
+}
+
 static void test_activations(void **state)
 {
     static const char *const name[] = {"GELU", "GELU's tanh form", "ReLU"};
@@ -365,18 +381,22 @@ static void test_losses(void **state)
     static double loss[LOSS_ROWS], want[LOSSES][LOSS_ROWS];
     static float dlogits[LOSS_ROWS * LOSS_OUTPUTS], dwant[LOSSES][LOSS_ROWS * LOSS_OUTPUTS];
     double *at[LOSSES];
-    float *dat[LOSSES];
+    float *dat[LOSSES], *logits[LOSSES];
     (void)state;
-    for (int i = 0; i < LOSSES; i++) {
+    for (int i = 0; i < LOSSES; i++) { /* these copies wait for the device, so they go first */
         const struct loss_case *c = &losses[i];
         const int64_t n = (int64_t)c->rows * c->outputs;
         loss_fill(&x, c, 10 * (uint64_t)i);
         loss_wanted(c, &x, want[i], dwant[i]);
         at[i] = cuda_parity_output(&loss_memory, NULL, PARITY_FLOAT, 2 * c->rows, 1);
         dat[i] = c->gradient ? cuda_parity_output(&loss_memory, NULL, PARITY_FLOAT, n, 1) : NULL;
-        float *logits = cuda_parity_floats(&loss_memory, x.logits, n);
+        logits[i] = cuda_parity_floats(&loss_memory, x.logits, n);
+    }
+    for (int i = 0; i < LOSSES; i++) {
+        const struct loss_case *c = &losses[i];
+        loss_fill(&x, c, 10 * (uint64_t)i);
         const struct loss_args args = loss_args_of(c, &x);
-        assert_ok(kernels_cuda()->loss(loss_ctx, &args, c->rows, logits, at[i], dat[i]));
+        assert_ok(kernels_cuda()->loss(loss_ctx, &args, c->rows, logits[i], at[i], dat[i]));
         memset(&x, 0xFF, sizeof x); /* copied: the caller may do as it likes */
     }
     for (int i = 0; i < LOSSES; i++) {
@@ -523,6 +543,7 @@ int main(void)
      * small arrays, and entries that read it on the host are found by whole steps. */
     setenv("EMULATED_CUDA_PROTECT", "0", 0);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_add),
         cmocka_unit_test(test_activations),
         cmocka_unit_test(test_odd_elements),
         cmocka_unit_test(test_gelu_error),
