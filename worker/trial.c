@@ -366,7 +366,7 @@ static enum status exchange(struct trial *t, int64_t step, float *gradient, doub
     if (st == STATUS_OK)
         st = mem_alloc((size_t)total_blocks, sizeof *by_block, "norms", &by_block);
     if (st == STATUS_OK)
-        st = comm_settle(t->group, t->config->parallel.watchdog_s);
+        st = trial_settle(t);
     if (st == STATUS_OK)
         st = t->opts->kernels->square_sums(model_kernel_ctx(t->model), gradient, shards->owned,
                                            shards->ranges, PARAM_BLOCK, mine);
@@ -561,6 +561,8 @@ static enum status evaluate(struct trial *t, const struct trial_rows *on, float 
                                      cross-validation */
     st = mem_alloc_raw((size_t)on->count * (size_t)opts->task->outputs, sizeof **logits, "logits",
                        logits);
+    if (st == STATUS_OK)
+        st = trial_settle(t);
     TRY(comm_agree(t->group, st));
     TRY(score_rows(t->group, t->model, &source, on->rows, on->count, opts->task->outputs, tokens,
                    SCORE_ROWS, *logits));

@@ -65,6 +65,9 @@ void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *pl
                       struct model_opts *out);
 void trial_step_opts(const struct trial *trial, struct step_opts *out);
 
+/* Wait for messages between devices that are under way, within half of the watchdog's time, so that
+ * this side is the one to say what is wrong: before numbers are read that come behind them. Local. */
+NODISCARD enum status trial_settle(struct trial *trial);
 /* Collective. Save checkpoint-<step>; publish it as best if asked. A full disk is a warning until
  * the third in a row. */
 NODISCARD enum status trial_save(struct trial *trial, bool publish);

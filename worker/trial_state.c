@@ -22,6 +22,11 @@
 
 enum { STAGING = 1 << 18, FAILED_WRITES = 3 };
 
+enum status trial_settle(struct trial *t)
+{
+    return comm_settle(t->group, t->config->parallel.watchdog_s / 2.0);
+}
+
 enum status trial_hash(struct trial *t, uint64_t *hash)
 {
     const struct shards *shards = &t->shards;
@@ -33,6 +38,8 @@ enum status trial_hash(struct trial *t, uint64_t *hash)
     int ranks = comm_size(t->group);
     enum status st = mem_alloc((size_t)shards->blocks, sizeof *own, "block hashes", &own);
     *hash = 0;
+    if (st == STATUS_OK)
+        st = trial_settle(t);
     if (st == STATUS_OK)
         st = mem_alloc((size_t)all_blocks, sizeof *by_block, "block hashes", &by_block);
     if (st == STATUS_OK)

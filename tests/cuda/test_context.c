@@ -469,7 +469,7 @@ static bool begins(struct kernel_ctx *ctx, uint64_t key)
     return replayed;
 }
 
-/* 64 stretches are kept; the one used longest ago goes. */
+/* MOST_GRAPHS stretches are kept; the one used longest ago goes. */
 static void test_graphs_are_bounded(void **state)
 {
     static struct stretch s;
@@ -482,12 +482,12 @@ static void test_graphs_are_bounded(void **state)
     const int64_t before = emulated_cuda_counts().graphs;
 #endif
     for (int turn = 0; turn < 3; turn++)
-        for (uint64_t key = 0; key < 65; key++) {
-            const uint64_t at = turn == 2 ? 64 - key : key;
+        for (uint64_t key = 0; key <= MOST_GRAPHS; key++) {
+            const uint64_t at = turn == 2 ? MOST_GRAPHS - key : key;
             for (int i = turn == 2; i < 2; i++) {
                 const bool replayed = begins(s.ctx, at);
-                /* The third turn runs backwards: the newest 64 are there. */
-                if (replayed != (turn == 2 && key < 64))
+                /* The third turn runs backwards: the newest are there. */
+                if (replayed != (turn == 2 && key < MOST_GRAPHS))
                     fail_msg("turn %d: stretch %d %s", turn, (int)at,
                              replayed ? "is still there" : "was dropped");
                 if (replayed)
@@ -497,7 +497,7 @@ static void test_graphs_are_bounded(void **state)
             }
         }
 #ifdef EMULATED_CUDA_H
-    assert_true(emulated_cuda_counts().graphs - before <= 64);
+    assert_true(emulated_cuda_counts().graphs - before <= MOST_GRAPHS);
 #endif
     stretch_close(&s);
 }

@@ -158,6 +158,19 @@ static void embed_backward(const struct kernels *k, struct kernel_ctx *ctx, stru
     tokens_free(&x);
 }
 
+static void add(const struct kernels *k, struct kernel_ctx *ctx, struct parity *p)
+{
+    int64_t n = p->rows.tokens * p->channels;
+    void *a = parity_act(p, n, 1), *b = parity_act(p, n, 2);
+    void *y = parity_output(p, "y", true, n, 1), *in_place = parity_output(p, "in place", true, n, 1);
+    memcpy(in_place, a, (size_t)parity_bytes(p, n));
+    assert_ok(k->add(ctx, n, a, b, y));
+    assert_ok(k->add(ctx, n, in_place, b, in_place));
+    assert_memory_equal(y, in_place, (size_t)parity_bytes(p, n));
+    guard_free(a);
+    guard_free(b);
+}
+
 static enum activation kind;
 
 static void activate(const struct kernels *k, struct kernel_ctx *ctx, struct parity *p)
@@ -277,6 +290,12 @@ static void test_embed_backward(void **state)
     over_widths(embed_backward, "embed_backward", 3);
 }
 
+static void test_add(void **state)
+{
+    (void)state;
+    over_widths(add, "add", 1);
+}
+
 static void test_activations(void **state)
 {
     (void)state;
@@ -375,6 +394,7 @@ int main(void)
         cmocka_unit_test(test_residual_norm_backward),
         cmocka_unit_test(test_embed),
         cmocka_unit_test(test_embed_backward),
+        cmocka_unit_test(test_add),
         cmocka_unit_test(test_activations),
         cmocka_unit_test(test_dropout),
         cmocka_unit_test(test_pools),

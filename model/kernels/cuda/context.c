@@ -26,7 +26,7 @@
 #include "base/mem.h"
 #include "model/kernels/cuda/cuda.h"
 
-enum { SLOTS = 2, MOST_GRAPHS = 64, ALIGN = 256, IMAGE_ALIGN = 64 };
+enum { SLOTS = 2, ALIGN = 256, IMAGE_ALIGN = 64 };
 
 struct image {
     unsigned char *host[SLOTS], *slot[SLOTS], *place; /* pinned, device, device */
@@ -741,6 +741,7 @@ const struct kernels *kernels_cuda(void)
         .residual_norm_backward = cuda_residual_norm_backward,
         .activate = cuda_activate,
         .activate_backward = cuda_activate_backward,
+        .add = cuda_add,
         .tanh_forward = cuda_tanh_forward,
         .tanh_backward = cuda_tanh_backward,
         .dropout = cuda_dropout,

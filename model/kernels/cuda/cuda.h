@@ -29,6 +29,9 @@
 
 enum { LINE_MULTIPLE = 64 };
 
+/* Recorded stretches that are kept. A pass of a base model has 15: some 60 shapes. */
+enum { MOST_GRAPHS = 1024 };
+
 /* In device memory: what changes from pass to pass. */
 struct pass_header {
     int64_t step;
@@ -199,6 +202,7 @@ int64_t cuda_rows_bytes(const struct kernel_opts *opts);
 enum status cuda_activate(struct kernel_ctx *, enum activation, int64_t, const act *, act *);
 enum status cuda_activate_backward(struct kernel_ctx *, enum activation, int64_t, const act *,
                                    const act *, act *);
+enum status cuda_add(struct kernel_ctx *, int64_t, const act *, const act *, act *);
 enum status cuda_tanh_forward(struct kernel_ctx *, int64_t, const act *, act *);
 enum status cuda_tanh_backward(struct kernel_ctx *, int64_t, const act *, const act *, act *);
 enum status cuda_dropout(struct kernel_ctx *, const struct rows *, int, const struct dropout *,

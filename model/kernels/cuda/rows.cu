@@ -41,7 +41,8 @@ enum operation {
     OPERATION_GELU_BACKWARD, /* of x and dy */
     OPERATION_GELU_TANH_BACKWARD,
     OPERATION_RELU_BACKWARD,
-    OPERATION_TANH_BACKWARD /* of y and dy */
+    OPERATION_TANH_BACKWARD, /* of y and dy */
+    OPERATION_ADD
 };
 
 template <int OPERATION> static __device__ __forceinline__ float compute(float x, float dy)
@@ -66,12 +67,14 @@ template <int OPERATION> static __device__ __forceinline__ float compute(float x
     }
     case OPERATION_RELU_BACKWARD:
         return x > 0.0f ? dy : 0.0f * dy;
+    case OPERATION_ADD:
+        return x + dy;
     default:
         return dy * (1.0f - x * x);
     }
 }
 
-/* out[i] = operation(x[i], dy[i]); out may be dy. aligned: all addresses are multiples of 16. */
+/* out[i] = operation(x[i], dy[i]); out may be x or dy. aligned: all addresses are multiples of 16. */
 template <typename T, int OPERATION>
 static __global__ void __launch_bounds__(THREADS)
     elementwise(int64_t n, bool aligned, const T *x, const T *dy, T *out)
@@ -146,6 +149,12 @@ extern "C" enum status cuda_tanh_backward(struct kernel_ctx *ctx, int64_t n, con
                                           const act *dy, act *dx)
 {
     return launch_elementwise<OPERATION_TANH_BACKWARD>(ctx, n, y, dy, dx, "backward of tanh");
+}
+
+extern "C" enum status cuda_add(struct kernel_ctx *ctx, int64_t n, const act *a, const act *b,
+                                act *y)
+{
+    return launch_elementwise<OPERATION_ADD>(ctx, n, a, b, y, "a sum of activations");
 }
 
 /* ---- lines: kernels with a thread for each octet of each line ---- */
