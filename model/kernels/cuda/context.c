@@ -549,7 +549,7 @@ static void keep(const void *kept, const void *from, size_t n, size_t size)
 /* Copies for entries that loop over pieces on the host; merges counted from 0. */
 static void keep_cut(struct grad_cut *to, const struct grad_cut *from, int buffers)
 {
-    const size_t pieces = (size_t)from->pieces;
+    const size_t pieces = from->pieces > 0 ? (size_t)from->pieces : 0;
     const int first = from->merge_begin[0];
     const size_t merges = (size_t)(from->merge_begin[pieces] - first);
     to->pieces = from->pieces;
