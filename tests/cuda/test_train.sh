@@ -133,6 +133,21 @@ equal "$(grep '"kind":"train"' runs/cuda-fp16/log.jsonl | field loss_scale | wc 
 run cuda-fp16-2 2 parallel.backend=cuda train.precision=fp16 "${any[@]}" optim.max_grad_norm=1
 agrees cuda-fp16-2 cuda-fp16
 
+# ---- other families: a projection and GELU in the head, dropout before it; positions behind the padding's; ReLU
+family() { # NAME SED: the model's configuration under another model_type
+    mkdir -p "$1"
+    cp model/* "$1"
+    sed -i "$2" "$1/config.json"
+    for backend in cpu cuda; do
+        must 1 train "${common[@]}" model.path="$1" parallel.backend=$backend train.precision=fp32 "${any[@]}" \
+            out="runs/$1-$backend"
+    done
+    near "$1-cuda" "$1-cpu" 1e-5
+}
+family electra 's/"bert"/"electra", "embedding_size": 20/'
+family roberta 's/"bert"/"roberta"/; s/"max_position_embeddings": 64/"max_position_embeddings": 65/'
+family distilbert 's/"bert"/"distilbert", "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "activation": "relu"/'
+
 # ---- folds side by side on two groups, evaluation, prediction
 must 2 train "${common[@]}" parallel.backend=cuda train.precision=fp32 cv.folds=2 cv.group_ranks=1 train.max_steps=3 \
     out=runs/folds

@@ -194,7 +194,7 @@ def encode(tokenizer, row, max_length):
 
 def tensors(encoded):
     """One row as a batch without padding."""
-    return {k: torch.tensor([encoded[k]]) for k in ("input_ids", "token_type_ids", "attention_mask")}
+    return {k: torch.tensor([encoded[k]]) for k in ("input_ids", "token_type_ids", "attention_mask") if k in encoded}
 
 
 def reference_logits(model, tokenizer, rows, max_length):

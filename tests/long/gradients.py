@@ -18,15 +18,15 @@ import common
 
 RELATIVE, ABSOLUTE = 1e-4, 1e-7
 DUMP = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else os.path.join(
-    common.ROOT, "build", "release", "tests", "long_dump_gradients")
+    os.path.dirname(common.COHORT), "tests", "long_dump_gradients")
 
 
-def make_rows(rng, lengths, vocab, labels):
-    """Ids from 1 up: 0 is padding, whose gradient transformers drops. Odd rows are pairs."""
+def make_rows(rng, lengths, vocab, labels, first_id=1, types=2):
+    """Ids behind the padding's, whose gradient transformers drops. Odd rows are pairs where there are types."""
     rows = []
     for i, n in enumerate(lengths):
-        first = n // 2 if i % 2 else n
-        rows.append({"ids": [rng.randrange(1, vocab) for _ in range(n)], "types": [0] * first + [1] * (n - first),
+        first = n // 2 if i % 2 and types > 1 else n
+        rows.append({"ids": [rng.randrange(first_id, vocab) for _ in range(n)], "types": [0] * first + [1] * (n - first),
                      "label": rng.randrange(labels)})
     return rows
 
@@ -36,7 +36,8 @@ def reference(model, rows):
     model.zero_grad()
     total = 0.0
     for row in rows:
-        logits = model(input_ids=torch.tensor([row["ids"]]), token_type_ids=torch.tensor([row["types"]])).logits
+        types = {} if model.config.model_type == "distilbert" else {"token_type_ids": torch.tensor([row["types"]])}
+        logits = model(input_ids=torch.tensor([row["ids"]]), **types).logits
         loss = torch.nn.functional.cross_entropy(logits, torch.tensor([row["label"]])) / len(rows)
         loss.backward()
         total += loss.item()
@@ -45,7 +46,7 @@ def reference(model, rows):
 
 def is_noise(name):
     """Softmax does not see the key's bias: its gradient is zero, what is computed is rounding."""
-    return name.endswith("key.bias")
+    return name.endswith(("key.bias", "k_lin.bias"))
 
 
 def worst(got, wanted):
@@ -61,7 +62,9 @@ def worst(got, wanted):
 
 
 def compare(report, scratch, what, folder, model, lengths):
-    rows = make_rows(random.Random(len(what)), lengths, model.config.vocab_size, model.config.num_labels)
+    config = model.config
+    rows = make_rows(random.Random(len(what)), lengths, config.vocab_size, config.num_labels, config.pad_token_id + 1,
+                     getattr(config, "type_vocab_size", 0))
     source, out = os.path.join(scratch, "rows.jsonl"), common.fresh(os.path.join(scratch, "gradients.safetensors"))
     if os.path.exists(out):
         os.remove(out)
@@ -98,4 +101,5 @@ def main(report, scratch):
     compare(report, scratch, "MiniLM", folder, model, [512, 1, 7, 64, 33, 128, 2, 17])
 
 
-common.run_script("gradients", main)
+if __name__ == "__main__":
+    common.run_script("gradients", main)

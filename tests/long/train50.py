@@ -19,13 +19,17 @@ BOUND = 1e-4
 def collate(tokenizer, rows, labels, max_length):
     batch = tokenizer([r["text"] for r in rows], truncation=True, max_length=max_length, padding=True,
                       return_tensors="pt")
+    batch.pop("token_type_ids", None)  # one text: all types are 0, as without
     return batch, torch.tensor([labels[r["label"]] for r in rows])
 
 
 def reference(model, tokenizer, rows, lr, max_length):
     """Loss, rate and gradient norm of every step, as a training loop of transformers computes them."""
-    plain = [p for n, p in model.named_parameters() if n.endswith("bias") or "LayerNorm" in n]
-    decays = [p for n, p in model.named_parameters() if not (n.endswith("bias") or "LayerNorm" in n)]
+    def is_plain(name):
+        return name.endswith("bias") or "LayerNorm" in name or "layer_norm" in name
+
+    plain = [p for n, p in model.named_parameters() if is_plain(n)]
+    decays = [p for n, p in model.named_parameters() if not is_plain(n)]
     optimizer = torch.optim.AdamW([{"params": decays, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}],
                                   lr=lr, betas=(0.9, 0.999), eps=1e-8)
     schedule = get_linear_schedule_with_warmup(optimizer, WARMUP, STEPS)
@@ -50,7 +54,7 @@ def weights_apart(model, folder):
     others, keys = 0.0, 0.0
     for name, p in model.named_parameters():
         d = common.greatest(got[name], p.detach().numpy())
-        if name.endswith("key.bias"):
+        if name.endswith(("key.bias", "k_lin.bias")):
             keys = max(keys, d)
         else:
             others = max(others, d)
@@ -91,4 +95,5 @@ def main(report, scratch):
     compare(report, scratch, "MiniLM, lr 5e-5", folder, model, 5e-5, 64, rows)
 
 
-common.run_script("train50", main)
+if __name__ == "__main__":
+    common.run_script("train50", main)
