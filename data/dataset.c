@@ -80,6 +80,9 @@ static enum status read_attributes(struct dataset *ds)
     }
     TRY(h5_get_int(file, "model_max_length", 0, INT32_MAX, &value));
     t->model_max_length = (int)value;
+    TRY(h5_get_int_or(file, DATASET_PAIR_LAYOUT, 0, 3, 0, &value));
+    t->one_type = (value & 1) != 0;
+    t->two_separators = (value & 2) != 0;
     t->kind = ds->kind;
     TRY(h5_get_text(file, "label_kind", &text));
     int kind = 0;
@@ -293,7 +296,7 @@ static enum status open_columns(struct dataset *ds)
 
 static enum status check_max_length(const struct dataset *ds)
 {
-    int least = ds->info.has_pairs ? 4 : 3;
+    int least = !ds->info.has_pairs ? 3 : ds->tokenizer.two_separators ? 5 : 4;
     if (ds->max_length < least || ds->max_length > INT32_MAX / 4)
         return status_fail(STATUS_ARG, "%s: rows are to be cut to %d tokens, wanted at least %d",
                            ds->file.path, ds->max_length, least);
@@ -375,14 +378,14 @@ int dataset_length(const struct dataset *ds, int64_t row)
 {
     int64_t na, nb;
     content_lengths(ds, row, &na, &nb);
-    return tokenizer_joined_length(na, nb, ds->max_length);
+    return tokenizer_length(&ds->tokenizer, na, nb, ds->max_length);
 }
 
 bool dataset_is_cut(const struct dataset *ds, int64_t row)
 {
     int64_t na, nb;
     content_lengths(ds, row, &na, &nb);
-    return na + (nb < 0 ? 2 : nb + 3) > ds->max_length;
+    return na + (nb < 0 ? 2 : nb + (ds->tokenizer.two_separators ? 4 : 3)) > ds->max_length;
 }
 
 const int32_t *dataset_classes(const struct dataset *ds)

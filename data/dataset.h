@@ -52,8 +52,8 @@ struct dataset; /* opaque */
 
 struct dataset_opts {
     const char *path;
-    int max_length; /* tokens per row with special tokens, >= 3 (>= 4 with pairs); longer rows are
-                       cut and counted */
+    int max_length; /* tokens per row with special tokens, >= 3 (with pairs 4, or 5 if two
+                       separators stand between texts); longer rows are cut and counted */
 };
 
 /* A batch of B rows, T tokens, packed back to back; host memory, borrowed until the next read into

@@ -12,7 +12,8 @@
 
 #define DATASET_FORMAT "cohort-dataset"
 #define DATASET_VERSION 1
-#define DATASET_SINGLE UINT32_MAX /* in /split: the row has no second text */
+#define DATASET_PAIR_LAYOUT "pair_layout" /* attribute; not written where it is 0 */
+#define DATASET_SINGLE UINT32_MAX         /* in /split: the row has no second text */
 
 /* "none", "class", "value", "multi": the attribute label_kind, in the order of enum label_kind. */
 extern const char *const dataset_label_kinds[4];

@@ -499,6 +499,7 @@ static enum status copy_source(struct writer *w)
 static enum status write_file(struct writer *w)
 {
     const struct tokenizer_info *t = w->opts->tokenizer;
+    const int64_t layout = (t->two_separators ? 2 : 0) | (t->one_type ? 1 : 0);
     TRY(copy_source(w));
     const struct h5_attribute attributes[] = {
         {.name = "format", .text = DATASET_FORMAT},
@@ -517,9 +518,11 @@ static enum status write_file(struct writer *w)
         {.name = "mask", .number = t->mask},
         {.name = "model_max_length", .number = t->model_max_length},
         {.name = "label_kind", .text = dataset_label_kinds[w->opts->label_kind]},
+        {.name = DATASET_PAIR_LAYOUT, .number = layout},
     };
-    return h5_write(w->opts->path, attributes, (int)(sizeof attributes / sizeof attributes[0]),
-                    w->columns, w->ncolumns);
+    /* left out where it says nothing: so files of BERT are as they always were */
+    int count = (int)(sizeof attributes / sizeof attributes[0]) - (layout == 0);
+    return h5_write(w->opts->path, attributes, count, w->columns, w->ncolumns);
 }
 
 enum status dataset_write(const struct dataset_write_opts *opts, const struct dataset_part *part)

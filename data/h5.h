@@ -78,6 +78,9 @@ void h5_close(struct h5_file *file);
  * STATUS_FORMAT. */
 NODISCARD enum status h5_get_int(const struct h5_file *file, const char *name, int64_t low,
                                  int64_t high, int64_t *out);
+/* The same, or fallback where there is no such attribute. */
+NODISCARD enum status h5_get_int_or(const struct h5_file *file, const char *name, int64_t low,
+                                    int64_t high, int64_t fallback, int64_t *out);
 NODISCARD enum status h5_get_hash(const struct h5_file *file, const char *name, uint64_t *out);
 /* Valid UTF-8, up to the first NUL; owned by the caller (mem_free). */
 NODISCARD enum status h5_get_text(const struct h5_file *file, const char *name, char **out);

@@ -454,11 +454,14 @@ static struct view padded(struct view *v, uint64_t n, bool to_eight)
     return piece;
 }
 
-/* Find a root attribute of one value: its type and its bytes. */
+/* Find a root attribute of one value: its type and its bytes. missing: set if there is none; NULL:
+ * it must be there. */
 static enum status find_attribute(const struct h5_file *file, const char *name, struct view *type,
-                                  struct view *value)
+                                  struct view *value, bool *missing)
 {
     const size_t n = strlen(name);
+    if (missing != NULL)
+        *missing = false;
     for (size_t i = 0; i < file->root.count; i++) {
         if (file->root.messages[i].type != ATTRIBUTE)
             continue;
@@ -480,15 +483,21 @@ static enum status find_attribute(const struct h5_file *file, const char *name, 
         *value = v;
         return STATUS_OK;
     }
+    if (missing != NULL) {
+        *missing = true;
+        return STATUS_OK;
+    }
     return status_fail(STATUS_FORMAT, "%s: no attribute \"%s\": not a prepared dataset", file->path,
                        name);
 }
 
 static enum status get_number(const struct h5_file *file, const char *name, enum h5_type wanted,
-                              void *out)
+                              void *out, bool *missing)
 {
-    struct view type, value;
-    TRY(find_attribute(file, name, &type, &value));
+    struct view type = {0}, value = {0};
+    TRY(find_attribute(file, name, &type, &value, missing));
+    if (missing != NULL && *missing)
+        return STATUS_OK;
     if (!is_type(type, wanted) || value.n < h5_type_size(wanted))
         return status_fail(STATUS_FORMAT, "%s: attribute \"%s\" is not of type %s", file->path,
                            name, type_name(wanted));
@@ -496,28 +505,43 @@ static enum status get_number(const struct h5_file *file, const char *name, enum
     return STATUS_OK;
 }
 
+static enum status check_range(const struct h5_file *file, const char *name, int64_t low,
+                               int64_t high, int64_t value)
+{
+    if (value < low || value > high)
+        return status_fail(STATUS_FORMAT, "%s: attribute \"%s\" is %lld, wanted %lld to %lld",
+                           file->path, name, (long long)value, (long long)low, (long long)high);
+    return STATUS_OK;
+}
+
 enum status h5_get_int(const struct h5_file *file, const char *name, int64_t low, int64_t high,
                        int64_t *out)
 {
     *out = 0;
-    TRY(get_number(file, name, H5_I64, out));
-    if (*out < low || *out > high)
-        return status_fail(STATUS_FORMAT, "%s: attribute \"%s\" is %lld, wanted %lld to %lld",
-                           file->path, name, (long long)*out, (long long)low, (long long)high);
-    return STATUS_OK;
+    TRY(get_number(file, name, H5_I64, out, NULL));
+    return check_range(file, name, low, high, *out);
+}
+
+enum status h5_get_int_or(const struct h5_file *file, const char *name, int64_t low, int64_t high,
+                          int64_t fallback, int64_t *out)
+{
+    bool missing;
+    *out = fallback;
+    TRY(get_number(file, name, H5_I64, out, &missing));
+    return missing ? STATUS_OK : check_range(file, name, low, high, *out);
 }
 
 enum status h5_get_hash(const struct h5_file *file, const char *name, uint64_t *out)
 {
     *out = 0;
-    return get_number(file, name, H5_U64, out);
+    return get_number(file, name, H5_U64, out, NULL);
 }
 
 enum status h5_get_text(const struct h5_file *file, const char *name, char **out)
 {
     struct view type, value;
     *out = NULL;
-    TRY(find_attribute(file, name, &type, &value));
+    TRY(find_attribute(file, name, &type, &value, NULL));
     unsigned class = (unsigned)number(&type, 1);
     (void)number(&type, 3); /* padding and character set */
     uint64_t n = number(&type, 4);

@@ -14,9 +14,17 @@
 #include "data/unicode.h"
 
 const char *const tokenizer_file_names[TOKENIZER_FILES] = {
-    [FILE_TOKENIZER] = "tokenizer.json",     [FILE_VOCAB] = "vocab.txt",
-    [FILE_CONFIG] = "tokenizer_config.json", [FILE_SPECIAL] = "special_tokens_map.json",
+    [FILE_TOKENIZER] = "tokenizer.json",
+    [FILE_VOCAB] = "vocab.txt",
+    [FILE_CONFIG] = "tokenizer_config.json",
+    [FILE_SPECIAL] = "special_tokens_map.json",
     [FILE_ADDED] = "added_tokens.json",
+    [FILE_VOCAB_JSON] = "vocab.json",
+    [FILE_MERGES] = "merges.txt",
+    [FILE_SPM] = "spm.model",
+    [FILE_SPM_XLM] = "sentencepiece.bpe.model",
+    [FILE_SPM_ALBERT] = "spiece.model",
+    [FILE_MODEL_CONFIG] = "config.json",
 };
 
 /* ---- Making
@@ -52,7 +60,7 @@ enum status tokenizer_add_piece(struct tokenizer *t, const char *where, const ch
     if (other != NULL)
         return status_fail(STATUS_FORMAT, "%s: \"%.60s\" and \"%.*s\" both have id %lld", where,
                            other, shown, piece, (long long)id);
-    TRY(trie_insert(&t->wordpiece.pieces, piece, n, (int32_t)id));
+    TRY(trie_insert(&t->vocab, piece, n, (int32_t)id));
     TRY(piece_set(t, piece, n, (int32_t)id));
     t->model_pieces++;
     return STATUS_OK;
@@ -61,7 +69,7 @@ enum status tokenizer_add_piece(struct tokenizer *t, const char *where, const ch
 int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t n)
 {
     int32_t index = trie_find(&t->added_by_content, text, n);
-    return index >= 0 ? t->added[index].id : trie_find(&t->wordpiece.pieces, text, n);
+    return index >= 0 ? t->added[index].id : trie_find(&t->vocab, text, n);
 }
 
 /* Run all normalize steps; *out is a view of text itself (no steps) or of one of the two buffers.
@@ -70,14 +78,10 @@ static enum status normalize_all(const struct tokenizer *t, const char *text, si
                                  struct str buffers[2], const char **out, size_t *out_n)
 {
     for (int i = 0; i < t->step_count; i++) {
-        struct str *to = &buffers[i & 1];
-        size_t need;
-        if (!size_mul(n, TOKENIZER_EXPANSION, &need))
-            return status_fail(STATUS_NOMEM, "a text of %zu bytes is too long", n);
-        TRY(mem_grow(&to->p, &to->capacity, need + 1, 1, "a text being normalized"));
-        TRY(normalize_run(&t->steps[i], text, n, to->p, &to->n));
-        text = to->p;
-        n = to->n;
+        /* the text lies in one of the buffers, or in neither */
+        bool in_first = buffers[0].p != NULL && text >= buffers[0].p &&
+                        text < buffers[0].p + buffers[0].capacity;
+        TRY(normalize_apply(t, &t->steps[i], &text, &n, &buffers[in_first]));
     }
     *out = text;
     *out_n = n;
@@ -147,20 +151,89 @@ enum status tokenizer_add_token(struct tokenizer *t, const char *where,
     return trie_insert(&t->added_by_content, copy, n, (int32_t)t->added_count - 1);
 }
 
+static uint64_t hash_text(uint64_t hash, const char *text, size_t n)
+{
+    return text == NULL ? hash : hash_combine(hash, hash_bytes(text, n));
+}
+
+/* BERT's parts first, and others only where they are: so a hash stays when other kinds are added.
+ */
+static uint64_t hash_parts(const struct tokenizer *t, uint64_t hash)
+{
+    for (int i = 0; i < t->step_count; i++) {
+        const struct normalize_step *s = &t->steps[i];
+        hash = hash_combine(hash, s->bits);
+        if (s->kind == NORMALIZE_PASS)
+            continue;
+        hash = hash_combine(
+            hash, (uint64_t)s->kind << 32 | (uint64_t)s->spaces.least << 16 |
+                      (uint64_t)s->spaces.any << 9 | (uint64_t)s->spaces.breaks << 8 |
+                      (uint64_t)s->form.compat << 7 | (uint64_t)s->form.compose << 6 |
+                      (uint64_t)s->strip.left << 5 | (uint64_t)s->strip.right << 4 |
+                      (uint64_t)s->spm.dummy_prefix << 3 | (uint64_t)s->spm.remove_extra << 2 |
+                      (uint64_t)s->spm.escape << 1 | (uint64_t)s->spm.suffix);
+        hash = hash_text(hash, s->from, s->from_n);
+        hash = hash_text(hash, s->to, s->to_n);
+        hash = hash_text(hash, (const char *)s->charsmap.units,
+                         s->charsmap.count * sizeof *s->charsmap.units);
+        hash = hash_text(hash, s->charsmap.texts, s->charsmap.n);
+    }
+    for (int i = 0; i < t->split_count; i++) {
+        const struct split_step *s = &t->splits[i];
+        hash = hash_combine(hash, s->words.bits);
+        if (s->kind == SPLIT_WORDS)
+            continue;
+        hash = hash_combine(hash, (uint64_t)s->kind << 8 | (uint64_t)s->prepend << 4 |
+                                      (uint64_t)s->cut << 3 | (uint64_t)s->prefix_space << 2 |
+                                      (uint64_t)s->each << 1);
+        hash = hash_text(hash, s->mark, s->mark_n);
+    }
+    if (t->split_count == 0)
+        hash = hash_combine(hash, 0);
+    return hash;
+}
+
+/* The tables of models other than WordPiece. */
+static uint64_t hash_model(const struct tokenizer *t, uint64_t hash)
+{
+    const struct bpe *b = &t->bpe;
+    uint64_t merges = 0; /* a sum: their place in the table does not matter */
+    if (t->model == &tokenizer_bpe) {
+        for (size_t i = 0; b->merges != NULL && i < (size_t)1 << (64 - b->shift); i++)
+            if (b->merges[i].left >= 0)
+                merges += hash_bytes(&b->merges[i], sizeof *b->merges);
+        hash = hash_combine(hash, merges);
+        hash = hash_combine(hash, (uint64_t)b->byte_level << 3 | (uint64_t)b->byte_fallback << 2 |
+                                      (uint64_t)b->fuse_unk << 1 | (uint64_t)b->ignore_merges);
+    } else if (t->model == &tokenizer_unigram) {
+        hash = hash_text(hash, (const char *)t->unigram.scores,
+                         (size_t)t->model_pieces * sizeof *t->unigram.scores);
+        hash = hash_combine(hash, t->unigram.byte_fallback);
+    } else if (t->model != &tokenizer_wordpiece) {
+        hash =
+            hash_text(hash, (const char *)t->spm.scores, t->model_pieces * sizeof *t->spm.scores);
+        hash = hash_text(hash, (const char *)t->spm.types, t->model_pieces);
+        hash = hash_combine(hash, t->spm.byte_fallback);
+    }
+    return hash;
+}
+
 /* Everything that decides ids. */
 static uint64_t tokenizer_hash(const struct tokenizer *t)
 {
     const struct wordpiece *w = &t->wordpiece;
     uint64_t hash = hash_bytes(unicode_source, strlen(unicode_source));
     hash = hash_combine(hash, hash_bytes(t->model->kind, strlen(t->model->kind)));
-    for (int i = 0; i < t->step_count; i++)
-        hash = hash_combine(hash, t->steps[i].bits);
-    hash = hash_combine(hash, t->words.bits);
+    hash = hash_parts(t, hash);
     hash = hash_combine(hash, hash_bytes(w->prefix, strlen(w->prefix)));
     hash = hash_combine(hash, (uint64_t)w->max_word);
-    hash = hash_combine(hash, (uint64_t)w->unk);
+    hash = hash_combine(hash, (uint64_t)t->unk);
     hash = hash_combine(hash, (uint64_t)t->info.cls);
     hash = hash_combine(hash, (uint64_t)t->info.sep);
+    hash = hash_model(t, hash);
+    if (t->info.two_separators || t->info.one_type)
+        hash =
+            hash_combine(hash, (uint64_t)t->info.two_separators << 1 | (uint64_t)t->info.one_type);
     for (int32_t id = 0; id < t->info.vocab_size; id++) {
         const char *piece = tokenizer_piece(t, id);
         hash = hash_combine(hash, piece == NULL ? 0 : hash_bytes(piece, strlen(piece)));
@@ -176,15 +249,30 @@ static uint64_t tokenizer_hash(const struct tokenizer *t)
     return hash_combine(hash, added);
 }
 
+/* The id of a token that the configuration may name, and of one of two usual names if not. */
+static enum status find_named(const struct tokenizer *t, const struct tokenizer_config *config,
+                              const char *key, const char *usual, const char *other, int32_t *id)
+{
+    const char *text;
+    TRY(config_token_text(config, key, "", &text));
+    *id = text == NULL ? -1 : tokenizer_find(t, text, strlen(text));
+    if (text == NULL || *text != '\0')
+        return STATUS_OK;
+    *id = tokenizer_find(t, usual, strlen(usual));
+    if (*id < 0)
+        *id = tokenizer_find(t, other, strlen(other));
+    return STATUS_OK;
+}
+
 /* Once all parts are there: patterns of added tokens, special ids, the hash. */
 static enum status tokenizer_finish(struct tokenizer *t, const char *where,
                                     const struct tokenizer_config *config)
 {
-    struct wordpiece *w = &t->wordpiece;
     struct str buffers[2] = {{0}};
     enum status st = STATUS_OK;
-    const char *text;
-    w->inside = trie_walk(&w->pieces, w->prefix, strlen(w->prefix));
+    if (t->wordpiece.prefix == NULL)
+        TRY_GOTO(out, mem_strdup("", &t->wordpiece.prefix));
+    t->wordpiece.inside = trie_walk(&t->vocab, t->wordpiece.prefix, strlen(t->wordpiece.prefix));
     for (size_t i = 0; i < t->added_count; i++) {
         const struct added_token *a = &t->added[i];
         const char *pattern = a->content;
@@ -198,11 +286,11 @@ static enum status tokenizer_finish(struct tokenizer *t, const char *where,
                      piece_set(t, pattern, n, a->id)); /* decoded as it is looked for, as there */
     }
     t->info.kind = t->model->kind;
-    t->info.unk = w->unk;
-    TRY_GOTO(out, config_token_text(config, "pad_token", "[PAD]", &text));
-    t->info.pad = text == NULL ? -1 : tokenizer_find(t, text, strlen(text));
-    TRY_GOTO(out, config_token_text(config, "mask_token", "[MASK]", &text));
-    t->info.mask = text == NULL ? -1 : tokenizer_find(t, text, strlen(text));
+    t->info.unk = t->unk;
+    if (t->unk < 0)
+        TRY_GOTO(out, find_named(t, config, "unk_token", "[UNK]", "<unk>", &t->info.unk));
+    TRY_GOTO(out, find_named(t, config, "pad_token", "[PAD]", "<pad>", &t->info.pad));
+    TRY_GOTO(out, find_named(t, config, "mask_token", "[MASK]", "<mask>", &t->info.mask));
     for (int i = 0; i < t->step_count; i++)
         t->info.lowercase = t->info.lowercase || (t->steps[i].bits & NORMALIZE_LOWERCASE) != 0;
     double longest;
@@ -240,8 +328,7 @@ static enum status tokenizer_build(struct tokenizer *t, const char *folder)
     json_t *parsed[TOKENIZER_FILES] = {NULL};
     enum status st = STATUS_OK;
     t->model = &tokenizer_wordpiece;
-    t->info.cls = t->info.sep = t->info.pad = t->info.unk = t->info.mask = -1;
-    t->wordpiece.unk = -1;
+    t->info.cls = t->info.sep = t->info.pad = t->info.unk = t->info.mask = t->unk = -1;
     for (int i = 0; i < TOKENIZER_FILES; i++)
         TRY_GOTO(out, path_join(folder, tokenizer_file_names[i], &config.where[i]));
     for (int i = FILE_CONFIG; i <= FILE_ADDED; i++)
@@ -249,12 +336,17 @@ static enum status tokenizer_build(struct tokenizer *t, const char *folder)
     config.config = parsed[FILE_CONFIG];
     config.special = parsed[FILE_SPECIAL];
     config.added = parsed[FILE_ADDED];
-    enum tokenizer_file main_file = t->files[FILE_TOKENIZER].bytes != NULL ? FILE_TOKENIZER
-                                                                           : FILE_VOCAB;
-    TRY_GOTO(out, (main_file == FILE_TOKENIZER ? tokenizer_read_json : tokenizer_read_vocab)(
-                      t, t->files[main_file].bytes, t->files[main_file].n, config.where[main_file],
-                      &config));
-    TRY_GOTO(out, tokenizer_finish(t, config.where[main_file], &config));
+    const char *where = config.where[FILE_TOKENIZER];
+    if (t->files[FILE_TOKENIZER].bytes != NULL) {
+        TRY_GOTO(out, tokenizer_read_json(t, t->files[FILE_TOKENIZER].bytes,
+                                          t->files[FILE_TOKENIZER].n, where, &config));
+    } else {
+        TRY_GOTO(out, parse_side_file(t, FILE_MODEL_CONFIG, config.where[FILE_MODEL_CONFIG],
+                                      &parsed[FILE_MODEL_CONFIG]));
+        config.model = parsed[FILE_MODEL_CONFIG];
+        TRY_GOTO(out, tokenizer_read_files(t, &config, &where));
+    }
+    TRY_GOTO(out, tokenizer_finish(t, where, &config));
 out:
     for (int i = 0; i < TOKENIZER_FILES; i++) {
         mem_free(config.where[i]);
@@ -299,9 +391,13 @@ enum status tokenizer_open(const char *folder, struct tokenizer **out)
         path = NULL;
         files[i] = bytes[i];
     }
-    if (files[FILE_TOKENIZER] == NULL && files[FILE_VOCAB] == NULL)
+    if (files[FILE_TOKENIZER] == NULL && files[FILE_VOCAB] == NULL &&
+        files[FILE_VOCAB_JSON] == NULL && files[FILE_SPM] == NULL && files[FILE_SPM_XLM] == NULL &&
+        files[FILE_SPM_ALBERT] == NULL)
         st = status_fail(STATUS_NOINPUT,
-                         "%s: no tokenizer here: wanted tokenizer.json or vocab.txt", folder);
+                         "%s: no tokenizer here: wanted tokenizer.json or vocab.txt, vocab.json "
+                         "with merges.txt, spm.model, sentencepiece.bpe.model or spiece.model",
+                         folder);
     else
         st = tokenizer_open_memory(folder, files, sizes, out);
 out:
@@ -315,8 +411,19 @@ void tokenizer_close(struct tokenizer *t)
 {
     if (t == NULL)
         return;
-    trie_release(&t->wordpiece.pieces);
+    for (int i = 0; i < t->step_count; i++)
+        normalize_step_release(&t->steps[i]);
+    for (int i = 0; i < t->decoder_count; i++) {
+        mem_free(t->decoder[i].from);
+        mem_free(t->decoder[i].to);
+    }
+    trie_release(&t->vocab);
     mem_free(t->wordpiece.prefix);
+    mem_free(t->bpe.merges);
+    mem_free(t->unigram.scores);
+    mem_free(t->spm.scores);
+    mem_free(t->spm.types);
+    trie_release(&t->spm.user);
     for (size_t i = 0; i < t->added_count; i++)
         mem_free((void *)(uintptr_t)t->added[i].content);
     mem_free(t->added);
@@ -325,7 +432,6 @@ void tokenizer_close(struct tokenizer *t)
     trie_release(&t->normalized.patterns);
     str_release(&t->pieces);
     mem_free(t->piece_begin);
-    mem_free(t->decoder_prefix);
     for (int i = 0; i < TOKENIZER_FILES; i++)
         mem_free(t->files[i].bytes);
     mem_free(t);
@@ -416,13 +522,8 @@ static enum status id_add(struct id_list *ids, int32_t id)
     return STATUS_OK;
 }
 
-struct encoding {
-    const struct tokenizer *t;
-    struct str buffers[2]; /* of the normalize steps */
-    struct id_list *ids;
-};
-
-typedef enum status encode_between(struct encoding *e, const char *text, size_t n);
+/* first: the text begins where the whole text does. */
+typedef enum status encode_between(struct encoding *e, const char *text, size_t n, bool first);
 
 /*
  * Cut the matcher's tokens out of a text and pass what is between them on. As in tokenizers, the
@@ -430,7 +531,7 @@ typedef enum status encode_between(struct encoding *e, const char *text, size_t 
  * a match that single_word discards is not looked into either.
  */
 static enum status encode_around(struct encoding *e, const struct token_matcher *m,
-                                 const char *text, size_t n, encode_between *between)
+                                 const char *text, size_t n, bool first, encode_between *between)
 {
     size_t done = 0, begin = 0, end = 0, length;
     int32_t index;
@@ -448,114 +549,59 @@ static enum status encode_around(struct encoding *e, const struct token_matcher 
                (class_at(text + to, n - to, &length)->flags & UNICODE_SPACE))
             to += length;
         if (from > done)
-            TRY(between(e, text + done, from - done));
+            TRY(between(e, text + done, from - done, first && done == 0));
         TRY(id_add(e->ids, token->id));
         done = to;
     }
-    return done < n ? between(e, text + done, n - done) : STATUS_OK;
+    return done < n ? between(e, text + done, n - done, first && done == 0) : STATUS_OK;
 }
 
-static enum status encode_words(struct encoding *e, const char *text, size_t n)
+static enum status encode_words(struct encoding *e, const char *text, size_t n, bool first)
 {
-    return words_encode(e->t, text, n, e->ids);
+    e->first = first;
+    return split_encode(e, text, n);
 }
 
-static enum status encode_raw(struct encoding *e, const char *text, size_t n)
+static enum status encode_raw(struct encoding *e, const char *text, size_t n, bool first)
 {
     TRY(normalize_all(e->t, text, n, e->buffers, &text, &n));
-    return encode_around(e, &e->t->normalized, text, n, encode_words);
+    return encode_around(e, &e->t->normalized, text, n, first, encode_words);
 }
 
 enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
                              struct id_list *ids)
 {
-    struct encoding e = {t, {{0}, {0}}, ids};
+    struct encoding e = {.t = t, .ids = ids};
     size_t before = ids->n;
-    enum status st = encode_around(&e, &t->raw, text, n, encode_raw);
+    enum status st = encode_around(&e, &t->raw, text, n, true, encode_raw);
     if (st != STATUS_OK)
         ids->n = before;
     str_release(&e.buffers[0]);
     str_release(&e.buffers[1]);
+    for (int i = 0; i < t->split_count; i++)
+        str_release(&e.splits[i]);
+    str_release(&e.scratch);
     return st;
-}
-
-/* ---- Decoding
- * --------------------------------------------------------------------------------------------------
- */
-
-/* Replace from by to (not longer) in s[*n]. */
-static void replace(char *s, size_t *n, const char *from, const char *to)
-{
-    size_t from_n = strlen(from), to_n = strlen(to), out = 0;
-    if (memmem(s, *n, from, from_n) == NULL)
-        return;
-    for (size_t i = 0; i < *n;) {
-        if (*n - i >= from_n && memcmp(s + i, from, from_n) == 0) {
-            memcpy(s + out, to, to_n);
-            out += to_n;
-            i += from_n;
-        } else {
-            s[out++] = s[i++];
-        }
-    }
-    *n = out;
-}
-
-/* The decoder's cleanup: each token by itself, its space before included. */
-static void clean_up(struct str *s, size_t begin)
-{
-    static const char *const pairs[][2] = {
-        {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
-        {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
-        {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
-    };
-    size_t n = s->n - begin;
-    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
-        replace(s->p + begin, &n, pairs[i][0], pairs[i][1]);
-    s->n = begin + n;
-    s->p[s->n] = '\0';
-}
-
-enum status tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int64_t count,
-                             struct str *out)
-{
-    size_t prefix_n = t->has_decoder ? strlen(t->decoder_prefix) : 0;
-    bool first = true;
-    for (int64_t i = 0; i < count; i++) {
-        if (ids[i] < 0 || ids[i] >= t->info.vocab_size)
-            return status_fail(STATUS_ARG, "token %lld has id %d, wanted 0 to %d", (long long)i,
-                               ids[i], t->info.vocab_size - 1);
-        const char *piece = tokenizer_piece(t, ids[i]);
-        if (piece == NULL)
-            continue;             /* a hole in the ids: left out, as there */
-        TRY(str_add(out, "", 0)); /* so that there is a string even for no text at all */
-        size_t begin = out->n;
-        if (!first && t->has_decoder && strncmp(piece, t->decoder_prefix, prefix_n) == 0)
-            piece += prefix_n;
-        else if (!first)
-            TRY(str_add(out, " ", 1));
-        TRY(str_add(out, piece, strlen(piece)));
-        if (t->has_decoder && t->cleanup)
-            clean_up(out, begin);
-        first = false;
-    }
-    return STATUS_OK;
 }
 
 /* ---- Saving
  * ----------------------------------------------------------------------------------------------------
  */
 
-/* What BertTokenizer needs to know of a vocab.txt that came alone. */
+/* What transformers needs to know of a vocabulary that came without a configuration. */
 static enum status save_config(const struct tokenizer *t, const char *path)
 {
     static const char *const keys[] = {"unk_token", "sep_token", "pad_token", "cls_token",
                                        "mask_token"};
     const int32_t ids[] = {t->info.unk, t->info.sep, t->info.pad, t->info.cls, t->info.mask};
-    json_t *config = json_pack("{s:s, s:b, s:b, s:n}", "tokenizer_class", "BertTokenizer",
-                               "do_lower_case", (int)t->info.lowercase, "tokenize_chinese_chars", 1,
-                               "strip_accents");
+    json_t *config = json_pack("{s:s}", "tokenizer_class", t->save_class);
     bool whole = config != NULL;
+    if (t->model == &tokenizer_wordpiece)
+        whole = whole &&
+                json_object_set_new(config, "do_lower_case", json_boolean(t->info.lowercase)) ==
+                    0 &&
+                json_object_set_new(config, "tokenize_chinese_chars", json_true()) == 0 &&
+                json_object_set_new(config, "strip_accents", json_null()) == 0;
     for (size_t i = 0; whole && i < sizeof ids / sizeof ids[0]; i++) {
         const char *piece = tokenizer_piece(t, ids[i]);
         if (piece != NULL)
@@ -569,13 +615,13 @@ static enum status save_config(const struct tokenizer *t, const char *path)
 
 enum status tokenizer_save(const struct tokenizer *t, const char *folder)
 {
-    for (int i = 0; i < TOKENIZER_FILES; i++) {
+    for (int i = 0; i < FILE_MODEL_CONFIG; i++) {
         char *path;
         enum status st = STATUS_OK;
         TRY(path_join(folder, tokenizer_file_names[i], &path));
         if (t->files[i].bytes != NULL)
             st = file_write_atomic(path, t->files[i].bytes, t->files[i].n);
-        else if (i == FILE_CONFIG && t->files[FILE_TOKENIZER].bytes == NULL)
+        else if (i == FILE_CONFIG && t->save_class != NULL)
             st = save_config(t, path);
         mem_free(path);
         TRY(st);
@@ -587,11 +633,18 @@ enum status tokenizer_save(const struct tokenizer *t, const char *folder)
  * ---------------------------------------------------------------------------------------------------
  */
 
+/* Special tokens around a text, or a pair. */
+static int specials(const struct tokenizer_info *info, bool pair)
+{
+    return !pair ? 2 : info->two_separators ? 4 : 3;
+}
+
 /* How many ids of a and b stay (b: 0 of a single text), and the specials around them that fit as
  * well. */
-static void join_plan(int64_t na, int64_t nb, int max_length, int64_t *keep_a, int64_t *keep_b)
+static void join_plan(const struct tokenizer_info *info, int64_t na, int64_t nb, int max_length,
+                      int64_t *keep_a, int64_t *keep_b)
 {
-    int64_t room = max_length - (nb < 0 ? 2 : 3);
+    int64_t room = max_length - specials(info, nb >= 0);
     if (room < 0)
         room = 0;
     *keep_a = na;
@@ -615,23 +668,29 @@ static void join_plan(int64_t na, int64_t nb, int max_length, int64_t *keep_a, i
     *keep_b = swap ? shorter : longer;
 }
 
-int tokenizer_joined_length(int64_t na, int64_t nb, int max_length)
+int tokenizer_length(const struct tokenizer_info *info, int64_t na, int64_t nb, int max_length)
 {
     int64_t keep_a, keep_b;
-    join_plan(na, nb, max_length, &keep_a, &keep_b);
-    int64_t n = keep_a + keep_b + (nb < 0 ? 2 : 3);
+    join_plan(info, na, nb, max_length, &keep_a, &keep_b);
+    int64_t n = keep_a + keep_b + specials(info, nb >= 0);
     return (int)(n < max_length ? n : max_length < 0 ? 0 : max_length);
+}
+
+int tokenizer_joined_length(int64_t na, int64_t nb, int max_length)
+{
+    const struct tokenizer_info bert = {0};
+    return tokenizer_length(&bert, na, nb, max_length);
 }
 
 int tokenizer_join(const struct tokenizer_info *info, const int32_t *a, int64_t na,
                    const int32_t *b, int64_t nb, int max_length, int32_t *out, int32_t *types)
 {
     int64_t keep_a, keep_b;
-    int n = tokenizer_joined_length(na, nb, max_length);
-    join_plan(na, nb, max_length, &keep_a, &keep_b);
+    int n = tokenizer_length(info, na, nb, max_length);
+    join_plan(info, na, nb, max_length, &keep_a, &keep_b);
     for (int i = 0; i < n;
-         i++) { /* n is below what the specials need only for a max_length of 0 to 2 */
-        int64_t in_b = i - keep_a - 2;
+         i++) { /* n is below what the specials need only for a max_length of 0 to 3 */
+        int64_t in_b = i - keep_a - (info->two_separators ? 3 : 2);
         if (i == 0)
             out[i] = info->cls;
         else if (i <= keep_a)
@@ -639,7 +698,7 @@ int tokenizer_join(const struct tokenizer_info *info, const int32_t *a, int64_t 
         else
             out[i] = in_b >= 0 && in_b < keep_b ? b[in_b] : info->sep;
         if (types != NULL)
-            types[i] = in_b >= 0;
+            types[i] = in_b >= 0 && !info->one_type;
     }
     return n;
 }

@@ -1,10 +1,17 @@
 /*
  * tokenizer.h - text to ids and back, as the model's own tokenizer files say.
  *
- * WordPiece, cased and uncased, from tokenizer.json or vocab.txt (with tokenizer_config.json);
- * other kinds come behind the same functions. Ids equal those of Hugging Face's tokenizers.
- * truncation and padding inside tokenizer.json are ignored. Added and special tokens found in the
- * text are matched as there.
+ * From tokenizer.json: WordPiece, BPE (by bytes or characters) and Unigram, with the normalizers,
+ * pre-tokenizers, post-processors and decoders that the families use. Without one, by the rules of
+ * the family: vocab.txt (BERT, DistilBERT, ELECTRA), vocab.json with merges.txt (RoBERTa), and
+ * SentencePiece models (spm.model of DeBERTa-v2/v3, sentencepiece.bpe.model of XLM-R and CamemBERT,
+ * spiece.model of ALBERT). The family is tokenizer_class in tokenizer_config.json, else model_type
+ * in config.json, else that which uses such a file.
+ *
+ * Ids equal those of Hugging Face's tokenizers for tokenizer.json; of transformers for the other
+ * files, but for spm.model: there SentencePiece itself is the model, as it was when DeBERTa was
+ * trained (transformers 5 leaves out its normalizer and byte pieces). truncation and padding inside
+ * tokenizer.json are ignored. Added and special tokens found in the text are matched as there.
  *
  * A tokenizer is read-only after it was opened: any number of threads may encode with one at the
  * same time. Local.
@@ -21,12 +28,15 @@
 struct tokenizer; /* opaque */
 
 struct tokenizer_info {
-    const char *kind;                 /* "WordPiece"; borrowed */
+    const char *kind;                 /* "WordPiece", "BPE" or "Unigram"; borrowed */
     int vocab_size;                   /* ids are below this */
     int32_t cls, sep, pad, unk, mask; /* ids; -1 where there is none */
     uint64_t hash;                    /* of everything that decides ids */
     bool lowercase;
     int model_max_length; /* from tokenizer_config.json; 0: not said */
+    /* How pairs are joined; both false: [CLS] a [SEP] b [SEP] with types 0 and 1. */
+    bool two_separators; /* <s> a </s></s> b </s> */
+    bool one_type;       /* all types are 0 */
 };
 
 /* Ids that grow; start with {0}. */
@@ -37,8 +47,8 @@ struct id_list {
 
 /*
  * Open the tokenizer of a Hugging Face directory. *out is owned by the caller (tokenizer_close).
- * STATUS_NOINPUT neither tokenizer.json nor vocab.txt is there (if both are, tokenizer.json
- * counts); STATUS_FORMAT a file is broken, or asks for a normalizer, pre-tokenizer, model, decoder
+ * STATUS_NOINPUT none of the files above is there (tokenizer.json goes before the others);
+ * STATUS_FORMAT a file is broken, or asks for a normalizer, pre-tokenizer, model, decoder
  * or special tokens that cohort does not know (named), or gives no unknown, first or last token.
  */
 NODISCARD enum status tokenizer_open(const char *folder, struct tokenizer **out);
@@ -60,22 +70,24 @@ int32_t tokenizer_id(const struct tokenizer *tokenizer, const char *piece);
 
 /*
  * Write the files that transformers reads into folder, as they were when they were opened (their
- * folder may be gone); beside a vocab.txt that came alone, a tokenizer_config.json for
- * BertTokenizer. STATUS_IO.
+ * folder may be gone); beside a vocabulary that came without a configuration, a
+ * tokenizer_config.json that names its class. STATUS_IO.
  */
 NODISCARD enum status tokenizer_save(const struct tokenizer *tokenizer, const char *folder);
 
 void id_list_release(struct id_list *ids);
 
 /*
- * Put special tokens around content ids and cut to max_length: [CLS] a [SEP] or [CLS] a [SEP] b
- * [SEP], pairs cut longest first (as Hugging Face's longest_first). Returns the length written; out
- * and types hold max_length. nb < 0: a single text. types may be NULL. A max_length below what the
+ * Put special tokens around content ids and cut to max_length: [CLS] a [SEP], and pairs as info
+ * says, cut longest first (as Hugging Face's longest_first). Returns the length written; out and
+ * types hold max_length. nb < 0: a single text. types may be NULL. A max_length below what the
  * special tokens need cuts these, too.
  */
 int tokenizer_join(const struct tokenizer_info *info, const int32_t *a, int64_t na,
                    const int32_t *b, int64_t nb, int max_length, int32_t *out, int32_t *types);
 /* The length tokenizer_join() would write, without writing. */
+int tokenizer_length(const struct tokenizer_info *info, int64_t na, int64_t nb, int max_length);
+/* The same for pairs with one separator: only right where info says so. */
 int tokenizer_joined_length(int64_t na, int64_t nb, int max_length);
 
 #endif

@@ -1,7 +1,7 @@
 /*
- * tokenizer_vocab.c - the parts of a tokenizer from vocab.txt, one piece a line, with what
- * tokenizer_config.json, special_tokens_map.json and added_tokens.json say: the rules of
- * transformers' BertTokenizer.
+ * tokenizer_vocab.c - the parts of a tokenizer from vocab.txt, one piece a line, by the rules of
+ * transformers' BertTokenizer; and for all families the special and added tokens of
+ * tokenizer_config.json, special_tokens_map.json and added_tokens.json.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -47,16 +47,18 @@ enum status config_token_text(const struct tokenizer_config *c, const char *key,
 }
 
 enum status tokenizer_named_ends(struct tokenizer *t, const char *where,
-                                 const struct tokenizer_config *config)
+                                 const struct tokenizer_config *config,
+                                 const char *const defaults[NAMED_COUNT])
 {
-    const char *keys[] = {"cls_token", "sep_token"}, *fallbacks[] = {"[CLS]", "[SEP]"}, *text;
+    static const int which[] = {NAMED_CLS, NAMED_SEP};
     int32_t *ids[] = {&t->info.cls, &t->info.sep};
     for (int i = 0; i < 2; i++) {
-        TRY(config_token_text(config, keys[i], fallbacks[i], &text));
+        const char *key = named_keys[which[i]], *text;
+        TRY(config_token_text(config, key, defaults[which[i]], &text));
         *ids[i] = text == NULL ? -1 : tokenizer_find(t, text, strlen(text));
         if (*ids[i] < 0)
             return status_fail(STATUS_FORMAT, "%s: no %s: \"%.60s\" is not in the vocabulary",
-                               where, keys[i], text == NULL ? "null" : text);
+                               where, key, text == NULL ? "null" : text);
     }
     return STATUS_OK;
 }
@@ -98,36 +100,40 @@ static bool whole_number(double value, int64_t *out)
     return true;
 }
 
-static const char *const named[] = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                    "pad_token", "cls_token", "mask_token"};
-static const char *const named_defaults[] = {NULL,    NULL,    "[UNK]", "[SEP]",
+const char *const named_keys[NAMED_COUNT] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                             "pad_token", "cls_token", "mask_token"};
+const char *const bert_names[NAMED_COUNT] = {NULL,    NULL,    "[UNK]", "[SEP]",
                                              "[PAD]", "[CLS]", "[MASK]"};
-#define NAMED_COUNT (sizeof named / sizeof named[0])
+
+enum status config_names(const struct tokenizer_config *c, const char *const defaults[NAMED_COUNT],
+                         const char *names[NAMED_COUNT])
+{
+    for (int i = 0; i < NAMED_COUNT; i++)
+        TRY(config_token_text(c, named_keys[i], defaults[i], &names[i]));
+    return STATUS_OK;
+}
 
 /* Whether text is one of the special tokens that have a name or are listed as additional. */
-static enum status is_special(const struct tokenizer_config *c, const json_t *extra,
-                              const char *text, bool *out)
+static bool is_special(const char *const names[NAMED_COUNT], const json_t *extra, const char *text)
 {
     const json_t *value;
     size_t i;
-    *out = false;
-    for (i = 0; i < NAMED_COUNT && !*out; i++) {
-        const char *special;
-        TRY(config_token_text(c, named[i], named_defaults[i], &special));
-        *out = special != NULL && strcmp(special, text) == 0;
-    }
+    bool found = false;
+    for (i = 0; i < NAMED_COUNT; i++)
+        found = found || (names[i] != NULL && strcmp(names[i], text) == 0);
     json_array_foreach(extra, i, value)
     {
         const char *content =
             json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
-        *out = *out || (content != NULL && strcmp(content, text) == 0);
+        found = found || (content != NULL && strcmp(content, text) == 0);
     }
-    return STATUS_OK;
+    return found;
 }
 
 /* The tokens of added_tokens_decoder {"101": {...}} or, in files of old versions, added_tokens.json
  * {"text": id}. */
-static enum status read_listed(const struct tokenizer_config *c, const json_t *extra,
+static enum status read_listed(const struct tokenizer_config *c,
+                               const char *const names[NAMED_COUNT], const json_t *extra,
                                struct listed *list, size_t *count)
 {
     json_t *decoder = json_object_get(c->config, "added_tokens_decoder"), *value;
@@ -153,25 +159,23 @@ static enum status read_listed(const struct tokenizer_config *c, const json_t *e
     json_object_foreach((json_t *)(uintptr_t)c->added, key, value)
     {
         struct listed *entry = &list[*count];
-        bool special;
         if (!json_is_number(value) || !whole_number(json_number_value(value), &entry->id))
             return status_fail(STATUS_FORMAT,
                                "%s: the id of \"%.60s\" is not a whole number from 0 to %d", where,
                                key, TOKENIZER_ID_LIMIT - 1);
-        TRY(is_special(c, extra, key, &special));
-        entry->token = (struct added_token){.content = key, .normalized = !special};
+        entry->token =
+            (struct added_token){.content = key, .normalized = !is_special(names, extra, key)};
         ++*count;
     }
     return STATUS_OK;
 }
 
-/* Added tokens in the order that transformers gives new ids: listed ones by id, named ones,
- * additional ones. */
-static enum status add_tokens(struct tokenizer *t, const struct tokenizer_config *c)
+enum status config_add_tokens(struct tokenizer *t, const struct tokenizer_config *c,
+                              const char *const defaults[NAMED_COUNT], bool raw)
 {
     static const char *const extra_keys[] = {"extra_special_tokens", "additional_special_tokens"};
     const json_t *extra = NULL, *value;
-    const char *where = c->where[FILE_CONFIG], *token_where;
+    const char *where = c->where[FILE_CONFIG], *token_where, *names[NAMED_COUNT];
     struct listed *list;
     struct added_token token;
     size_t count = 0, i;
@@ -184,17 +188,17 @@ static enum status add_tokens(struct tokenizer *t, const struct tokenizer_config
     if (decoder != NULL && !json_is_object(decoder))
         return status_fail(STATUS_FORMAT, "%s: \"added_tokens_decoder\" is not an object",
                            c->where[FILE_CONFIG]);
+    TRY(config_names(c, defaults, names));
     TRY(mem_alloc(json_object_size(decoder) + json_object_size(c->added), sizeof *list,
                   "added tokens", &list));
-    TRY_GOTO(out, read_listed(c, extra, list, &count));
+    TRY_GOTO(out, read_listed(c, names, extra, list, &count));
     qsort(list, count, sizeof *list, listed_compare);
     for (i = 0; i < count; i++)
         TRY_GOTO(out, tokenizer_add_token(t, c->where[decoder != NULL ? FILE_CONFIG : FILE_ADDED],
                                           &list[i].token, list[i].id));
     for (i = 0; i < NAMED_COUNT; i++) {
-        const char *text;
-        TRY_GOTO(out, config_token_text(c, named[i], named_defaults[i], &text));
-        value = config_token(c, named[i], &token_where);
+        const char *text = names[i];
+        value = config_token(c, named_keys[i], &token_where);
         if (text == NULL || trie_find(&t->added_by_content, text, strlen(text)) >= 0)
             continue;
         if (value != NULL)
@@ -209,6 +213,8 @@ static enum status add_tokens(struct tokenizer *t, const struct tokenizer_config
         if (trie_find(&t->added_by_content, token.content, strlen(token.content)) < 0)
             TRY_GOTO(out, tokenizer_add_token(t, where, &token, -1));
     }
+    for (i = 0; raw && i < t->added_count; i++)
+        t->added[i].normalized = false;
 out:
     mem_free(list);
     return st;
@@ -218,44 +224,27 @@ out:
  * ----------------------------------------------------------------------------------------------------
  */
 
-/* Other classes read vocab.txt by other rules (BertJapaneseTokenizer asks MeCab for words). */
-static enum status check_class(const struct tokenizer_config *c)
-{
-    static const char *const known[] = {"Bert",     "DistilBert",  "Electra",  "MobileBert",
-                                        "ConvBert", "SqueezeBert", "LayoutLM", "Lxmert"};
-    const char *class;
-    TRY(json_text_or(c->config, "tokenizer_class", c->where[FILE_CONFIG], NULL, &class));
-    if (class == NULL)
-        return STATUS_OK;
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        size_t n = strlen(known[i]);
-        if (strncmp(class, known[i], n) == 0 &&
-            (strcmp(class + n, "Tokenizer") == 0 || strcmp(class + n, "TokenizerFast") == 0))
-            return STATUS_OK;
-    }
-    return status_fail(STATUS_FORMAT,
-                       "%s: tokenizer_class \"%.60s\" is not known here without a tokenizer.json, "
-                       "wanted BertTokenizer",
-                       c->where[FILE_CONFIG], class);
-}
-
 static enum status read_options(struct tokenizer *t, const struct tokenizer_config *c)
 {
     const char *where = c->where[FILE_CONFIG];
     bool lowercase, cjk, strip;
-    TRY(check_class(c));
+    struct normalize_step *step = NULL;
+    struct split_step *split = NULL;
+    struct decode_step *decoder = NULL;
     TRY(json_bool_or(c->config, "do_lower_case", where, true, &lowercase));
     TRY(json_bool_or(c->config, "tokenize_chinese_chars", where, true, &cjk));
     TRY(json_bool_or(c->config, "strip_accents", where, lowercase, &strip));
-    normalize_step_init(&t->steps[0],
-                        NORMALIZE_CLEAN | (cjk ? NORMALIZE_CJK : 0u) |
-                            (strip ? NORMALIZE_DECOMPOSE | NORMALIZE_NONSPACING : 0u) |
-                            (lowercase ? NORMALIZE_LOWERCASE : 0u));
-    t->step_count = 1;
-    word_rules_init(&t->words, WORDS_SPACE | WORDS_PUNCT);
+    TRY(tokenizer_add_step(t, where, NORMALIZE_PASS, &step));
+    normalize_step_init(step, NORMALIZE_CLEAN | (cjk ? NORMALIZE_CJK : 0u) |
+                                  (strip ? NORMALIZE_DECOMPOSE | NORMALIZE_NONSPACING : 0u) |
+                                  (lowercase ? NORMALIZE_LOWERCASE : 0u));
+    TRY(tokenizer_add_split(t, where, SPLIT_WORDS, &split));
+    word_rules_init(&split->words, WORDS_SPACE | WORDS_PUNCT);
+    TRY(tokenizer_add_decoder(t, where, DECODE_WORDPIECE, &decoder));
+    decoder->cleanup = true;
+    decoder->from_n = 2;
+    TRY(mem_strdup("##", &decoder->from));
     t->wordpiece.max_word = 100;
-    t->has_decoder = t->cleanup = true;
-    TRY(mem_strdup("##", &t->decoder_prefix));
     return mem_strdup("##", &t->wordpiece.prefix);
 }
 
@@ -296,7 +285,7 @@ static enum status read_pieces(struct tokenizer *t, const char *bytes, size_t n,
             return status_fail(STATUS_FORMAT, "%s:%lld: a piece with a zero byte", where,
                                (long long)line + 1);
         length = trimmed(piece, length);
-        int32_t before = trie_find(&t->wordpiece.pieces, piece, length);
+        int32_t before = trie_find(&t->vocab, piece, length);
         if (before >= 0) { /* said twice: the later line counts, and no piece has the earlier id */
             t->piece_begin[before] = NO_PIECE;
             t->model_pieces--;
@@ -315,10 +304,11 @@ enum status tokenizer_read_vocab(struct tokenizer *t, const char *bytes, size_t 
     TRY(read_options(t, config));
     TRY(read_pieces(t, bytes, n, where));
     TRY(config_token_text(config, "unk_token", "[UNK]", &unk));
-    t->wordpiece.unk = unk == NULL ? -1 : trie_find(&t->wordpiece.pieces, unk, strlen(unk));
-    if (t->wordpiece.unk < 0)
+    t->unk = unk == NULL ? -1 : trie_find(&t->vocab, unk, strlen(unk));
+    if (t->unk < 0)
         return status_fail(STATUS_FORMAT, "%s: the vocabulary lacks its unk_token \"%.60s\"", where,
                            unk == NULL ? "null" : unk);
-    TRY(add_tokens(t, config));
-    return tokenizer_named_ends(t, where, config);
+    t->save_class = config->config == NULL ? "BertTokenizer" : NULL;
+    TRY(config_add_tokens(t, config, bert_names, false));
+    return tokenizer_named_ends(t, where, config, bert_names);
 }

@@ -30,7 +30,8 @@ static void write_good(const char *path, enum label_kind kind)
         {"one two", NULL, "1", "g", "r0"}, {"", NULL, "2", "h", "r1"}, {"three", "four", "1", "g", "r2"},
         {"", "f\xC3\xBCnf", "3", "g", NULL}, {"six", "", "2", "i", "r4"},
     };
-    static const struct tokenizer_info info = {"WordPiece", VOCAB, 2, 3, 0, 1, 4, 0xABCD, true, 512};
+    static const struct tokenizer_info info = {.kind = "WordPiece", .vocab_size = VOCAB, .cls = 2, .sep = 3, .unk = 1, .mask = 4,
+                                               .hash = 0xABCD, .lowercase = true, .model_max_length = 512};
     struct dataset_part part = {0};
     struct str bytes = {0};
     part.rows = ROWS;

@@ -271,9 +271,9 @@ static void test_pairs_are_cut_longest_first(void **state)
     }
     for (char *at = bytes; sscanf(at, "%d %d %d %d %d\n%n", &na, &nb, &length, &ka, &kb, &used) == 5; at += used) {
         int got = tokenizer_join(&info, a, na, b, nb, length, out, types);
-        if (got != ka + kb + 3 || got != tokenizer_joined_length(na, nb, length))
+        if (got != ka + kb + 3 || got != tokenizer_length(&info, na, nb, length))
             fail_msg("%d and %d to %d: %d ids, joined_length %d, wanted %d", na, nb, length, got,
-                     tokenizer_joined_length(na, nb, length), ka + kb + 3);
+                     tokenizer_length(&info, na, nb, length), ka + kb + 3);
         for (int i = 0; i < got; i++) {
             int wanted = i == 0 ? 1 : i <= ka ? 100 + i - 1 : i == ka + 1 || i == got - 1 ? 2 : 200 + i - ka - 2;
             if (out[i] != wanted || types[i] != (i > ka + 1))
@@ -298,7 +298,7 @@ static void test_single_text_is_cut_behind(void **state)
     for (int length = 0; length < 3; length++) { /* never more than there is room for */
         out[length] = 77;
         assert_int_equal(tokenizer_join(&info, a, 5, a, 5, length, out, NULL), length);
-        assert_int_equal(tokenizer_joined_length(5, 5, length), length);
+        assert_int_equal(tokenizer_length(&info, 5, 5, length), length);
         assert_int_equal(out[length], 77);
     }
 }
@@ -498,19 +498,22 @@ static void test_refused_json(void **state)
     static const struct {
         const char *normalizer, *words, *model, *added, *post, *decoder, *message;
     } bad[] = {
-        {.normalizer = "{\"type\": \"NFKC\"}", .message = "here/tokenizer.json: normalizer \"NFKC\" is not known here"},
+        {.normalizer = "{\"type\": \"ByteLevel\"}",
+         .message = "here/tokenizer.json: normalizer \"ByteLevel\" is not known here"},
         {.normalizer = "{\"lowercase\": true}", .message = "the normalizer is not an object with a \"type\""},
         {.normalizer = "{\"type\": \"BertNormalizer\"}", .message = "\"clean_text\" is not true or false"},
-        {.normalizer = "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Replace\"}]}",
-         .message = "normalizer \"Replace\" is not known"},
+        {.normalizer = "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Odd\"}]}",
+         .message = "normalizer \"Odd\" is not known"},
         {.normalizer = "{\"type\": \"Sequence\"}", .message = "a Sequence without \"normalizers\""},
         {.normalizer = "7", .message = "the normalizer is not an object"},
-        {.words = "{\"type\": \"ByteLevel\"}", .message = "pre_tokenizer \"ByteLevel\" is not known"},
+        {.words = "{\"type\": \"ByteLevel\", \"add_prefix_space\": true}",
+         .message = "pre_tokenizer \"ByteLevel\" with the model WordPiece is not known"},
+        {.words = "{\"type\": \"Split\"}", .message = "pre_tokenizer \"Split\" is not known"},
         {.words = "{\"type\": \"Punctuation\", \"behavior\": \"Removed\"}",
          .message = "Punctuation with behavior \"Removed\" is not known"},
-        {.decoder = "{\"type\": \"ByteLevel\"}", .message = "decoder \"ByteLevel\" is not known"},
+        {.decoder = "{\"type\": \"CTC\"}", .message = "decoder \"CTC\" is not known"},
         {.decoder = "{\"type\": \"WordPiece\"}", .message = "\"prefix\""},
-        {.model = "{\"type\": \"BPE\", \"vocab\": {}, \"merges\": []}", .message = "model \"BPE\" is not known here"},
+        {.model = "{\"type\": \"WordLevel\", \"vocab\": {}}", .message = "model \"WordLevel\" is not known here"},
         {.model = "[]", .message = "no \"model\""},
         {.model = MODEL("\"[UNK]\"", "100", "{}"), .message = "\"vocab\" is not an object with pieces"},
         {.model = MODEL("\"[UNK]\"", "100", "[\"a\"]"), .message = "\"vocab\" is not an object with pieces"},
@@ -535,7 +538,9 @@ static void test_refused_json(void **state)
         {.model = MODEL("\"[UNK]\"", "1", "{\"[UNK]\": 0, \"[CLS]\": 1, \"[SEP]\": 3}"),
          .added = "[" ADDED("3", "x", "true") "]",
          .message = "\"x\" is not in the vocabulary and gets id 3, which is taken"},
-        {.post = "{\"type\": \"RobertaProcessing\"}", .message = "post_processor \"RobertaProcessing\" is not known"},
+        {.post = "{\"type\": \"RobertaProcessing\"}", .message = "\"cls\" has no id below 5"},
+        {.post = "{\"type\": \"Odd\"}", .message = "post_processor \"Odd\" is not known"},
+        {.post = "{\"type\": \"ByteLevel\"}", .message = "places no first and last token"},
         {.post = "{\"type\": \"BertProcessing\", \"cls\": [\"[CLS]\", 5], \"sep\": [\"[SEP]\", 2]}",
          .message = "\"cls\" has no id below 5"},
         {.post = "{\"type\": \"BertProcessing\", \"cls\": \"x\"}", .message = "\"cls\" has no id below 5"},
@@ -547,7 +552,7 @@ static void test_refused_json(void **state)
              TEMPLATE(SINGLE, SINGLE "," PLACE("Sequence", "A", "1") "," PLACE("SpecialToken", "[SEP]", "1"), "[1]"),
          .message = "the template for \"pair\" is not known"},
         {.post =
-             TEMPLATE(SINGLE, SINGLE "," PLACE("Sequence", "B", "0") "," PLACE("SpecialToken", "[SEP]", "0"), "[1]"),
+             TEMPLATE(SINGLE, SINGLE "," PLACE("Sequence", "B", "0") "," PLACE("SpecialToken", "[SEP]", "1"), "[1]"),
          .message = "the template for \"pair\" is not known"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {

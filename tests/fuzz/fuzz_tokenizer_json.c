@@ -9,7 +9,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void use(const struct tokenizer *t, const char *own, size_t own_n)
 {
     static const char text[] =
-        "a A\xC3\x89 \xE4\xB8\xAD[MASK] <x> \xCC\xA7\xCC\x81\xCC\xA7 \xEF\xBF\xBD\xC2\xA0 unaffable, do n't";
+        "a A\xC3\x89 \xE4\xB8\xAD[MASK] <x> \xCC\xA7\xCC\x81\xCC\xA7 \xEF\xBF\xBD\xC2\xA0 unaffable, do n't"
+        "  e\xCC\x81 \xE2\x96\x81 it's 12\xC2\xBD\n\n \xF0\x9F\x99\x82";
     const char *texts[] = {text, own};
     size_t sizes[] = {sizeof text - 1, own_n < 4096 ? utf8_valid_prefix(own, own_n) : 0};
     struct id_list ids = {0};

@@ -35,7 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t sizes[TOKENIZER_FILES] = {0};
     const char *at = (const char *)data, *end = at + size;
     struct tokenizer *t;
-    for (int i = FILE_VOCAB; i < TOKENIZER_FILES && at <= end; i++) {
+    for (int i = FILE_VOCAB; i <= (int)FILE_ADDED && at <= end; i++) {
         const char *zero = size == 0 || i == FILE_ADDED ? NULL : memchr(at, 0, (size_t)(end - at));
         files[i] = at;
         sizes[i] = (size_t)((zero == NULL ? end : zero) - at);

@@ -1,0 +1,214 @@
+/*
+ * tokenizer_files.c - tokenizers without tokenizer.json: which family's rules a folder asks for,
+ * and vocab.json with merges.txt by RoBERTa's.
+ */
+#include <string.h>
+
+#include "base/mem.h"
+#include "data/tokenizer_parts.h"
+
+static const char *const roberta_names[NAMED_COUNT] = {"<s>",   "</s>", "<unk>", "</s>",
+                                                       "<pad>", "<s>",  "<mask>"};
+
+/* ---- Steps ---- */
+
+enum status tokenizer_add_step(struct tokenizer *t, const char *where, enum normalize_kind kind,
+                               struct normalize_step **out)
+{
+    if (t->step_count == TOKENIZER_MAX_STEPS)
+        return status_fail(STATUS_FORMAT, "%s: more than %d normalizers", where,
+                           TOKENIZER_MAX_STEPS);
+    *out = &t->steps[t->step_count++];
+    (*out)->kind = kind;
+    return STATUS_OK;
+}
+
+enum status tokenizer_add_split(struct tokenizer *t, const char *where, enum split_kind kind,
+                                struct split_step **out)
+{
+    if (t->split_count == TOKENIZER_MAX_SPLITS)
+        return status_fail(STATUS_FORMAT, "%s: more than %d pre_tokenizers", where,
+                           TOKENIZER_MAX_SPLITS);
+    *out = &t->splits[t->split_count++];
+    (*out)->kind = kind;
+    return STATUS_OK;
+}
+
+enum status tokenizer_add_decoder(struct tokenizer *t, const char *where, enum decode_kind kind,
+                                  struct decode_step **out)
+{
+    if (t->decoder_count == TOKENIZER_MAX_STEPS)
+        return status_fail(STATUS_FORMAT, "%s: more than %d decoders", where, TOKENIZER_MAX_STEPS);
+    *out = &t->decoder[t->decoder_count++];
+    (*out)->kind = kind;
+    return STATUS_OK;
+}
+
+enum status tokenizer_add_metaspace(struct tokenizer *t, const char *where, bool prepend)
+{
+    static const char mark[] = "\xE2\x96\x81";
+    struct split_step *split = NULL;
+    struct decode_step *decoder = NULL;
+    TRY(tokenizer_add_split(t, where, SPLIT_METASPACE, &split));
+    memcpy(split->mark, mark, sizeof mark);
+    split->mark_n = sizeof mark - 1;
+    split->prepend = prepend ? PREPEND_ALWAYS : PREPEND_NEVER;
+    split->cut = true;
+    TRY(tokenizer_add_decoder(t, where, DECODE_MARK, &decoder));
+    decoder->drop = prepend;
+    decoder->from_n = sizeof mark - 1;
+    return mem_strdup(mark, &decoder->from);
+}
+
+/* ---- vocab.json and merges.txt ---- */
+
+static enum status read_pieces(struct tokenizer *t, const char *where)
+{
+    json_t *vocab, *id;
+    const char *piece;
+    enum status st = STATUS_OK;
+    TRY(json_parse(t->files[FILE_VOCAB_JSON].bytes, t->files[FILE_VOCAB_JSON].n, where, &vocab));
+    if (!json_is_object(vocab) || json_object_size(vocab) == 0)
+        st = status_fail(STATUS_FORMAT, "%s: wanted a JSON object of pieces and their ids", where);
+    json_object_foreach(vocab, piece, id)
+    {
+        if (st == STATUS_OK && !json_is_integer(id))
+            st = status_fail(STATUS_FORMAT, "%s: the id of \"%.60s\" is not a whole number", where,
+                             piece);
+        if (st == STATUS_OK)
+            st = tokenizer_add_piece(t, where, piece, strlen(piece), json_integer_value(id));
+    }
+    json_decref(vocab);
+    return st;
+}
+
+/* Lines "left right", the first one of rank 0; "#version" lines are comments. */
+static enum status read_merges(struct tokenizer *t, const char *where)
+{
+    const char *bytes = t->files[FILE_MERGES].bytes;
+    size_t n = t->files[FILE_MERGES].n;
+    uint32_t rank = 0;
+    int64_t number = 1;
+    for (size_t at = 0; at < n; number++) {
+        const char *line = bytes + at, *end = memchr(line, '\n', n - at), *space;
+        size_t length = end == NULL ? n - at : (size_t)(end - line);
+        at += length + 1;
+        if (length > 0 && line[length - 1] == '\r')
+            length--;
+        if (length >= 8 && memcmp(line, "#version", 8) == 0)
+            continue;
+        space = memchr(line, ' ', length);
+        size_t left = space == NULL ? 0 : (size_t)(space - line);
+        if (space == NULL || memchr(space + 1, ' ', length - left - 1) != NULL)
+            return status_fail(STATUS_FORMAT,
+                               "%s:%lld: \"%.*s\" is not two pieces with a space "
+                               "between them",
+                               where, (long long)number, (int)(length < 60 ? length : 60), line);
+        if (utf8_valid_prefix(line, length) < length)
+            return status_fail(STATUS_FORMAT, "%s:%lld: not UTF-8", where, (long long)number);
+        TRY(bpe_add_pair(t, where, number, line, left, space + 1, length - left - 1, rank++));
+    }
+    return STATUS_OK;
+}
+
+enum status tokenizer_read_merges(struct tokenizer *t, const struct tokenizer_config *config)
+{
+    const char *where = config->where[FILE_VOCAB_JSON];
+    struct split_step *split = NULL;
+    struct decode_step *decoder = NULL;
+    if (t->files[FILE_MERGES].bytes == NULL)
+        return status_fail(STATUS_FORMAT, "%s: there is no merges.txt beside it", where);
+    t->model = &tokenizer_bpe;
+    t->bpe.byte_level = true;
+    TRY(tokenizer_add_split(t, where, SPLIT_BYTES, &split));
+    split->cut = true;
+    TRY(json_bool_or(config->config, "add_prefix_space", config->where[FILE_CONFIG], false,
+                     &split->prefix_space));
+    TRY(tokenizer_add_decoder(t, where, DECODE_BYTES, &decoder));
+    TRY(read_pieces(t, where));
+    TRY(read_merges(t, config->where[FILE_MERGES]));
+    bpe_finish(t);
+    t->info.two_separators = t->info.one_type = true;
+    t->save_class = config->config == NULL ? "RobertaTokenizer" : NULL;
+    TRY(config_add_tokens(t, config, roberta_names, false));
+    return tokenizer_named_ends(t, where, config, roberta_names);
+}
+
+/* ---- Families ---- */
+
+/* tokenizer_class without "Tokenizer" or "TokenizerFast", model_type, and whose file and rules. */
+static const struct family {
+    const char *class, *model;
+    enum tokenizer_file file;
+    enum spm_family spm;
+} families[] = {
+    {"Bert", "bert", FILE_VOCAB, SPM_DEBERTA},
+    {"DistilBert", "distilbert", FILE_VOCAB, SPM_DEBERTA},
+    {"Electra", "electra", FILE_VOCAB, SPM_DEBERTA},
+    {"MobileBert", "mobilebert", FILE_VOCAB, SPM_DEBERTA},
+    {"ConvBert", "convbert", FILE_VOCAB, SPM_DEBERTA},
+    {"SqueezeBert", "squeezebert", FILE_VOCAB, SPM_DEBERTA},
+    {"LayoutLM", "layoutlm", FILE_VOCAB, SPM_DEBERTA},
+    {"Lxmert", "lxmert", FILE_VOCAB, SPM_DEBERTA},
+    {"Roberta", "roberta", FILE_VOCAB_JSON, SPM_DEBERTA},
+    {"DebertaV2", "deberta-v2", FILE_SPM, SPM_DEBERTA},
+    {"XLMRoberta", "xlm-roberta", FILE_SPM_XLM, SPM_XLM_ROBERTA},
+    {"Camembert", "camembert", FILE_SPM_XLM, SPM_CAMEMBERT},
+    {"Albert", "albert", FILE_SPM_ALBERT, SPM_ALBERT},
+};
+
+static const struct family *family_of_class(const char *class)
+{
+    for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
+        size_t n = strlen(families[i].class);
+        if (strncmp(class, families[i].class, n) == 0 &&
+            (strcmp(class + n, "Tokenizer") == 0 || strcmp(class + n, "TokenizerFast") == 0))
+            return &families[i];
+    }
+    return NULL;
+}
+
+/* The family that the folder names, or whose file is there; NULL: a class that is not known. */
+static enum status choose_family(const struct tokenizer *t, const struct tokenizer_config *c,
+                                 const struct family **out)
+{
+    const char *class, *model = NULL;
+    TRY(json_text_or(c->config, "tokenizer_class", c->where[FILE_CONFIG], NULL, &class));
+    *out = class == NULL ? NULL : family_of_class(class);
+    if (*out != NULL)
+        return STATUS_OK;
+    if (class != NULL)
+        return status_fail(STATUS_FORMAT,
+                           "%s: tokenizer_class \"%.60s\" is not known here without a "
+                           "tokenizer.json, wanted BertTokenizer, RobertaTokenizer, "
+                           "XLMRobertaTokenizer, CamembertTokenizer, DebertaV2Tokenizer or "
+                           "AlbertTokenizer",
+                           c->where[FILE_CONFIG], class);
+    TRY(json_text_or(c->model, "model_type", c->where[FILE_MODEL_CONFIG], NULL, &model));
+    for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
+        if (model != NULL && strcmp(model, families[i].model) == 0 &&
+            t->files[families[i].file].bytes != NULL)
+            *out = &families[i];
+    for (size_t i = 0; *out == NULL && i < sizeof families / sizeof families[0]; i++)
+        if (t->files[families[i].file].bytes != NULL)
+            *out = &families[i];
+    return STATUS_OK;
+}
+
+enum status tokenizer_read_files(struct tokenizer *t, const struct tokenizer_config *config,
+                                 const char **where)
+{
+    const struct family *family;
+    TRY(choose_family(t, config, &family));
+    if (family == NULL || t->files[family->file].bytes == NULL)
+        return status_fail(STATUS_FORMAT, "%s: is not there, and neither is tokenizer.json",
+                           config->where[family == NULL ? FILE_VOCAB : family->file]);
+    *where = config->where[family->file];
+    if (family->file == FILE_VOCAB_JSON)
+        return tokenizer_read_merges(t, config);
+    return family->file == FILE_VOCAB
+               ? tokenizer_read_vocab(t, t->files[FILE_VOCAB].bytes, t->files[FILE_VOCAB].n, *where,
+                                      config)
+               : tokenizer_read_spm(t, t->files[family->file].bytes, t->files[family->file].n,
+                                    *where, family->spm, config);
+}
