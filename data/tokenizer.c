@@ -213,7 +213,8 @@ static uint64_t hash_model(const struct tokenizer *t, uint64_t hash)
         hash =
             hash_text(hash, (const char *)t->spm.scores, t->model_pieces * sizeof *t->spm.scores);
         hash = hash_text(hash, (const char *)t->spm.types, t->model_pieces);
-        hash = hash_combine(hash, t->spm.byte_fallback);
+        hash =
+            hash_combine(hash, (uint64_t)t->spm.punct_alone << 1 | (uint64_t)t->spm.byte_fallback);
     }
     return hash;
 }
@@ -562,10 +563,26 @@ static enum status encode_words(struct encoding *e, const char *text, size_t n, 
     return split_encode(e, text, n);
 }
 
-static enum status encode_raw(struct encoding *e, const char *text, size_t n, bool first)
+static enum status encode_text(struct encoding *e, const char *text, size_t n, bool first)
 {
     TRY(normalize_all(e->t, text, n, e->buffers, &text, &n));
     return encode_around(e, &e->t->normalized, text, n, first, encode_words);
+}
+
+static enum status encode_raw(struct encoding *e, const char *text, size_t n, bool first)
+{
+    size_t begin = 0, length;
+    if (!e->t->spm.punct_alone)
+        return encode_text(e, text, n, first);
+    for (size_t at = 0; at < n; at += length) {
+        if ((class_at(text + at, n - at, &length)->flags & UNICODE_PUNCT) == 0)
+            continue;
+        if (at > begin)
+            TRY(encode_text(e, text + begin, at - begin, false));
+        TRY(encode_text(e, text + at, length, false));
+        begin = at + length;
+    }
+    return begin < n ? encode_text(e, text + begin, n - begin, false) : STATUS_OK;
 }
 
 enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,

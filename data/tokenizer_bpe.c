@@ -2,8 +2,7 @@
  * tokenizer_bpe.c - words into pieces by merging pairs, as tokenizers does; see tokenizer_parts.h.
  *
  * Pairs wait in a heap by rank and place. An entry whose pair has changed meanwhile is dropped when
- * its turn comes, unless the new pair merges into the same piece: then it counts at the old rank,
- * as there.
+ * its turn comes.
  */
 #include <string.h>
 

@@ -189,6 +189,7 @@ struct spm {
     bool byte_fallback;
     int32_t bytes[256];
     struct trie user; /* user-defined pieces: never normalized, never cut */
+    bool punct_alone; /* each punctuation character is a text of its own */
 };
 
 struct tokenizer_model {

@@ -254,12 +254,9 @@ static enum status read_deberta(struct tokenizer *t, const struct model *m,
     const char *where = config->where[FILE_CONFIG];
     struct normalize_step *step = NULL;
     struct decode_step *decoder = NULL;
-    bool lowercase, punct;
+    bool lowercase;
     TRY(json_bool_or(config->config, "do_lower_case", where, false, &lowercase));
-    TRY(json_bool_or(config->config, "split_by_punct", where, false, &punct));
-    if (punct)
-        return status_fail(STATUS_FORMAT,
-                           "%s: split_by_punct is not known here without a tokenizer.json", where);
+    TRY(json_bool_or(config->config, "split_by_punct", where, false, &t->spm.punct_alone));
     if (lowercase) {
         TRY(tokenizer_add_step(t, where, NORMALIZE_PASS, &step));
         normalize_step_init(step, NORMALIZE_LOWERCASE);

@@ -348,8 +348,7 @@ static void test_merges_lines(void **state)
     }
 }
 
-/* A queue entry whose pair has changed counts while the new pair makes the same piece. */
-static void test_merges_of_equal_results(void **state)
+static void test_merges_go_by_rank_and_place(void **state)
 {
     (void)state;
     struct tokenizer *t;
@@ -451,6 +450,12 @@ static void test_spm_of_parts(void **state)
     assert_ok(open_spm(&s, &t));
     check_ids(t, "a  aab b [SEP] \xC2\xA0", "4 5 4 5 5 3 4 3 2 4 3");
     check_ids(t, "  ", "");
+    tokenizer_close(t);
+    /* punctuation as texts of their own, lower case first */
+    const char *files[TOKENIZER_FILES] = {
+        [FILE_SPM] = s.p, [FILE_CONFIG] = "{\"split_by_punct\": true, \"do_lower_case\": true}"};
+    assert_ok(tokenizer_open_memory("here", files, (size_t[TOKENIZER_FILES]){[FILE_SPM] = s.n, [FILE_CONFIG] = 47}, &t));
+    check_ids(t, "A,a a! [SEP]", "4 5 4 3 4 5 4 5 4 3 2");
     tokenizer_close(t);
     /* a text cut anywhere is refused, or a model of fewer pieces; nothing crashes */
     for (size_t n = 0; n < s.n; n++) {
@@ -606,6 +611,90 @@ static void test_parts_of_json(void **state)
     tokenizer_close(t);
 }
 
+/* The first of equal sums stays: a aa, not aa a. */
+static void test_ties_of_unigram(void **state)
+{
+    (void)state;
+    struct tokenizer *t;
+    const char *texts[TOKENIZER_FILES] = {NULL};
+    struct str s = {0};
+    texts[FILE_TOKENIZER] =
+        json_of(UNIGRAM("\"unk_id\": 3, ", "[[\"<s>\", 0], [\"<pad>\", 0], [\"</s>\", 0], [\"<unk>\", 0], [\"a\", -1],"
+                                           "[\"aa\", -1]]"),
+                "null", "null", ENDS);
+    assert_ok(open_files(texts, &t));
+    check_ids(t, "aaa", "4 5");
+    tokenizer_close(t);
+    add_usual(&s);
+    add_piece(&s, "aa", -2, SPM_NORMAL);
+    assert_ok(open_spm(&s, &t));
+    check_ids(t, "aaa", "4 5 6");
+    tokenizer_close(t);
+    str_release(&s);
+}
+
+/* Rounded as serde_json does it: one unit beside the nearest double for the second one. */
+static void test_scores_are_rounded_as_there(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "{\"added_tokens\": [{\"x\": [1, \"]}\", true]}], \"model\": {\"type\": \"Unigram\", \"vocab\": [[\"a\\\"]\", -1.5],"
+        "[\"b\", -19.179060433308834], [ \"c\" , -3 ],\n[\"d\", 1e-300], [\"e\", 1.25E1]]}}";
+    double scores[5] = {0, 0, 0, 77, 0};
+    unigram_round_scores(scores, 5, json, sizeof json - 1);
+    assert_true(scores[0] == -1.5);
+    assert_true(scores[1] == -0x1.32dd6e79111abp+4);
+    assert_true(scores[2] == -3);
+    assert_true(scores[3] == 77); /* left as the parser had it */
+    assert_true(scores[4] == 12.5);
+    for (size_t n = 0; n < sizeof json; n++) /* cut anywhere: nothing beyond is read */
+        unigram_round_scores(scores, 5, json, n);
+}
+
+#define MARK "\xE2\x96\x81"
+
+/* The golden sentence of the sources with DeBERTa-v3's pieces at their places. */
+static void test_sentence_of_deberta(void **state) /* N7 */
+{
+    (void)state;
+    static const struct {
+        const char *piece;
+        int id;
+    } places[] = {
+        {MARK "Do", 771}, {MARK "not", 298}, {MARK "meddle", 57249}, {MARK "in", 267}, {MARK "the", 262},
+        {MARK "affairs", 6303}, {MARK "of", 265}, {MARK "wizards", 41267}, {",", 261}, {MARK "for", 270},
+        {MARK "they", 306}, {MARK "are", 281}, {MARK "subtle", 6245}, {MARK "and", 263}, {MARK "quick", 1538},
+        {MARK "to", 264}, {MARK "anger", 5693}, {".", 260},
+    };
+    struct str s = {0}, wanted = {0};
+    struct tokenizer *t;
+    char filler[32];
+    for (int id = 0; id <= 57249; id++) {
+        const char *piece = id == 0 ? "[PAD]" : id == 1 ? "[CLS]" : id == 2 ? "[SEP]" : id == 3 ? "[UNK]" : NULL;
+        int type = id == 3 ? SPM_UNKNOWN : piece != NULL ? SPM_CONTROL : SPM_UNUSED;
+        for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
+            if (places[i].id == id) {
+                piece = places[i].piece;
+                type = SPM_NORMAL;
+            }
+        snprintf(filler, sizeof filler, "[unused%d]", id);
+        add_piece(&s, piece != NULL ? piece : filler, -1, type);
+    }
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
+        assert_ok(str_addf(&wanted, i == 0 ? "%d" : " %d", places[i].id));
+    assert_ok(open_spm(&s, &t));
+    check_ids(t, "Do not meddle in the affairs of wizards, for they are subtle and quick to anger.", wanted.p);
+    struct tokenizer_info info;
+    tokenizer_get_info(t, &info);
+    assert_int_equal(info.cls, 1);
+    assert_int_equal(info.sep, 2);
+    assert_int_equal(info.pad, 0);
+    assert_int_equal(info.mask, 57250); /* added behind the pieces */
+    tokenizer_close(t);
+    str_release(&s);
+    str_release(&wanted);
+}
+
 static void test_refused_json(void **state)
 {
     (void)state;
@@ -718,12 +807,15 @@ int main(void)
         cmocka_unit_test(test_saved_tokenizers_are_the_same),
         cmocka_unit_test(test_hashes_differ),
         cmocka_unit_test(test_merges_lines),
-        cmocka_unit_test(test_merges_of_equal_results),
+        cmocka_unit_test(test_merges_go_by_rank_and_place),
         cmocka_unit_test(test_families_by_class),
         cmocka_unit_test(test_spm_of_parts),
         cmocka_unit_test(test_refused_spm),
         cmocka_unit_test(test_hostile_charsmap),
         cmocka_unit_test(test_parts_of_json),
+        cmocka_unit_test(test_ties_of_unigram),
+        cmocka_unit_test(test_scores_are_rounded_as_there),
+        cmocka_unit_test(test_sentence_of_deberta),
         cmocka_unit_test(test_refused_json),
         cmocka_unit_test(test_very_long_texts),
         cmocka_unit_test(test_normal_forms),
