@@ -532,6 +532,31 @@ static void test_failed_stretch(void **state)
     stretch_close(&s);
 }
 
+/* Nothing is asked of cuBLASLt while a stretch is recorded (it may not answer then), however many
+ * numbers of lines the stretch has. */
+static void test_recording_asks_nothing(void **state)
+{
+    static struct stretch s;
+    static struct host_pass p;
+    const struct kernels *k = kernels_cuda();
+    (void)state;
+    stretch_open(&s, true);
+    make_pass(&p, 0, 4, 30, false);
+    assert_ok(k->pass_begins(s.ctx, &p.arrays));
+    for (int i = 0; i < 3; i++) {
+        const bool replayed = begins(s.ctx, 5);
+        assert_true(replayed == (i == 2));
+        for (int64_t lines = 1; !replayed && lines <= TOKENS; lines *= 2) {
+            assert_ok(k->linear(s.ctx, 0, lines, s.x, NULL, s.y));
+            assert_ok(k->linear_backward_data(s.ctx, 0, lines, s.x, s.dx));
+        }
+        if (!replayed)
+            assert_ok(k->graph_ends(s.ctx));
+    }
+    assert_ok(device_finish(s.p.device));
+    stretch_close(&s);
+}
+
 /* ---- the order of tokens */
 
 static void test_embed_sort(void **state)
@@ -577,6 +602,7 @@ int main(void)
         cmocka_unit_test(test_graphs),
         cmocka_unit_test(test_graphs_are_bounded),
         cmocka_unit_test(test_failed_stretch),
+        cmocka_unit_test(test_recording_asks_nothing),
         cmocka_unit_test(test_embed_sort),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -44,7 +44,7 @@ enum {
     CANDIDATES = 32, /* asked for */
     TIMED = 8,       /* of them with opts.fastest */
     TIMED_RUNS = 3,
-    CHECKED = 64,
+    CHECKED = 256,
     MOST_ALIGNMENT = 16 /* bytes: all that kernels ask for */
 };
 
@@ -58,7 +58,7 @@ struct plan {
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t a, b, d;
     cublasLtMatmulAlgo_t algo;
-    int64_t checked[CHECKED]; /* extents that the library was asked about: [extent % CHECKED] */
+    int64_t checked[CHECKED]; /* extents that the library was asked about: see checked_at() */
 };
 
 struct library {
@@ -261,6 +261,13 @@ static int64_t size_class(const struct kernel_ctx *ctx, const struct call *c)
     return round_up(c->extent, step);
 }
 
+/* Where a plan remembers an extent. Most are multiples of LINE_MULTIPLE, which have places of their
+ * own up to CHECKED of them. */
+static int64_t *checked_at(struct plan *p, int64_t extent)
+{
+    return &p->checked[(extent / LINE_MULTIPLE + extent % LINE_MULTIPLE) % CHECKED];
+}
+
 /* Put the number of lines into the layouts. */
 static enum status set_extent(const struct kernel_ctx *ctx, const struct plan *p, int64_t extent)
 {
@@ -390,7 +397,7 @@ static enum status takes(const struct kernel_ctx *ctx, struct plan *p, int64_t e
         products->lib.check(products->handle, p->desc, p->a, p->b, p->d, p->d, &p->algo, &result);
     *yes = code == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= products->workspace_bytes;
     if (*yes)
-        p->checked[extent % CHECKED] = extent;
+        *checked_at(p, extent) = extent;
     return STATUS_OK;
 }
 
@@ -496,7 +503,7 @@ static enum status choose_fastest(const struct kernel_ctx *ctx, struct plan *p,
     if (usable == 0)
         return status_fail(STATUS_UNAVAILABLE, "cuBLASLt has no algorithm");
     memset(p->checked, 0, sizeof p->checked);
-    p->checked[c->extent % CHECKED] = c->extent;
+    *checked_at(p, c->extent) = c->extent;
     return STATUS_OK;
 }
 
@@ -575,7 +582,9 @@ static enum status multiply(struct kernel_ctx *ctx, const struct call *c)
     bool yes = true;
     TRY(check_operands(ctx, c));
     TRY(get_plan(ctx, c, &p));
-    if (p->checked[c->extent % CHECKED] != c->extent) {
+    /* A stretch that is recorded has run before with the same extents; and cuBLASLt may be unable
+     * to answer while its thread records (reported of CUDA 13.3's heuristic on a GA100). */
+    if (!ctx_recording(ctx) && *checked_at(p, c->extent) != c->extent) {
         enum status st = takes(ctx, p, c->extent, &yes);
         if (st == STATUS_OK && !yes && ctx->opts.fastest)
             st = choose_fastest(ctx, p, c);

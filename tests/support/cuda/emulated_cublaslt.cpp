@@ -30,7 +30,8 @@
  * and what the documentation forbids (bias of another type than D, 16-bit inputs with TF32). Calls
  * of cublasLtMatmul() that break a promise made to the heuristic or to cublasLtMatmulAlgoCheck()
  * (alignment, workspace size, layout) fail with CUBLAS_STATUS_INVALID_VALUE and such a line;
- * refusals of the heuristic and of AlgoCheck that a caller must expect are silent.
+ * refusals of the heuristic and of AlgoCheck that a caller must expect are silent. While a stream is
+ * captured both fail with CUBLAS_STATUS_INTERNAL_ERROR, as CUDA 13.3's heuristic has been seen to.
  *
  * EMULATED_CUBLASLT_FAIL=<n>: the n-th cublasLtMatmul() (from 1) after the variable was set returns
  * CUBLAS_STATUS_EXECUTION_FAILED.
@@ -899,6 +900,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     if (returned == NULL || results == NULL || requested <= 0)
         return CUBLAS_STATUS_INVALID_VALUE;
     *returned = 0;
+    if (emulated_capturing())
+        return refuse(CUBLAS_STATUS_INTERNAL_ERROR, "a heuristic during a capture");
     cublasStatus_t status = describe(&p, desc_, A, B, C, D);
     if (status != CUBLAS_STATUS_SUCCESS)
         return status;
@@ -956,6 +959,8 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDe
     algo how;
     if (handle == NULL)
         return CUBLAS_STATUS_NOT_INITIALIZED;
+    if (emulated_capturing())
+        return refuse(CUBLAS_STATUS_INTERNAL_ERROR, "an AlgoCheck during a capture");
     cublasStatus_t status = describe(&p, desc_, A, B, C, D);
     if (status != CUBLAS_STATUS_SUCCESS)
         return status;

@@ -114,6 +114,8 @@ void emulated_cuda_report(cudaError_t error, const char *format, ...)
 int emulated_stream_device(cudaStream_t stream);
 /* The stream is being captured. */
 bool emulated_stream_capturing(cudaStream_t stream);
+/* Any stream is. */
+bool emulated_capturing(void);
 
 /* Open device memory to the calling thread outside of operations, and close it again. Nests. */
 void emulated_device_memory_open(void);

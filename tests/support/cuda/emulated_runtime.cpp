@@ -1213,6 +1213,12 @@ bool emulated_stream_capturing(cudaStream_t s)
     return streams.count(s) && s->graph;
 }
 
+bool emulated_capturing(void)
+{
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    return capturing_anywhere();
+}
+
 /* ---- events */
 
 #define EVENT(e)                                                                                   \
