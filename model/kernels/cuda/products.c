@@ -51,8 +51,8 @@ enum {
 struct plan {
     enum kind kind;
     int n, k;
-    int64_t size; /* class of extents; 0: any */
-    bool bias;
+    int64_t size;  /* class of extents; 0: any */
+    int bias;      /* alignment of the bias, bytes; 0: none */
     int alignment; /* of the parameter's matrix, bytes */
     bool timed;
     cublasLtMatmulDesc_t desc;
@@ -244,6 +244,11 @@ static int alignment_of(int64_t bytes)
     return a;
 }
 
+static int bias_alignment(const struct call *c)
+{
+    return c->bias == NULL ? 0 : alignment_of((int64_t)(uintptr_t)c->bias);
+}
+
 static int64_t power_above(int64_t extent)
 {
     int64_t size = LINE_MULTIPLE;
@@ -280,6 +285,16 @@ static enum status set_extent(const struct kernel_ctx *ctx, const struct plan *p
                      "describe a matrix");
 }
 
+static enum status set_bias(const struct kernel_ctx *ctx, const struct plan *p, const void *bias)
+{
+    if (p->bias == 0)
+        return STATUS_OK;
+    return lt_status(
+        ctx,
+        ctx->products->lib.desc_set(p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias),
+        "set a bias");
+}
+
 static enum status describe(const struct kernel_ctx *ctx, const struct call *c, struct plan *p)
 {
     static const char what[] = "describe a product";
@@ -302,10 +317,6 @@ static enum status describe(const struct kernel_ctx *ctx, const struct call *c, 
         TRY(lt_status(
             ctx, lib->desc_set(p->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue),
             what));
-        TRY(lt_status(
-            ctx,
-            lib->desc_set(p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &c->bias, sizeof c->bias),
-            what));
     }
     if (c->kind == WEIGHT) {
         TRY(lt_status(ctx, lib->layout_create(&p->a, type, k, lines, c->k), what));
@@ -327,6 +338,8 @@ static enum status set_preference(const struct kernel_ctx *ctx, const struct pla
     const struct library *lib = &products->lib;
     const int64_t size = act_bytes(ctx->opts.precision);
     const int x = alignment_of(p->k * size), y = alignment_of(p->n * size);
+    /* There is no preference for the bias, which kernels may load as they store D. */
+    const int out = p->bias != 0 && p->bias < y ? p->bias : y;
     const uint64_t workspace = products->workspace_bytes;
     uint32_t reductions = p->kind == WEIGHT ? (uint32_t)CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE
                                             : (uint32_t)CUBLASLT_REDUCTION_SCHEME_NONE;
@@ -340,10 +353,10 @@ static enum status set_preference(const struct kernel_ctx *ctx, const struct pla
          (uint32_t)(p->kind == WEIGHT ? x : p->alignment)},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, (uint32_t)(p->kind == FORWARD ? x : y)},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, (uint32_t)(p->kind == WEIGHT    ? p->alignment
-                                                                : p->kind == FORWARD ? y
+                                                                : p->kind == FORWARD ? out
                                                                                      : x)},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, (uint32_t)(p->kind == WEIGHT    ? p->alignment
-                                                                : p->kind == FORWARD ? y
+                                                                : p->kind == FORWARD ? out
                                                                                      : x)},
     };
     TRY(lt_status(ctx,
@@ -362,7 +375,9 @@ static enum status set_preference(const struct kernel_ctx *ctx, const struct pla
     return STATUS_OK;
 }
 
-/* The library's choices for `extent` lines, best first. */
+/* The library's choices for `extent` lines, best first. It takes the alignment of the bias from the
+ * pointer, without reading there: it is shown the least aligned address that the plan is for, so
+ * that the choice does not depend on which of many biases comes first. */
 static enum status candidates(const struct kernel_ctx *ctx, const struct plan *p, int64_t extent,
                               cublasLtMatmulHeuristicResult_t *found, int *count)
 {
@@ -372,6 +387,8 @@ static enum status candidates(const struct kernel_ctx *ctx, const struct plan *p
     *count = 0;
     TRY(lt_status(ctx, lib->preference_create(&preference), "say what algorithms may do"));
     enum status st = set_preference(ctx, p, preference);
+    if (st == STATUS_OK)
+        st = set_bias(ctx, p, (const void *)(uintptr_t)p->bias);
     if (st == STATUS_OK)
         st = set_extent(ctx, p, extent);
     if (st == STATUS_OK) {
@@ -455,6 +472,7 @@ static enum status queue(const struct kernel_ctx *ctx, const struct plan *p, con
 {
     const struct products *products = ctx->products;
     const float one = 1.0f;
+    TRY(set_bias(ctx, p, c->bias));
     return lt_status(ctx,
                      products->lib.matmul(products->handle, p->desc, &one, c->a, p->a, c->b, p->b,
                                           &beta, c->d, p->d, c->d, p->d, algo, products->workspace,
@@ -512,7 +530,7 @@ static struct plan *find_plan(const struct products *products, const struct call
     for (size_t i = 0; i < products->count; i++) {
         struct plan *p = &products->plans[i];
         if (p->kind == c->kind && p->n == c->n && p->k == c->k && p->size == size &&
-            p->bias == (c->bias != NULL) && p->alignment == c->alignment)
+            p->bias == bias_alignment(c) && p->alignment == c->alignment)
             return p;
     }
     return NULL;
@@ -535,7 +553,7 @@ static enum status get_plan(struct kernel_ctx *ctx, const struct call *c, struct
                        .n = c->n,
                        .k = c->k,
                        .size = size,
-                       .bias = c->bias != NULL,
+                       .bias = bias_alignment(c),
                        .alignment = c->alignment};
     enum status st = describe(ctx, c, p);
     if (st == STATUS_OK)
@@ -577,7 +595,6 @@ static enum status check_operands(const struct kernel_ctx *ctx, const struct cal
 
 static enum status multiply(struct kernel_ctx *ctx, const struct call *c)
 {
-    struct products *products = ctx->products;
     struct plan *p;
     bool yes = true;
     TRY(check_operands(ctx, c));
@@ -596,11 +613,6 @@ static enum status multiply(struct kernel_ctx *ctx, const struct call *c)
         TRY(with_shape(ctx, p, c->extent, st));
     }
     enum status st = set_extent(ctx, p, c->extent);
-    if (st == STATUS_OK && c->bias != NULL)
-        st = lt_status(ctx,
-                       products->lib.desc_set(p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &c->bias,
-                                              sizeof c->bias),
-                       "set a bias");
     if (st == STATUS_OK)
         st = queue(ctx, p, c, c->beta, &p->algo);
     return with_shape(ctx, p, c->extent, st);

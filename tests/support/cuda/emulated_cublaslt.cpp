@@ -30,8 +30,9 @@
  * and what the documentation forbids (bias of another type than D, 16-bit inputs with TF32). Calls
  * of cublasLtMatmul() that break a promise made to the heuristic or to cublasLtMatmulAlgoCheck()
  * (alignment, workspace size, layout) fail with CUBLAS_STATUS_INVALID_VALUE and such a line;
- * refusals of the heuristic and of AlgoCheck that a caller must expect are silent. While a stream is
- * captured both fail with CUBLAS_STATUS_INTERNAL_ERROR, as CUDA 13.3's heuristic has been seen to.
+ * refusals of the heuristic and of AlgoCheck that a caller must expect are silent. While a stream
+ * is captured both fail with CUBLAS_STATUS_INTERNAL_ERROR, as CUDA 13.3's heuristic has been seen
+ * to.
  *
  * EMULATED_CUBLASLT_FAIL=<n>: the n-th cublasLtMatmul() (from 1) after the variable was set returns
  * CUBLAS_STATUS_EXECUTION_FAILED.
