@@ -40,7 +40,7 @@ LENGTHS = {
     "mrpc": [19, 32, 36, 39, 41, 44, 45, 47, 50, 51, 53, 55, 57, 59, 61, 62, 64, 67, 70, 74, 103],
 }
 BASE = {"layers": 12, "hidden": 768, "heads": 12, "intermediate": 3072, "vocabulary": 30522, "positions": 512}
-SIX = dict(BASE, layers=6)
+DISTILBERT = dict(BASE, layers=6, distilbert=True)
 TINY = {"layers": 2, "hidden": 64, "heads": 2, "intermediate": 128, "vocabulary": 1000, "positions": 128}
 # In order of importance: a short budget leaves out the last ones. The bound is on the median ratio.
 CASES = [
@@ -54,11 +54,13 @@ CASES = [
      "want": {"pad128": 5.0}},
     {"name": "BERT-base, MRPC lengths", "model": BASE, "batch": 32, "mix": "mrpc", "steps": 200, "warm": 100, "want": {}},
     {"name": "BERT-base 32x512", "model": BASE, "batch": 32, "length": 512, "steps": 60, "warm": 15, "want": {"mfu": 0.45}},
-    {"name": "BERT, 6 layers (DistilBERT's size) 32x128", "model": SIX, "batch": 32, "length": 128, "steps": 200,
+    {"name": "DistilBERT 32x128", "model": DISTILBERT, "batch": 32, "length": 128, "steps": 200,
      "warm": 30, "want": {}},
 ]
 TINY_CASES = [
     {"name": "tiny 8x32", "model": TINY, "batch": 8, "length": 32, "steps": 4, "warm": 2, "want": {}},
+    {"name": "tiny DistilBERT 8x32", "model": dict(TINY, distilbert=True), "batch": 8, "length": 32, "steps": 4, "warm": 2,
+     "want": {}},
     {"name": "tiny, SST-2 lengths", "model": TINY, "batch": 8, "mix": "sst2", "steps": 4, "warm": 2, "want": {}},
 ]
 
@@ -69,11 +71,19 @@ def say(text):
 
 def write_model(folder, shape):
     os.makedirs(folder, exist_ok=True)
-    config = {"architectures": ["BertModel"], "model_type": "bert", "vocab_size": shape["vocabulary"],
-              "hidden_size": shape["hidden"], "num_hidden_layers": shape["layers"], "num_attention_heads": shape["heads"],
-              "intermediate_size": shape["intermediate"], "max_position_embeddings": shape["positions"],
-              "type_vocab_size": 2, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
-              "attention_probs_dropout_prob": 0.1, "layer_norm_eps": 1e-12, "initializer_range": 0.02, "pad_token_id": 0}
+    if shape.get("distilbert"):
+        config = {"architectures": ["DistilBertModel"], "model_type": "distilbert", "vocab_size": shape["vocabulary"],
+                  "dim": shape["hidden"], "n_layers": shape["layers"], "n_heads": shape["heads"],
+                  "hidden_dim": shape["intermediate"], "max_position_embeddings": shape["positions"],
+                  "activation": "gelu", "dropout": 0.1, "attention_dropout": 0.1, "seq_classif_dropout": 0.2,
+                  "initializer_range": 0.02, "pad_token_id": 0}
+    else:
+        config = {"architectures": ["BertModel"], "model_type": "bert", "vocab_size": shape["vocabulary"],
+                  "hidden_size": shape["hidden"], "num_hidden_layers": shape["layers"],
+                  "num_attention_heads": shape["heads"], "intermediate_size": shape["intermediate"],
+                  "max_position_embeddings": shape["positions"], "type_vocab_size": 2, "hidden_act": "gelu",
+                  "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "layer_norm_eps": 1e-12,
+                  "initializer_range": 0.02, "pad_token_id": 0}
     with open(f"{folder}/config.json", "w", encoding="utf-8") as f:
         json.dump(config, f, indent=1)
     # Every word of the rows is one token: w<id>.

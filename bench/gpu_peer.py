@@ -21,7 +21,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 import transformers
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 CLS, SEP, PAD = 2, 3, 0
 
@@ -65,12 +65,13 @@ class Peer:
         key = (job["model"], job["mode"], shape)
         if key not in self.models:
             torch.manual_seed(job["seed"])
-            config = BertConfig.from_pretrained(job["model"])
+            config = AutoConfig.from_pretrained(job["model"])
             config.num_labels = 2
-            config._attn_implementation = "sdpa"
-            model = BertForSequenceClassification(config).to(self.device).train()
-            plain = [p for n, p in model.named_parameters() if n.endswith("bias") or "LayerNorm" in n]
-            decayed = [p for n, p in model.named_parameters() if not (n.endswith("bias") or "LayerNorm" in n)]
+            model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
+            model = model.to(self.device).train()
+            named = [(n.endswith("bias") or "layernorm" in n.lower().replace("_", ""), p)
+                     for n, p in model.named_parameters()]
+            plain, decayed = [p for is_plain, p in named if is_plain], [p for is_plain, p in named if not is_plain]
             optimizer = torch.optim.AdamW(
                 [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}], lr=1e-5, fused=True)
             called = torch.compile(model, dynamic=True if job["dynamic"] else None) if job["mode"] == "compile" else model
