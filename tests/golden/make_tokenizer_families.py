@@ -2,6 +2,7 @@
 again) that transformers, tokenizers or SentencePiece give, and how RoBERTa's pairs are cut.
 
 Run from the repository root with build/peer/bin/python. Vocabularies are trained on generated text (tokenizer_families.py).
+tokenizers' BPE trainer picks among equally frequent characters by chance, so another run may write other pieces and ids.
 """
 import json
 import os
