@@ -114,10 +114,10 @@ size_t unicode_cluster(const char *s, size_t n)
             break;
         if (next & SHAPE_PICTURE)
             picture = PICTURE;
-        else if (picture != NO_PICTURE && c == 0x200D)
+        else if (picture == PICTURE && c == 0x200D)
             picture = PICTURE_JOINED;
         else
-            picture = picture != NO_PICTURE && (next & SHAPE_EXTEND) && !(next & SHAPE_SPACING)
+            picture = picture == PICTURE && (next & SHAPE_EXTEND) && !(next & SHAPE_SPACING)
                           ? PICTURE
                           : NO_PICTURE;
         if (next & SHAPE_CONSONANT)

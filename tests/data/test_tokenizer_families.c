@@ -795,6 +795,8 @@ static void test_normal_forms(void **state)
     assert_int_equal(unicode_cluster("\r\na", 3), 2);
     assert_int_equal(unicode_cluster("\n\xCC\x81", 3), 1);
     assert_int_equal(unicode_cluster("e\xCC\x81x", 4), 3);
+    assert_int_equal(unicode_cluster("\xC2\xA9\xE2\x80\x8D\xC2\xA9", 7), 7); /* pictures joined by one U+200D, not two */
+    assert_int_equal(unicode_cluster("\xC2\xA9\xE2\x80\x8D\xE2\x80\x8D\xC2\xA9", 10), 8);
 }
 
 int main(void)

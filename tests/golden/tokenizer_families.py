@@ -49,11 +49,11 @@ def write(path, text):
         f.write(text)
 
 
-def train_spm(size, small, lines, **options):
+def train_spm(size, small, lines, rules=None, **options):
     model = io.BytesIO()
-    rules = os.path.join(options.pop("scratch"), "rules.tsv")
-    write(rules, "".join("%s\t%s\n" % tuple(" ".join("%X" % ord(c) for c in s) for s in rule) for rule in RULES))
-    normal = {"normalization_rule_tsv": rules} if small else {"normalization_rule_name": "nmt_nfkc"}
+    table = os.path.join(options.pop("scratch"), "rules.tsv")
+    write(table, "".join("%s\t%s\n" % tuple(" ".join("%X" % ord(c) for c in s) for s in rule) for rule in rules or RULES))
+    normal = {"normalization_rule_tsv": table} if small else {"normalization_rule_name": "nmt_nfkc"}
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(s for s in lines if s.strip()), model_writer=model, vocab_size=size, num_threads=1,
         character_coverage=0.98, hard_vocab_limit=False, minloglevel=2, max_sentence_length=100000, **normal, **options)
@@ -217,6 +217,28 @@ def sentence_pieces(folder, size, small, lines, out):
                       control_symbols=["[CLS]", "[SEP]"], user_defined_symbols=["[MASK]"])
     path = write_spm(folder, "albert", "spiece.model", proto, {"tokenizer_class": "AlbertTokenizer"})
     out["albert"] = fast(AlbertTokenizer.from_pretrained(path).backend_tokenizer)
+
+
+# One or more of each part that code points play in grapheme clusters.
+PARTS = [0x61, 0xA9, 0x301, 0x300, 0x200D, 0x915, 0x916, 0x94D, 0x93C, 0x993, 0x9CD, 0x9BC, 0x903, 0x93F, 0x600, 0x6DD, 0x70F,
+         0x8E2, 0x1100, 0x1161, 0x11A8, 0xAC00, 0xAC01, 0x2764, 0xFE0F, 0x1F468, 0x1F3FD, 0x1F1E9, 0x0D, 0x0A, 0x09, 0x85, 0xAD,
+         0x200B, 0x200C, 0x20E3, 0xAE, 0x203C, 0xD4D, 0xD15, 0x1039, 0x1000, 0x17D2, 0x1780, 0xE33, 0xE40, 0x302E, 0x1D165,
+         0x110BD, 0x11F02, 0xD4E, 0x1B44, 0x1B05, 0xA9C0, 0xA98F, 0x0F, 0x7F, 0x2028, 0x61A, 0x300A, 0xB7, 0x345, 0x1193F,
+         0x111C2, 0x16D63, 0x16D67, 0xD7B0, 0xD7CB, 0xA960, 0xAF9, 0x1CF5]
+
+
+def clusters(folder, count, seed):
+    """A map whose results tell where clusters end, and lines of nothing but their parts: a reference and the lines."""
+    rules = [(chr(c), chr(0x30 + i)) for i, c in enumerate(PARTS) if i % 2 == 0 and c not in (0x0D, 0x0A)]
+    rules += [("a\u0301", "!"), ("\u00a9\u0301", "?")]
+    proto = train_spm(300, True, corpus(400), rules, scratch=folder)
+    points = sorted(set(PARTS) | set(range(0x21, 0x7F)))
+    t = Tokenizer(models.Unigram([("<unk>", 0.0)] + [(chr(c), -1.0) for c in points], unk_id=0))
+    t.normalizer = normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap)
+    t.post_processor = processors.RobertaProcessing(("!", 1), ("!", 1))
+    r = random.Random(seed)
+    return (save(t, os.path.join(folder, "clusters")),
+            ["".join(chr(r.choice(PARTS)) for _ in range(r.randrange(1, 14))) for _ in range(count)])
 
 
 def build(folder, size, small):

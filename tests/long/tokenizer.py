@@ -72,14 +72,19 @@ def cased(scratch):
     return folder
 
 
-def compare_families(report, scratch, lines):
+def encode_lines(folder, lines):
     program = os.path.join(os.path.dirname(common.COHORT), "tests", "long_encode_lines")
+    run = subprocess.run([program, folder], input="".join(json.dumps(s) + "\n" for s in lines), capture_output=True,
+                         text=True, check=True)
+    return [[int(i) for i in row.split()] for row in run.stdout.split("\n")[:len(lines)]]
+
+
+def compare_families(report, scratch, lines, seed):
     folder = os.path.join(scratch, "families")
-    source = "".join(json.dumps(s) + "\n" for s in lines)
     for name, ids_of in tokenizer_families.build(folder, 8000, False).items():
-        run = subprocess.run([program, os.path.join(folder, name)], input=source, capture_output=True, text=True, check=True)
-        got = [[int(i) for i in row.split()] for row in run.stdout.split("\n")[:len(lines)]]
-        count_different(report, name, lines, got, ids_of(lines))
+        count_different(report, name, lines, encode_lines(os.path.join(folder, name), lines), ids_of(lines))
+    ids_of, lines = tokenizer_families.clusters(folder, 10 * len(lines), seed)
+    count_different(report, "clusters", lines, encode_lines(os.path.join(folder, "clusters"), lines), ids_of(lines))
 
 
 def main(report, scratch):
@@ -87,7 +92,7 @@ def main(report, scratch):
     lines = hard_lines(count, seed)
     compare(report, scratch, "MiniLM", common.MINILM, lines)
     compare(report, scratch, "cased", cased(scratch), lines)
-    compare_families(report, scratch, lines)
+    compare_families(report, scratch, lines, seed)
 
 
 common.run_script("tokenizer", main)
