@@ -693,12 +693,6 @@ int tokenizer_length(const struct tokenizer_info *info, int64_t na, int64_t nb, 
     return (int)(n < max_length ? n : max_length < 0 ? 0 : max_length);
 }
 
-int tokenizer_joined_length(int64_t na, int64_t nb, int max_length)
-{
-    const struct tokenizer_info bert = {0};
-    return tokenizer_length(&bert, na, nb, max_length);
-}
-
 int tokenizer_join(const struct tokenizer_info *info, const int32_t *a, int64_t na,
                    const int32_t *b, int64_t nb, int max_length, int32_t *out, int32_t *types)
 {

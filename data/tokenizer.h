@@ -87,7 +87,5 @@ int tokenizer_join(const struct tokenizer_info *info, const int32_t *a, int64_t 
                    const int32_t *b, int64_t nb, int max_length, int32_t *out, int32_t *types);
 /* The length tokenizer_join() would write, without writing. */
 int tokenizer_length(const struct tokenizer_info *info, int64_t na, int64_t nb, int max_length);
-/* The same for pairs with one separator: only right where info says so. */
-int tokenizer_joined_length(int64_t na, int64_t nb, int max_length);
 
 #endif

@@ -41,9 +41,10 @@ static void text_lengths(const struct part_source *s, int64_t row, int64_t *firs
 
 static int part_length(void *self, int64_t row)
 {
+    const struct part_source *s = self;
     int64_t first, second;
-    text_lengths(self, row, &first, &second);
-    return tokenizer_joined_length(first, second, ((struct part_source *)self)->max_length);
+    text_lengths(s, row, &first, &second);
+    return tokenizer_length(s->info, first, second, s->max_length);
 }
 
 static enum status part_read(void *self, const int64_t *rows, int count, struct batch *batch)
