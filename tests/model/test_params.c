@@ -61,6 +61,43 @@ static void test_config_defaults(void **state)
     assert_true(c.norm_eps == 1e-5f);
 }
 
+/* What differs from BERT: where positions begin, names of values, defaults, widths of embeddings. */
+static void test_config_families(void **state)
+{
+    (void)state;
+    struct encoder_config c;
+    json_t *config;
+    assert_ok(read_with("model_type", "\"roberta\"", &c));
+    assert_int_equal(c.pad_id, 1);
+    assert_int_equal(c.first_position, 2);
+    assert_string_equal(encoder_class_name(&c), "RobertaForSequenceClassification");
+    assert_string_equal(encoder_classifier_name(&c), "classifier.out_proj");
+    assert_ok(read_with("model_type", "\"xlm-roberta\"", &c));
+    assert_string_equal(encoder_class_name(&c), "XLMRobertaForSequenceClassification");
+    assert_ok(read_with("model_type", "\"camembert\"", &c));
+    assert_string_equal(encoder_class_name(&c), "CamembertForSequenceClassification");
+    assert_fails(read_with("model_type", "\"electra\"", &c), STATUS_FORMAT, "embedding_size");
+
+    static const char distil[] = "{\"model_type\":\"distilbert\",\"vocab_size\":11,\"dim\":12,\"n_layers\":2,"
+                                 "\"n_heads\":3,\"hidden_dim\":7,\"max_position_embeddings\":9,\"dropout\":0.3}";
+    assert_ok(json_parse(distil, strlen(distil), "distil", &config));
+    assert_ok(encoder_config_read(config, "some/config.json", &c));
+    assert_int_equal(c.type_vocab, 0);
+    assert_int_equal(c.intermediate, 7);
+    assert_int_equal(c.embedding, 12);
+    assert_true(c.hidden_dropout == 0.3f && c.classifier_dropout == 0.2f && c.norm_eps == 1e-12f);
+    json_object_set_new(config, "n_heads", json_integer(5));
+    assert_fails(encoder_config_read(config, "some/config.json", &c), STATUS_FORMAT, "\"dim\" is 12, wanted a multiple of \"n_heads\"");
+    json_object_set_new(config, "model_type", json_string("roberta")); /* lacks hidden_size */
+    assert_fails(encoder_config_read(config, "some/config.json", &c), STATUS_FORMAT, "hidden_size");
+    json_decref(config);
+    config = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "model_type", "roberta", "vocab_size", 11, "hidden_size",
+                       12, "num_hidden_layers", 2, "num_attention_heads", 3, "intermediate_size", 7,
+                       "max_position_embeddings", 9, "pad_token_id", 8);
+    assert_fails(encoder_config_read(config, "some/config.json", &c), STATUS_FORMAT, "\"pad_token_id\" is 8, wanted 0 to 7");
+    json_decref(config);
+}
+
 static void test_config_refused(void **state)
 {
     (void)state;
@@ -70,7 +107,7 @@ static void test_config_refused(void **state)
         enum status st;
         const char *text;
     } cases[] = {
-        {"model_type", "\"roberta\"", STATUS_UNAVAILABLE, "\"model_type\" is \"roberta\""},
+        {"model_type", "\"deberta-v2\"", STATUS_UNAVAILABLE, "\"model_type\" is \"deberta-v2\", cohort has bert, distilbert"},
         {"model_type", NULL, STATUS_FORMAT, "\"model_type\" is missing"},
         {"model_type", "7", STATUS_FORMAT, "model_type"},
         {"position_embedding_type", "\"relative_key\"", STATUS_UNAVAILABLE, "relative_key"},
