@@ -268,7 +268,7 @@ static void test_match(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_config_defaults),  cmocka_unit_test(test_config_refused), cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_config_defaults),  cmocka_unit_test(test_config_families), cmocka_unit_test(test_config_refused), cmocka_unit_test(test_layout),
         cmocka_unit_test(test_file_names_cover), cmocka_unit_test(test_match),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
