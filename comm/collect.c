@@ -19,6 +19,11 @@
 /* The last sentence of this process that came from another rank: it names its rank already. */
 static char adopted[SENTENCE_BYTES];
 
+void sentence_adopt(void)
+{
+    (void)snprintf(adopted, sizeof adopted, "%s", status_message());
+}
+
 /*
  * Everyone learns the sentence of the lowest rank that has the worst status. Ranks that brought
  * this status themselves keep their own words.
@@ -41,7 +46,7 @@ static enum status share_sentence(struct comm *comm, enum status mine, enum stat
     text[sizeof text - 1] = '\0';
     if (mine != worst) {
         (void)status_fail(worst, "%s", text);
-        (void)snprintf(adopted, sizeof adopted, "%s", text);
+        sentence_adopt();
     }
     return worst;
 }

@@ -37,6 +37,9 @@ NODISCARD enum status comm_start(struct comm **world);
  * and the launcher ends the other ranks when this one exits: print first. NULL is fine.
  */
 void comm_end(struct comm *world);
+/* Whether a call of MPI has failed in this process: then ranks can agree no more, and comm_abort()
+ * is what is left. Local. */
+bool comm_broken(void);
 /* End the whole job now: prints the sentence, kills the watchdog, MPI_Abort(code). Does not return.
  * Local. */
 _Noreturn void comm_abort(const char *sentence, int code);
@@ -146,13 +149,22 @@ NODISCARD enum status comm_use_device(struct comm *comm, struct device *device,
 bool comm_is_nccl(const struct comm *comm);
 /*
  * Wait on the host until queued messages and what follows them on the comm stream are done, looking
- * at NCCL's asynchronous errors and the clock. STATUS_OS: NCCL failed, or timeout_s (0: no limit)
- * passed; the communicator is aborted, ranks that do not answer within 5 seconds are named, and the
- * group is of no more use: comm_abort(). timeout_s also limits what NCCL prepares in later calls
- * (first connections). Nothing to wait for: returns at once. Local, but other ranks must be working
- * too.
+ * at NCCL's asynchronous errors and the clock. STATUS_OS: the device or NCCL failed, or timeout_s
+ * (0: no limit) passed, and ranks that do not answer within 5 seconds are named. timeout_s also
+ * limits what NCCL prepares in later calls (first connections). Nothing to wait for: returns at
+ * once. Local, but other ranks must be working too.
+ *
+ * NCCL: a rank on which one of these calls fails aborts the communicator and tells the others of
+ * the group, whose calls then fail with its status and sentence. The group carries no more numbers,
+ * but its ranks can still agree. COMM_MPI: a rank whose device has failed takes part in messages
+ * all the same, with whatever is in its memory, and its call fails.
  */
 NODISCARD enum status comm_settle(struct comm *comm, double timeout_s);
+/*
+ * After an agreed failure with reductions that not all ranks have started: end what the device
+ * still waits for, so that its memory can be freed. The group carries no more numbers. Local.
+ */
+void comm_give_up(struct comm *comm);
 
 /*
  * Begin summing elements [low, high) of the ranks' buffers: buffer[k] is this rank's k-th top node

@@ -70,8 +70,9 @@ static enum status nccl_status(struct cuda_transport *cuda, ncclResult_t code, c
 }
 
 /* Wait until the communicator has done what it was told last: NCCL has then queued its work. */
-static enum status nccl_done(struct cuda_transport *cuda, ncclResult_t code, const char *what)
+static enum status nccl_done(struct comm *comm, ncclResult_t code, const char *what)
 {
+    struct cuda_transport *cuda = comm->cuda;
     int turns = 0;
     for (double begin = clock_s(); code == ncclInProgress;) {
         ncclResult_t asked = nccl.ncclCommGetAsyncError(cuda->nccl, &code);
@@ -80,8 +81,10 @@ static enum status nccl_done(struct cuda_transport *cuda, ncclResult_t code, con
         if (code == ncclInProgress && clock_s() - begin > cuda->limit_s)
             return status_fail(STATUS_OS, "NCCL: %s: other ranks have not answered within %g s",
                                what, cuda->limit_s);
-        if (code == ncclInProgress)
+        if (code == ncclInProgress) {
+            TRY(cuda_news(comm, turns));
             cuda_pause(&turns);
+        }
     }
     return nccl_status(cuda, code, what);
 }
@@ -90,8 +93,8 @@ static enum status nccl_done(struct cuda_transport *cuda, ncclResult_t code, con
 static enum status nccl_queued(struct comm *comm, ncclResult_t code, const char *what)
 {
     bool others = code == ncclInProgress || code == ncclRemoteError || code == ncclSystemError;
-    enum status st = nccl_done(comm->cuda, code, what);
-    /* Where a call was refused for what it asked, the other ranks know nothing of it yet. */
+    enum status st = nccl_done(comm, code, what);
+    /* Where a call was refused for what it asked, the other ranks may be far from waiting. */
     return st == STATUS_OK ? st : cuda_lose(comm, st, others);
 }
 
@@ -129,22 +132,23 @@ enum status cuda_nccl_open(struct comm *comm)
         st = nccl_status(cuda, code, "ncclCommInitRankConfig");
         cuda->nccl = NULL;
     } else {
-        st = nccl_done(cuda, ncclInProgress, "ncclCommInitRankConfig");
+        st = nccl_done(comm, ncclInProgress, "ncclCommInitRankConfig");
     }
     st = comm_agree(comm, st);
     if (st != STATUS_OK)
-        cuda_nccl_close(cuda, false);
+        cuda_nccl_close(comm, false);
     return st;
 }
 
-void cuda_nccl_close(struct cuda_transport *cuda, bool orderly)
+void cuda_nccl_close(struct comm *comm, bool orderly)
 {
-    char kept[512];
+    struct cuda_transport *cuda = comm->cuda;
+    char kept[1024];
     if (cuda->nccl == NULL)
         return;
     (void)snprintf(kept, sizeof kept, "%.*s", (int)sizeof kept - 1, status_message());
     if (orderly &&
-        nccl_done(cuda, nccl.ncclCommFinalize(cuda->nccl), "ncclCommFinalize") == STATUS_OK)
+        nccl_done(comm, nccl.ncclCommFinalize(cuda->nccl), "ncclCommFinalize") == STATUS_OK)
         (void)nccl.ncclCommDestroy(cuda->nccl);
     else
         (void)nccl.ncclCommAbort(cuda->nccl);
@@ -209,18 +213,19 @@ static ncclResult_t exchange(struct comm *comm, const struct range *range, float
 enum status cuda_nccl_start(struct comm *comm, struct range *range, float *const *buffer)
 {
     TRY(check_alive(comm));
-    TRY(cuda_range_make(range));
-    TRY(place_sources(comm, range, buffer));
-    TRY(cuda_follow_compute(comm->cuda)); /* and what device_alloc() has cleared there */
+    TRY(cuda_fails(comm, cuda_range_make(range)));
+    TRY(cuda_fails(comm, place_sources(comm, range, buffer)));
+    /* Also behind what device_alloc() has cleared there. */
+    TRY(cuda_fails(comm, cuda_follow_compute(comm->cuda)));
     if (comm->size > 1)
         TRY(nccl_queued(comm, exchange(comm, range, buffer), "sending and receiving sums"));
-    return cuda_range_sum(comm->cuda, range);
+    return cuda_fails(comm, cuda_range_sum(comm->cuda, range));
 }
 
 enum status cuda_nccl_wait(struct comm *comm)
 {
     TRY(check_alive(comm));
-    return cuda_lead_compute(comm->cuda);
+    return cuda_fails(comm, cuda_lead_compute(comm->cuda));
 }
 
 static void nccl_poke(struct comm *comm)
@@ -251,7 +256,7 @@ static enum status nccl_gather(struct comm *comm, float *flat, int64_t low, int6
     TRY(check_alive(comm));
     if (high == low)
         return STATUS_OK;
-    TRY(cuda_follow_compute(cuda));
+    TRY(cuda_fails(comm, cuda_follow_compute(cuda)));
     if (equal_shards(comm, low, high, block)) {
         shard_range(low, high, block, comm->rank, comm->size, &begin, &end);
         code = nccl.ncclAllGather(flat + begin, flat + low, (size_t)(end - begin), ncclFloat,
@@ -270,7 +275,7 @@ static enum status nccl_gather(struct comm *comm, float *flat, int64_t low, int6
             code = ended;
     }
     TRY(nccl_queued(comm, code, "gathering shards"));
-    return cuda_lead_compute(cuda);
+    return cuda_fails(comm, cuda_lead_compute(cuda));
 }
 
 static enum status nccl_any_order(struct comm *comm, float *buffer, int64_t low, int64_t high,
@@ -282,7 +287,7 @@ static enum status nccl_any_order(struct comm *comm, float *buffer, int64_t low,
     TRY(check_alive(comm));
     if (high == low)
         return STATUS_OK;
-    TRY(cuda_follow_compute(cuda));
+    TRY(cuda_fails(comm, cuda_follow_compute(cuda)));
     if (equal_shards(comm, low, high, block)) {
         shard_range(low, high, block, comm->rank, comm->size, &begin, &end);
         code = nccl.ncclReduceScatter(buffer + low, buffer + begin, (size_t)(end - begin),
@@ -311,5 +316,6 @@ const struct transport cuda_nccl_transport = {
     .gather = nccl_gather,
     .any_order = nccl_any_order,
     .settle = cuda_settle,
+    .give_up = cuda_give_up,
     .close = cuda_close,
 };

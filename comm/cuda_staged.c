@@ -10,7 +10,13 @@
  * Pinned memory of a slot: this rank's nodes, [low, high) of each, then its shard's sum. The comm
  * stream orders the copies of one step behind those of the step before; the host writes there only
  * behind `taken`.
+ *
+ * Where a copy fails (as every call does on a GPU that has failed), this rank's messages go on with
+ * whatever is in that memory, since other ranks wait for them in MPI; the call then says what
+ * failed.
  */
+#include <stdio.h>
+
 #include "base/mem.h"
 #include "comm/cuda_transport.h"
 
@@ -35,6 +41,20 @@ void cuda_staged_close(struct cuda_transport *cuda)
     device_cuda_host_free(cuda->device, cuda->gather);
     if (cuda->gather_ready != NULL)
         (void)cudaEventDestroy(cuda->gather_ready);
+}
+
+/* Keep the first failure. */
+static void keep(struct cuda_transport *cuda, enum status st)
+{
+    if (st == STATUS_OK || cuda->failed != STATUS_OK)
+        return;
+    cuda->failed = st;
+    (void)snprintf(cuda->why, sizeof cuda->why, "%s", status_message());
+}
+
+static enum status copies_end(const struct cuda_transport *cuda)
+{
+    return cuda->failed == STATUS_OK ? STATUS_OK : status_fail(cuda->failed, "%s", cuda->why);
 }
 
 /* ---- sums ---- */
@@ -108,7 +128,7 @@ static enum status send_ready(struct comm *comm, bool *waits)
             *waits = true;
             return STATUS_OK; /* later ranges are behind this one */
         }
-        TRY(cuda_status(code, "copying sums to the host"));
+        keep(comm->cuda, cuda_status(code, "copying sums to the host"));
         (void)slices_of(comm, range, slice);
         TRY(reduce_sends(comm, range, slice, range->low));
         range->cuda->sent = true;
@@ -144,11 +164,12 @@ static enum status staged_wait(struct comm *comm)
         if (length == 0)
             continue;
         reduce_sum(range, sum);
-        TRY(cuda_status(cudaMemcpyAsync(range->out + range->begin, sum,
-                                        (size_t)length * sizeof(float), cudaMemcpyHostToDevice,
-                                        cuda->stream),
-                        "copying sums to the GPU"));
+        keep(cuda, cuda_status(cudaMemcpyAsync(range->out + range->begin, sum,
+                                               (size_t)length * sizeof(float),
+                                               cudaMemcpyHostToDevice, cuda->stream),
+                               "copying sums to the GPU"));
     }
+    TRY(copies_end(cuda));
     return cuda_lead_compute(cuda);
 }
 
@@ -174,7 +195,7 @@ static enum status staged_gather(struct comm *comm, float *flat, int64_t low, in
         shard_range(low, high, block, r, comm->size, &first, &last);
         longest = last - first > longest ? last - first : longest;
     }
-    TRY(cuda_follow_compute(cuda));
+    keep(cuda, cuda_follow_compute(cuda));
     for (int64_t at = 0; at < longest; at += piece) {
         for (int r = 0; r < comm->size; r++) {
             piece_of(comm, low, high, block, r, at, &first, &last);
@@ -183,26 +204,28 @@ static enum status staged_gather(struct comm *comm, float *flat, int64_t low, in
         }
         piece_of(comm, low, high, block, comm->rank, at, &first, &last);
         if (last > first)
-            TRY(cuda_status(cudaMemcpyAsync(cuda->gather + comm->rank * piece, flat + first,
-                                            (size_t)(last - first) * sizeof(float),
-                                            cudaMemcpyDeviceToHost, cuda->stream),
-                            "copying shards to the host"));
+            keep(cuda, cuda_status(cudaMemcpyAsync(cuda->gather + comm->rank * piece, flat + first,
+                                                   (size_t)(last - first) * sizeof(float),
+                                                   cudaMemcpyDeviceToHost, cuda->stream),
+                                   "copying shards to the host"));
         /* Also behind the copies from this memory, a piece or a gathering ago. */
-        TRY(cuda_status(cudaEventRecord(cuda->gather_ready, cuda->stream),
-                        "copying shards to the host"));
-        TRY(cuda_status(cudaEventSynchronize(cuda->gather_ready), "copying shards to the host"));
+        keep(cuda, cuda_status(cudaEventRecord(cuda->gather_ready, cuda->stream),
+                               "copying shards to the host"));
+        keep(cuda,
+             cuda_status(cudaEventSynchronize(cuda->gather_ready), "copying shards to the host"));
         TRY(mpi_status(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, cuda->gather, comm->count,
                                       comm->place, MPI_FLOAT, comm->mpi),
                        "MPI_Allgatherv"));
         for (int r = 0; r < comm->size; r++) {
             piece_of(comm, low, high, block, r, at, &first, &last);
             if (r != comm->rank && last > first)
-                TRY(cuda_status(cudaMemcpyAsync(flat + first, cuda->gather + r * piece,
-                                                (size_t)(last - first) * sizeof(float),
-                                                cudaMemcpyHostToDevice, cuda->stream),
-                                "copying shards to the GPU"));
+                keep(cuda, cuda_status(cudaMemcpyAsync(flat + first, cuda->gather + r * piece,
+                                                       (size_t)(last - first) * sizeof(float),
+                                                       cudaMemcpyHostToDevice, cuda->stream),
+                                       "copying shards to the GPU"));
         }
     }
+    TRY(copies_end(cuda));
     return cuda_lead_compute(cuda);
 }
 
@@ -213,5 +236,6 @@ const struct transport cuda_staged_transport = {
     .wait = staged_wait,
     .gather = staged_gather,
     .settle = cuda_settle,
+    .give_up = cuda_give_up,
     .close = cuda_close,
 };

@@ -3,8 +3,9 @@
  *
  * Waits. A GPU that waits for another rank's message waits for ever when that rank is gone, and a
  * process that then synchronizes with its GPU hangs in the driver. So the host looks at the stream
- * instead, at NCCL's errors and at the clock; when messages do not end it aborts NCCL, which frees
- * the GPU, and asks the other ranks over MPI who is still there.
+ * instead, at NCCL's errors, at news from other ranks and at the clock; when messages do not end it
+ * aborts NCCL, which frees the GPU, tells the other ranks over MPI why, and asks who is still
+ * there.
  */
 #include "comm/cuda_transport.h"
 
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "comm/cuda_sum.h"
@@ -21,7 +23,8 @@
 #define START_LIMIT_S 120.0 /* until comm_settle() has named another limit */
 #define CLOSE_LIMIT_S 5.0
 #define ANSWER_LIMIT_S 5.0
-#define ANSWER_TAG 32766 /* reductions' tags stay below, collect.c has the next */
+#define NEWS_TAG 32766     /* reductions' tags stay below, collect.c has the next */
+#define PATIENT_TURNS 1000 /* of a wait, before it is a long one */
 #define MOST_NAMED 4
 
 /* ---- order ---- */
@@ -40,7 +43,7 @@ enum status cuda_lead_compute(struct cuda_transport *cuda)
 
 void cuda_pause(int *turns)
 {
-    if (++*turns < 1000)
+    if (++*turns < PATIENT_TURNS)
         (void)sched_yield();
     else
         (void)usleep(20);
@@ -163,17 +166,55 @@ enum status cuda_range_sum(struct cuda_transport *cuda, struct range *range)
 
 /* ---- messages that do not end ---- */
 
+/* What a rank that has lost its messages tells each other rank of the group, once. */
+struct news {
+    int status;
+    char why[512];
+};
+
+static void tell(struct comm *comm, enum status st, const char *why)
+{
+    static struct news news; /* outlives the call: a rank that is gone never takes it */
+    MPI_Request ignored;
+    news.status = (int)st;
+    (void)snprintf(news.why, sizeof news.why, "%s", why);
+    for (int r = 0; r < comm->size; r++) {
+        if (r != comm->rank && (MPI_Isend(&news, (int)sizeof news, MPI_BYTE, r, NEWS_TAG, comm->mpi,
+                                          &ignored) != MPI_SUCCESS ||
+                                MPI_Request_free(&ignored) != MPI_SUCCESS))
+            return; /* MPI is broken, too */
+    }
+}
+
+enum status cuda_news(struct comm *comm, int turns)
+{
+    struct news news;
+    MPI_Status from;
+    int there = 0;
+    if (comm->size == 1 || turns < PATIENT_TURNS ||
+        MPI_Iprobe(MPI_ANY_SOURCE, NEWS_TAG, comm->mpi, &there, &from) != MPI_SUCCESS || !there ||
+        MPI_Recv(&news, (int)sizeof news, MPI_BYTE, from.MPI_SOURCE, NEWS_TAG, comm->mpi,
+                 MPI_STATUS_IGNORE) != MPI_SUCCESS)
+        return STATUS_OK;
+    comm->cuda->told = true;
+    (void)status_fail((enum status)news.status, "rank %d: %.*s",
+                      comm->cuda->peer[from.MPI_SOURCE].world_rank, (int)sizeof news.why - 1,
+                      news.why);
+    sentence_adopt();
+    return (enum status)news.status;
+}
+
 /*
- * Who of the group answers within ANSWER_LIMIT_S, as "; rank 3 (host b) does not answer". A rank
- * that has not noticed the failure yet does not answer either; all that wait for the same message
- * notice at about the same time.
+ * Who of the group answers within ANSWER_LIMIT_S, as "; rank 3 (host b) does not answer": an answer
+ * is the news of a rank that has lost its messages, too. A rank that is not waiting for one now
+ * does not answer either.
  */
 static void roll_call(struct comm *comm, char *text, size_t bytes)
 {
-    static const int here = 1; /* outlives the call: a rank that is gone never takes the message */
     struct cuda_transport *cuda = comm->cuda;
-    MPI_Request *answer = NULL, ignored;
-    int *word = NULL, missing = comm->size - 1, named = 0, turns = 0;
+    MPI_Request *answer = NULL;
+    struct news *word = NULL;
+    int missing = comm->size - 1, named = 0, turns = 0;
     size_t used = 0;
     text[0] = '\0';
     if (mem_alloc((size_t)comm->size, sizeof *answer, "answers", &answer) != STATUS_OK ||
@@ -183,9 +224,8 @@ static void roll_call(struct comm *comm, char *text, size_t bytes)
         answer[r] = MPI_REQUEST_NULL;
         if (r == comm->rank)
             continue;
-        if (MPI_Irecv(&word[r], 1, MPI_INT, r, ANSWER_TAG, comm->mpi, &answer[r]) != MPI_SUCCESS ||
-            MPI_Isend(&here, 1, MPI_INT, r, ANSWER_TAG, comm->mpi, &ignored) != MPI_SUCCESS ||
-            MPI_Request_free(&ignored) != MPI_SUCCESS)
+        if (MPI_Irecv(&word[r], (int)sizeof *word, MPI_BYTE, r, NEWS_TAG, comm->mpi, &answer[r]) !=
+            MPI_SUCCESS)
             return; /* MPI is broken, too: nothing more can be said */
     }
     for (double begin = clock_s(); missing > 0 && clock_s() - begin < ANSWER_LIMIT_S;) {
@@ -219,13 +259,25 @@ enum status cuda_lose(struct comm *comm, enum status st, bool ask)
 {
     char why[512], who[384] = "";
     (void)snprintf(why, sizeof why, "%.*s", (int)sizeof why - 1, status_message());
-    cuda_nccl_close(comm->cuda, false);
-    if (comm->size > 1) {
-        comm->lost = true;
-        if (ask)
-            roll_call(comm, who, sizeof who);
-    }
+    cuda_nccl_close(comm, false);
+    comm->lost = true;
+    tell(comm, st, why);
+    if (ask && !comm->cuda->told)
+        roll_call(comm, who, sizeof who);
     return status_fail(st, "%s%s", why, who);
+}
+
+enum status cuda_fails(struct comm *comm, enum status st)
+{
+    return st == STATUS_OK || comm->cuda->nccl == NULL ? st : cuda_lose(comm, st, false);
+}
+
+void cuda_give_up(struct comm *comm)
+{
+    if (comm->cuda->nccl == NULL)
+        return;
+    cuda_nccl_close(comm, false);
+    comm->lost = true;
 }
 
 enum status cuda_settle(struct comm *comm, double timeout_s)
@@ -242,14 +294,16 @@ enum status cuda_settle(struct comm *comm, double timeout_s)
         if (code == cudaSuccess)
             return STATUS_OK;
         if (code != cudaErrorNotReady)
-            return cuda_lose(comm, cuda_status(code, "messages between GPUs"), true);
+            return cuda_fails(comm, cuda_status(code, "messages between GPUs"));
         (void)cudaGetLastError(); /* "not ready" is no error that a later launch should find */
         enum status st = cuda_nccl_state(cuda);
+        if (st == STATUS_OK && cuda->nccl != NULL)
+            st = cuda_news(comm, turns);
         if (st == STATUS_OK && timeout_s > 0 && clock_s() - begin > timeout_s)
             st = status_fail(STATUS_OS, "%smessages between GPUs have not ended within %g s",
                              cuda->nccl != NULL ? "NCCL: " : "", timeout_s);
         if (st != STATUS_OK)
-            return cuda_lose(comm, st, true);
+            return cuda->nccl != NULL ? cuda_lose(comm, st, true) : st;
         cuda_pause(&turns);
     }
 }
@@ -261,6 +315,7 @@ static const struct transport alone_transport = {
     .poke = reduce_poke,
     .wait = cuda_nccl_wait,
     .settle = cuda_settle,
+    .give_up = cuda_give_up,
     .close = cuda_close,
 };
 
@@ -268,6 +323,17 @@ static void copy_environment(char *to, size_t bytes, const char *name)
 {
     const char *text = getenv(name);
     (void)snprintf(to, bytes, "%.*s", (int)bytes - 1, text == NULL ? "" : text);
+}
+
+/* What the kernel drew when it started: two nodes whose containers are named alike differ in it. */
+static void read_boot_id(char *to, size_t bytes)
+{
+    char *text = NULL;
+    size_t n = 0;
+    to[0] = '\0';
+    if (file_read("/proc/sys/kernel/random/boot_id", 256, &text, &n) == STATUS_OK)
+        (void)snprintf(to, bytes, "%.*s", (int)bytes - 1, text);
+    mem_free(text);
 }
 
 /* Every rank's place on every rank. */
@@ -279,6 +345,7 @@ static enum status meet(struct comm *comm)
     int64_t *begin = NULL;
     if (gethostname(me.host, sizeof me.host - 1) != 0)
         (void)snprintf(me.host, sizeof me.host, "?");
+    read_boot_id(me.boot, sizeof me.boot);
     (void)snprintf(me.place, sizeof me.place, "%s", device_place(cuda->device));
     copy_environment(me.host_id, sizeof me.host_id, "NCCL_HOSTID");
     copy_environment(sharing, sizeof sharing, "NCCL_MULTI_RANK_GPU_ENABLE");
@@ -302,8 +369,8 @@ static enum status check_places(struct comm *comm)
     for (int b = 0; b < comm->size; b++) {
         for (int a = 0; a < b; a++) {
             const struct peer *one = &comm->cuda->peer[a], *two = &comm->cuda->peer[b];
-            if (strcmp(one->host, two->host) == 0 && strcmp(one->place, two->place) == 0 &&
-                strcmp(one->host_id, two->host_id) == 0 &&
+            if (strcmp(one->host, two->host) == 0 && strcmp(one->boot, two->boot) == 0 &&
+                strcmp(one->place, two->place) == 0 && strcmp(one->host_id, two->host_id) == 0 &&
                 !(one->allows_sharing && two->allows_sharing))
                 return status_fail(STATUS_UNAVAILABLE,
                                    "ranks %d and %d both have GPU %s of host %s, and NCCL wants a "
@@ -382,7 +449,7 @@ void cuda_close(struct comm *comm)
         return;
     bool ended = drained(cuda);
     cuda->limit_s = CLOSE_LIMIT_S;
-    cuda_nccl_close(cuda, ended && !comm->lost);
+    cuda_nccl_close(comm, ended && !comm->lost);
     if (!ended)
         ended = drained(cuda);          /* an abort frees the stream */
     if (ended && comm->requests == 0) { /* else a copy or MPI may still write there */

@@ -23,7 +23,7 @@
 struct peer {
     int world_rank;
     int allows_sharing; /* NCCL_MULTI_RANK_GPU_ENABLE */
-    char host[64], place[64];
+    char host[64], boot[48], place[64];
     char host_id[64]; /* NCCL_HOSTID */
 };
 
@@ -50,10 +50,13 @@ struct cuda_transport {
     struct peer *peer; /* (size) */
     ncclComm_t nccl;   /* NULL: MPI, one rank, or aborted */
     double limit_s;    /* of waits for NCCL's own preparations */
+    bool told;         /* messages were lost because another rank said so */
     /* MPI: gathering */
     float *gather; /* pinned (size, gather_piece) */
     int64_t gather_piece;
     cudaEvent_t gather_ready; /* this rank's part is there, and earlier ones have been read */
+    enum status failed;       /* MPI: of the first copy that failed */
+    char why[256];
 };
 
 /* ---- cuda_transport.c */
@@ -71,10 +74,17 @@ NODISCARD enum status cuda_range_sum(struct cuda_transport *cuda, struct range *
 /* Called in a loop that waits: gives the core away when it lasts. *turns begins at 0. */
 void cuda_pause(int *turns);
 /*
- * Messages have failed with `st`: the thread's last sentence says how. Aborts NCCL, asks (if ask)
- * the other ranks of the group whether they are alive, and returns st with both in the sentence.
+ * NCCL's messages have failed with `st`: the thread's last sentence says how. Aborts NCCL, tells
+ * the other ranks of the group, asks (if ask, and none of them was first) whether they are alive,
+ * and returns st with both in the sentence.
  */
 NODISCARD enum status cuda_lose(struct comm *comm, enum status st, bool ask);
+/* st is of this rank's own work: if it failed, NCCL's messages are lost, since others wait for what
+ * it will not send now. */
+NODISCARD enum status cuda_fails(struct comm *comm, enum status st);
+/* Called in a loop that waits for others: the status and sentence of one that has lost its
+ * messages. Looks only when the wait is long. */
+NODISCARD enum status cuda_news(struct comm *comm, int turns);
 
 /* ---- cuda_nccl.c */
 extern const struct transport cuda_nccl_transport;
@@ -85,7 +95,7 @@ NODISCARD enum status cuda_nccl_open(struct comm *comm);
 /* What NCCL has found out by itself. */
 NODISCARD enum status cuda_nccl_state(struct cuda_transport *cuda);
 /* orderly: nothing is under way and all ranks do the same. */
-void cuda_nccl_close(struct cuda_transport *cuda, bool orderly);
+void cuda_nccl_close(struct comm *comm, bool orderly);
 /* start and wait of struct transport; of use to a group of one rank, too, which needs no NCCL. */
 NODISCARD enum status cuda_nccl_start(struct comm *comm, struct range *range, float *const *buffer);
 NODISCARD enum status cuda_nccl_wait(struct comm *comm);
@@ -95,8 +105,9 @@ extern const struct transport cuda_staged_transport;
 NODISCARD enum status cuda_staged_open(struct comm *comm);
 void cuda_staged_close(struct cuda_transport *cuda);
 
-/* ---- both: settle and close of struct transport */
+/* ---- both: settle, give_up and close of struct transport */
 enum status cuda_settle(struct comm *comm, double timeout_s);
+void cuda_give_up(struct comm *comm);
 void cuda_close(struct comm *comm);
 
 #endif

@@ -53,6 +53,7 @@ struct transport {
     enum status (*any_order)(struct comm *comm, float *buffer, int64_t low, int64_t high,
                              int64_t block);
     enum status (*settle)(struct comm *comm, double timeout_s);
+    void (*give_up)(struct comm *comm); /* NULL: nothing to do */
     /* Free what it has opened, and ranges' .cuda; messages may be under way. */
     void (*close)(struct comm *comm);
 };
@@ -109,6 +110,8 @@ NODISCARD enum status cuda_transport_open(struct comm *comm, struct device *devi
                                           enum comm_transport transport);
 #endif
 
+/* The thread's last sentence came from another rank and names it (collect.c). Local. */
+void sentence_adopt(void);
 /* A collective begins: its number goes to the status page (watchdog.c). Local. */
 void collective_begins(void);
 

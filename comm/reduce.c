@@ -116,6 +116,12 @@ enum status comm_settle(struct comm *comm, double timeout_s)
     return comm->transport->settle(comm, timeout_s);
 }
 
+void comm_give_up(struct comm *comm)
+{
+    if (comm->transport->give_up != NULL)
+        comm->transport->give_up(comm);
+}
+
 /* ---- messages of MPI ---- */
 
 static enum status start_message(struct comm *comm, const float *from, float *to, int64_t n,

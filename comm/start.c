@@ -17,7 +17,8 @@
 static struct {
     bool started;    /* comm_start() has succeeded in this process */
     bool mpi;        /* MPI is initialized and not yet finalized */
-    bool mpi_failed; /* an MPI call has failed: MPI_Finalize is not safe any more */
+    bool mpi_failed; /* MPI_Finalize is not safe any more */
+    bool broken;     /* an MPI call has failed */
 } job;
 
 enum status mpi_status(int code, const char *call)
@@ -26,7 +27,7 @@ enum status mpi_status(int code, const char *call)
     int n = 0;
     if (code == MPI_SUCCESS)
         return STATUS_OK;
-    job.mpi_failed = true;
+    job.mpi_failed = job.broken = true;
     if (MPI_Error_string(code, text, &n) != MPI_SUCCESS)
         (void)snprintf(text, sizeof text, "error code %d", code);
     return status_fail(STATUS_OS, "%s failed: %s", call, text);
@@ -155,6 +156,11 @@ void comm_end(struct comm *world)
     }
     comm_watchdog_stop(); /* last: it also guards MPI_Finalize */
     mem_free(world);
+}
+
+bool comm_broken(void)
+{
+    return job.broken;
 }
 
 _Noreturn void comm_abort(const char *sentence, int code)

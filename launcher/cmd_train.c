@@ -86,6 +86,23 @@ static json_t *train_part(const struct run *run, int64_t steps, int64_t tokens, 
                      precision_name(run->session->precision), "peak_memory_mb", (double)peak / 1e6);
 }
 
+/* What log.parts measured, and what was replayed on a GPU. */
+static void add_times(const struct trial_result *result, json_t *train)
+{
+    if (result->timed_steps > 0) {
+        json_t *parts = json_object();
+        for (int i = 0; i < TRIAL_PARTS; i++)
+            (void)json_object_set_new(
+                parts, trial_part_name((enum trial_part)i),
+                json_real(result->part_s[i] * 1e3 / (double)result->timed_steps));
+        (void)json_object_set_new(train, "parts_ms", parts);
+    }
+    if (result->stretches > 0)
+        (void)json_object_set_new(train, "graphs",
+                                  json_pack("{s:I, s:I}", "replayed", (json_int_t)result->replayed,
+                                            "all", (json_int_t)result->stretches));
+}
+
 /* Collective: the largest peak memory of all ranks. */
 static enum status peak_memory(struct comm *world, int64_t *bytes)
 {
@@ -213,8 +230,9 @@ static enum status train_once(struct run *run)
         TRY_GOTO(done, score_test(run, results));
     if (comm_rank(world) == 0) {
         (void)json_object_set_new(results, "best_step", json_integer(result.best_step));
-        (void)json_object_set_new(
-            results, "train", train_part(run, result.steps, result.tokens, result.seconds, peak));
+        json_t *train = train_part(run, result.steps, result.tokens, result.seconds, peak);
+        add_times(&result, train);
+        (void)json_object_set_new(results, "train", train);
         log_info("%lld steps, %lld tokens in %.1f s: %.0f tokens/s; peak memory %.0f MB a rank",
                  (long long)result.steps, (long long)result.tokens, result.seconds,
                  result.seconds > 0.0 ? (double)result.tokens / result.seconds : 0.0,

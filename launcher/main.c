@@ -168,12 +168,18 @@ int main(int argc, char **argv)
                        : fault_setup(comm_rank(session.world));
     if (st == STATUS_OK)
         st = run(argc, argv, &session, words);
+    if (st != STATUS_OK && comm_broken())
+        comm_abort(status_message(), status_exit_code(st));
     st = comm_agree(session.world, st);
     if (st == STATUS_REQUEUE && comm_rank(session.world) == 0)
         log_info("%s", status_message());
     else if (st != STATUS_OK && comm_rank(session.world) == 0)
         log_line(LOG_ERROR, "%s", status_message());
-    comm_watchdog_stop();
+    /* Where MPI is not finalized, the launcher ends all ranks with the first: rank 0 speaks before.
+     */
+    if (st != STATUS_OK && comm_barrier(session.world) != STATUS_OK)
+        log_line(LOG_DEBUG, "%s", status_message());
+    comm_mark(-1, "end");
     device_close(session.device);
     free(words);
     comm_end(session.world);

@@ -160,6 +160,7 @@ struct run_config {
 
     struct {
         int64_t every;      /* steps between lines for people and in log.jsonl */
+        bool parts;         /* time each part of a step */
         int64_t hash_every; /* steps between weight hashes in log.jsonl; 0: checkpoints only */
         enum config_level level;
     } log;

@@ -141,6 +141,27 @@ static enum status ask_pass(struct trial *t, int slot, int pass)
     return st;
 }
 
+/* ---- time of each part, with log.parts ---- */
+
+const char *trial_part_name(enum trial_part part)
+{
+    static const char *const names[] = {"forward",        "backward", "reduce",
+                                        "norms and loss", "adamw",    "gather and cast"};
+    return names[part];
+}
+
+/* What was queued since the last call belongs to `part`. Local. */
+static enum status time_part(struct trial *t, enum trial_part part)
+{
+    if (!t->config->log.parts)
+        return STATUS_OK;
+    TRY(device_finish(t->opts->device));
+    double now = clock_s();
+    t->part_s[part] += now - t->part_from;
+    t->part_from = now;
+    return STATUS_OK;
+}
+
 /* ---- one step ---- */
 
 static struct loss_target target_of(const struct trial *t, const struct trial_rows *from,
@@ -224,10 +245,46 @@ static uint32_t start_the_rest(struct trial *t, struct step_plan *plan)
 {
     char sentence[1024];
     (void)snprintf(sentence, sizeof sentence, "%s", status_message());
-    if (t->messages_left || start_buckets_from(t, plan, 0) != STATUS_OK)
-        return FLAG_UNSENT;
+    bool sent = !t->messages_left && start_buckets_from(t, plan, 0) == STATUS_OK;
     (void)status_fail(STATUS_OK, "%s", sentence); /* the first failure stays the one to tell */
-    return 0;
+    return sent ? 0 : FLAG_UNSENT;
+}
+
+/* The end of a step's reduction, also after an agreed failure `st`: nothing may be under way when
+ * memory goes. The status is this rank's alone; the sentence of `st` stays. */
+static enum status end_reduction(struct trial *t, uint32_t flags, enum status st)
+{
+    char sentence[1024];
+    enum status waited = STATUS_OK;
+    (void)snprintf(sentence, sizeof sentence, "%s", status_message());
+    if ((flags & FLAG_UNSENT) != 0)
+        comm_give_up(t->group);
+    else
+        waited = comm_reduce_wait(t->group);
+    if ((flags & FLAG_UNSENT) != 0 || waited != STATUS_OK)
+        t->messages_left = true;
+    if (st != STATUS_OK)
+        (void)status_fail(STATUS_OK, "%s", sentence);
+    return waited;
+}
+
+/* The weights of all shards to all ranks, after the optimizer. A rank whose device fails here goes
+ * on with the messages of the other buckets, as the others do. Local status. */
+static enum status gather_weights(struct trial *t)
+{
+    char sentence[1024] = "";
+    enum status st = STATUS_OK;
+    for (int i = 0; i < t->shards.buckets; i++) {
+        int64_t low, high;
+        shards_bucket(&t->shards, i, &low, &high);
+        enum status one =
+            comm_gather_shards(t->group, model_weights(t->model), low, high, PARAM_BLOCK);
+        if (st == STATUS_OK && one != STATUS_OK) {
+            st = one;
+            (void)snprintf(sentence, sizeof sentence, "%s", status_message());
+        }
+    }
+    return st == STATUS_OK ? model_weights_changed(t->model) : status_fail(st, "%s", sentence);
 }
 
 /* Backward of a rank's last pass tells how far it is: what is final is sent while it goes on. */
@@ -278,16 +335,19 @@ static enum status compute(struct trial *t, int64_t step, double divisor, struct
                                     .row = batch->row,
                                     .chunk = batch->chunk};
         comm_mark(step + 1, "forward");
+        t->part_from = clock_s();
         TRY(model_forward(t->model, &input, true, step, NULL));
         struct loss_target target = target_of(t, &t->opts->train, batch->row, batch->rows,
                                               room->label, room->value, room->weight);
         TRY(model_loss(t->model, loss, &target, divisor, t->at.scaling.scale, pass->first));
+        TRY(time_part(t, TIME_FORWARD));
         comm_mark(step + 1, "backward");
         pass->cut.buffer = buffers;
         bool last = p + 1 == plan->passes;
         TRY(model_backward(t->model, NULL, &pass->cut, last ? gradients_ready : NULL, &overlap));
         if (overlap.st != STATUS_OK)
             return status_fail(overlap.st, "%s", overlap.sentence);
+        TRY(time_part(t, TIME_BACKWARD));
     }
     return start_buckets_from(t, plan, 0); /* a rank without rows has started none yet */
 }
@@ -345,10 +405,10 @@ static enum status not_finite(struct trial *t, const float *gradient, int64_t st
     return STATUS_OK;
 }
 
-/* What every rank tells the others after the reduction, in one exchange: squared norms of its
- * blocks, losses of its rows. */
-static enum status exchange(struct trial *t, int64_t step, float *gradient, double *norm,
-                            double *loss)
+/* What every rank tells the others after the reduction, in one exchange: how that ended (st),
+ * squared norms of its blocks, losses of its rows. */
+static enum status exchange(struct trial *t, int64_t step, enum status st, float *gradient,
+                            double *norm, double *loss)
 {
     struct step_plan *plan = &t->step[step % 2];
     int ranks = comm_size(t->group), batch = t->batch_count[step % 2];
@@ -357,8 +417,9 @@ static enum status exchange(struct trial *t, int64_t step, float *gradient, doub
     double *mine = NULL, *by_position = NULL, *by_block = NULL;
     int64_t *begin = NULL;
     char *all = NULL;
-    enum status st =
-        mem_alloc((size_t)(blocks + 2 * plan->own_rows), sizeof *mine, "norms and losses", &mine);
+    if (st == STATUS_OK)
+        st = mem_alloc((size_t)(blocks + 2 * plan->own_rows), sizeof *mine, "norms and losses",
+                       &mine);
     if (st == STATUS_OK)
         st = mem_alloc((size_t)ranks + 1, sizeof *begin, "norms and losses", &begin);
     if (st == STATUS_OK)
@@ -449,15 +510,15 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
     comm_mark(step + 1, "agree");
     st = comm_agree_flags(t->group, st, flags);
     comm_mark(step + 1, "reduce");
-    if ((*flags & FLAG_UNSENT) ==
-        0) { /* also after a failure: nothing may be under way when memory goes */
-        enum status waited = comm_reduce_wait(t->group);
-        st = st == STATUS_OK ? waited : st;
-    } else {
-        t->messages_left = true;
-    }
+    t->part_from = clock_s();
+    enum status waited = end_reduction(t, *flags, st);
     TRY(st);
-    TRY(exchange(t, step, gradient, &out->norm, &out->loss));
+    if (waited == STATUS_OK && t->config->log.parts) {
+        waited = trial_settle(t);
+        if (waited == STATUS_OK)
+            waited = time_part(t, TIME_REDUCE);
+    }
+    TRY(exchange(t, step, waited, gradient, &out->norm, &out->loss));
     out->loss = weightless ? NAN : out->loss / divisor;
     out->factor = factor_at(t, optimizer_steps(t->optimizer));
     out->rows = batch;
@@ -469,19 +530,25 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
         return not_finite(t, gradient, step);
 
     comm_mark(step + 1, "optimizer");
+    st = time_part(t, TIME_NORM);
     double most = config->optim.max_grad_norm, clip = most > 0.0 ? most / (out->norm + 1e-6) : 1.0;
-    st = optimizer_step(t->optimizer, model_weights(t->model), gradient, out->factor,
-                        (float)((clip < 1.0 ? clip : 1.0) / t->at.scaling.scale));
+    if (st == STATUS_OK)
+        st = optimizer_step(t->optimizer, model_weights(t->model), gradient, out->factor,
+                            (float)((clip < 1.0 ? clip : 1.0) / t->at.scaling.scale));
+    if (st == STATUS_OK)
+        st = time_part(t, TIME_ADAMW);
     TRY(comm_agree(t->group, st));
     if (t->opts->precision == PRECISION_FP16)
         loss_scale_applied(&t->at.scaling);
     comm_mark(step + 1, "gather");
-    for (int i = 0; i < t->shards.buckets; i++) {
-        int64_t low, high;
-        shards_bucket(&t->shards, i, &low, &high);
-        TRY(comm_gather_shards(t->group, model_weights(t->model), low, high, PARAM_BLOCK));
+    st = gather_weights(t);
+    if (st == STATUS_OK && t->config->log.parts) {
+        st = trial_settle(t);
+        if (st == STATUS_OK)
+            st = time_part(t, TIME_GATHER);
+        t->timed_steps++;
     }
-    return comm_agree(t->group, model_weights_changed(t->model));
+    return comm_agree(t->group, st);
 }
 
 /* ---- what people and programs see ---- */
@@ -703,7 +770,7 @@ static enum status train(struct trial *t)
         t->at.tokens += outcome.tokens;
         t->at.seconds += seconds;
         t->at.epoch_seconds += seconds;
-        if (!isnan(outcome.loss)) {
+        if (isfinite(outcome.loss)) { /* fp16: that of a skipped step may have overflowed, too */
             t->at.epoch_loss += outcome.loss * outcome.rows;
             t->at.epoch_rows += outcome.rows;
         }
@@ -737,6 +804,9 @@ static enum status score_chosen(struct trial *t, struct trial_result *result)
     result->best_score = opts->select_best ? t->at.best_score : NAN;
     result->tokens = t->at.tokens;
     result->seconds = t->at.seconds;
+    memcpy(result->part_s, t->part_s, sizeof result->part_s);
+    result->timed_steps = t->timed_steps;
+    model_replays(t->model, &result->replayed, &result->stretches);
     if (opts->score.count == 0)
         return STATUS_OK;
     if (earlier) {

@@ -53,11 +53,26 @@ struct trial_opts {
     uint64_t config_hash; /* of everything that can change the result */
 };
 
+/* Parts of a step whose time log.parts tells. */
+enum trial_part {
+    TIME_FORWARD,
+    TIME_BACKWARD,
+    TIME_REDUCE,
+    TIME_NORM,
+    TIME_ADAMW,
+    TIME_GATHER,
+    TRIAL_PARTS
+};
+const char *trial_part_name(enum trial_part part); /* "forward" */
+
 struct trial_result {
-    int64_t steps, best_step; /* steps run; the step whose weights were chosen */
-    double best_score;        /* of the selection metric; NaN: no evaluation */
-    int64_t tokens;           /* real tokens with specials, trained on */
-    double seconds;           /* wall time of training steps */
+    int64_t steps, best_step;    /* steps run; the step whose weights were chosen */
+    double best_score;           /* of the selection metric; NaN: no evaluation */
+    int64_t tokens;              /* real tokens with specials, trained on */
+    double seconds;              /* wall time of training steps */
+    double part_s[TRIAL_PARTS];  /* of this start's steps, with log.parts */
+    int64_t timed_steps;         /* of this start; 0 without log.parts */
+    int64_t replayed, stretches; /* model_replays() */
     float *
         logits; /* (score.count, outputs) of the chosen weights, on every rank; owned; NULL: none */
 };

@@ -56,6 +56,8 @@ struct trial {
     int32_t *length;
     int64_t *batch_rows[2];
     int batch_count[2];
+    double part_s[TRIAL_PARTS], part_from; /* log.parts */
+    int64_t timed_steps;
     int write_failures; /* checkpoints that failed in a row */
     int64_t seed;
 };
@@ -66,7 +68,8 @@ void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *pl
 void trial_step_opts(const struct trial *trial, struct step_opts *out);
 
 /* Wait for messages between devices that are under way, within half of the watchdog's time, so that
- * this side is the one to say what is wrong: before numbers are read that come behind them. Local. */
+ * this side is the one to say what is wrong: before numbers are read that come behind them. Local.
+ */
 NODISCARD enum status trial_settle(struct trial *trial);
 /* Collective. Save checkpoint-<step>; publish it as best if asked. A full disk is a warning until
  * the third in a row. */

@@ -122,6 +122,13 @@ near off cpu-fp32 1e-5
 # ---- graphs: equal shapes come back under fixed, and are replayed
 run replay 1 parallel.backend=cuda train.precision=fp32 train.max_steps=12
 said 'CUDA graphs: [1-9][0-9]* of [0-9]+ stretches of work replayed'
+grep -q '"graphs": *{' runs/replay/results.json || fail "results.json does not say what was replayed"
+run parts 2 parallel.backend=cuda train.precision=fp32 "${any[@]}" log.parts=true # the same bits, with a wait after each part
+agrees parts cuda-fp32
+for part in forward backward reduce 'norms and loss' adamw 'gather and cast'; do
+    checks=$((checks + 1))
+    grep -qE "\"$part\": *[0-9]" runs/parts/results.json || fail "results.json has no time of: $part"
+done
 run no-replay 1 parallel.backend=cuda train.precision=fp32 train.max_steps=12 parallel.graphs=false
 checks=$((checks + 1))
 grep -q 'CUDA graphs' said && fail "replays without parallel.graphs"
