@@ -169,6 +169,7 @@ enum status cuda_range_sum(struct cuda_transport *cuda, struct range *range)
 /* What a rank that has lost its messages tells each other rank of the group, once. */
 struct news {
     int status;
+    int named; /* why names its rank already: it was news to the sender, too */
     char why[512];
 };
 
@@ -177,6 +178,7 @@ static void tell(struct comm *comm, enum status st, const char *why)
     static struct news news; /* outlives the call: a rank that is gone never takes it */
     MPI_Request ignored;
     news.status = (int)st;
+    news.named = comm->cuda->told;
     (void)snprintf(news.why, sizeof news.why, "%s", why);
     for (int r = 0; r < comm->size; r++) {
         if (r != comm->rank && (MPI_Isend(&news, (int)sizeof news, MPI_BYTE, r, NEWS_TAG, comm->mpi,
@@ -197,9 +199,12 @@ enum status cuda_news(struct comm *comm, int turns)
                  MPI_STATUS_IGNORE) != MPI_SUCCESS)
         return STATUS_OK;
     comm->cuda->told = true;
-    (void)status_fail((enum status)news.status, "rank %d: %.*s",
-                      comm->cuda->peer[from.MPI_SOURCE].world_rank, (int)sizeof news.why - 1,
-                      news.why);
+    if (news.named)
+        (void)status_fail((enum status)news.status, "%.*s", (int)sizeof news.why - 1, news.why);
+    else
+        (void)status_fail((enum status)news.status, "rank %d: %.*s",
+                          comm->cuda->peer[from.MPI_SOURCE].world_rank, (int)sizeof news.why - 1,
+                          news.why);
     sentence_adopt();
     return (enum status)news.status;
 }
