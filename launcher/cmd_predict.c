@@ -181,8 +181,10 @@ static enum status tokenizer_verb(struct session *session)
     struct model_source source;
     int64_t rows;
     int max_length;
+    if (strcmp(verb, "train") == 0)
+        return tokenizer_train_verb(session);
     if (!encode && strcmp(verb, "decode") != 0)
-        return status_fail(STATUS_USAGE, "tokenizer %s: wanted encode or decode", verb);
+        return status_fail(STATUS_USAGE, "tokenizer %s: wanted train, encode or decode", verb);
     TRY(session_need("data.input", config->data.input, "the file to read"));
     if (encode)
         TRY(session_need("data.text", config->data.text, "the column of the text"));

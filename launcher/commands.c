@@ -52,12 +52,23 @@ const struct command commands[] = {
      "or data.format).\n\n" DATA_KEYS
      "  predict.score_column=generated   CSV or TSV of id and the last label's score only\n",
      command_predict, 0},
-    {"tokenizer", "text to ids and back: encode, decode",
+    {"tokenizer", "train a tokenizer; text to ids and back: encode, decode",
      "usage: cohort tokenizer encode model.path=DIR data.input=FILE data.text=COLUMN "
      "[out=ids.jsonl]\n"
-     "       cohort tokenizer decode model.path=DIR data.input=ids.jsonl [out=text.jsonl]\n\n"
+     "       cohort tokenizer decode model.path=DIR data.input=ids.jsonl [out=text.jsonl]\n"
+     "       cohort tokenizer train data.input=FILE[,FILE...] data.text=COLUMN out=FOLDER "
+     "[tokenizer.model=wordpiece|bpe|unigram] ...\n\n"
      "encode writes {\"row\":0,\"ids\":[101,...,102]} for each row, special tokens added, cut to "
-     "data.max_length.\n",
+     "data.max_length.\n"
+     "train writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, and vocab.txt or "
+     "vocab.json with\n"
+     "merges.txt; the same files for any number of ranks and threads. FOLDER with a config.json can "
+     "be model.path of\n"
+     "train with model.from_scratch.\n\n" DATA_KEYS
+     "  tokenizer.vocab_size tokenizer.special_tokens tokenizer.normalizer tokenizer.pre_tokenizer\n"
+     "  tokenizer.min_frequency tokenizer.limit_alphabet   see cohort help keys\n\n"
+     "  cohort tokenizer train data.input=a.tsv,b.tsv data.text=text tokenizer.vocab_size=30522 "
+     "out=tokenizer\n",
      command_tokenizer, 1},
     {"inspect", "what is in a dataset, model, checkpoint or run",
      "usage: cohort inspect PATH ...\n\nPATH is a prepared .h5 file, a Hugging Face model folder, "

@@ -58,7 +58,7 @@ const struct key keys[] = {
     PATH_KEY("data.train", data.train, "training rows: text (.tsv .csv .jsonl .arff, folder of .txt, also .gz .zst) or a prepared .h5"),
     PATH_KEY("data.eval", data.eval, "rows to evaluate on while training, and to choose the best checkpoint"),
     {.name = "data.test", .type = KEY_PATH, .offset = AT(data.test), .fallback = "", .unit = "", NEUTRAL, .help = "rows that the chosen weights are scored on once, at the end"},
-    PATH_KEY("data.input", data.input, "rows for prepare, eval, predict and tokenizer encode"),
+    PATH_KEY("data.input", data.input, "rows for prepare, eval, predict and tokenizer; tokenizer train reads several files, joined by commas"),
     TEXT_KEY("data.text", data.text, "", "column of the text"),
     TEXT_KEY("data.pair", data.pair, "", "column of the second text of a pair"),
     TEXT_KEY("data.label", data.label, "", "column of the label"),
@@ -111,6 +111,16 @@ const struct key keys[] = {
     {.name = "eval.batch_tokens", .type = KEY_INT, .offset = AT(eval.batch_tokens), .fallback = "4096", .low = 16, .high = 1e9, .unit = "tokens", NEUTRAL, .help = "tokens of one scoring pass of a rank: a memory knob"},
 
     {.name = "predict.score_column", .type = KEY_TEXT, .offset = AT(predict.score_column), .fallback = "", .unit = "", NEUTRAL, .help = "write only the id and, under this name, the score of the last label: id,generated"},
+
+    {.name = "tokenizer.model", .type = KEY_CHOICE, .offset = AT(tokenizer.model), .fallback = "wordpiece", .choices = "wordpiece|bpe|unigram", .unit = "", NEUTRAL, .help = "what tokenizer train makes; wordpiece merges by likelihood, f(ab)/(f(a)f(b))"},
+    {.name = "tokenizer.vocab_size", .type = KEY_INT, .offset = AT(tokenizer.vocab_size), .fallback = "30522", .low = 1, .high = 4194304, .unit = "pieces", NEUTRAL, .help = "size of the vocabulary, special tokens included"},
+    {.name = "tokenizer.special_tokens", .type = KEY_TEXT, .offset = AT(tokenizer.special_tokens), .fallback = "[UNK],[PAD],[CLS],[SEP],[MASK]", .unit = "", NEUTRAL, .help = "joined by commas, their ids are 0, 1, ...; [UNK] [PAD] [CLS] [SEP] [MASK], or <unk> <pad> <s> </s> <mask> and RoBERTa's pairs, are known by name"},
+    {.name = "tokenizer.normalizer", .type = KEY_TEXT, .offset = AT(tokenizer.normalizer), .fallback = "auto", .unit = "", NEUTRAL, .help = "joined by commas, in this order: nfc nfd nfkc nfkd nmt lowercase strip_accents spaces bert bert_cased; none; auto: bert for wordpiece, none for bpe, nmt,nfkc,spaces for unigram"},
+    {.name = "tokenizer.pre_tokenizer", .type = KEY_CHOICE, .offset = AT(tokenizer.pre_tokenizer), .fallback = "auto", .choices = "auto|whitespace|whitespace_split|bert|bytelevel|metaspace", .unit = "", NEUTRAL, .help = "how words are cut; auto: bert for wordpiece, bytelevel for bpe, metaspace for unigram"},
+    {.name = "tokenizer.min_frequency", .type = KEY_INT, .offset = AT(tokenizer.min_frequency), .fallback = "2", .low = 0, .high = 9e15, .unit = "", NEUTRAL, .help = "pairs seen less often are not merged; unigram: substrings of fewer words are not tried"},
+    {.name = "tokenizer.limit_alphabet", .type = KEY_INT, .offset = AT(tokenizer.limit_alphabet), .fallback = "1000", .low = 0, .high = 1114112, .unit = "characters", NEUTRAL, .help = "keep so many characters, the most frequent; the others are unknown; 0: all"},
+    {.name = "tokenizer.max_piece_length", .type = KEY_INT, .offset = AT(tokenizer.max_piece_length), .fallback = "16", .low = 1, .high = 256, .unit = "characters", NEUTRAL, .help = "longest piece of unigram"},
+    {.name = "tokenizer.max_words", .type = KEY_INT, .offset = AT(tokenizer.max_words), .fallback = "8000000", .low = 1000, .high = 2147483648.0, .unit = "words", NEUTRAL, .help = "distinct words kept while counting, which bounds memory (about 100 bytes each); the rarest are cut beyond, and that is said"},
 
     CHOICE_KEY("cv.kind", cv.kind, "auto", "auto|stratified|kfold|group|stratified_group|holdout", "how folds are cut; auto: stratified for classes, kfold else; the group kinds where data.group is given"),
     INT_KEY("cv.folds", cv.folds, "0", 0, 1000, "folds", "number of folds; 0: no cross-validation"),

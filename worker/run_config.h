@@ -63,6 +63,19 @@ enum config_level {
     CONFIG_LEVEL_INFO,
     CONFIG_LEVEL_DEBUG
 };
+enum config_tokenizer_model {
+    CONFIG_TOKENIZER_WORDPIECE,
+    CONFIG_TOKENIZER_BPE,
+    CONFIG_TOKENIZER_UNIGRAM
+};
+enum config_pre_tokenizer {
+    CONFIG_WORDS_AUTO,
+    CONFIG_WORDS_WHITESPACE,
+    CONFIG_WORDS_WHITESPACE_SPLIT,
+    CONFIG_WORDS_BERT,
+    CONFIG_WORDS_BYTELEVEL,
+    CONFIG_WORDS_METASPACE
+};
 enum config_resume { CONFIG_RESUME_AUTO, CONFIG_RESUME_NEVER };
 
 /* "every n steps" or "every epoch". */
@@ -140,6 +153,16 @@ struct run_config {
         char score_column[CONFIG_TEXT]; /* CSV and TSV: only the id and this column, the last
                                            label's score (N4) */
     } predict;
+
+    struct { /* of `tokenizer train` */
+        enum config_tokenizer_model model;
+        enum config_pre_tokenizer pre_tokenizer;
+        char normalizer[CONFIG_TEXT], special_tokens[CONFIG_TEXT];
+        int64_t vocab_size, min_frequency;
+        int64_t limit_alphabet; /* 0: all characters */
+        int64_t max_piece_length;
+        int64_t max_words;
+    } tokenizer;
 
     struct {
         enum config_cv_kind kind; /* auto: stratified for classes (stratified_group with groups),
