@@ -170,15 +170,17 @@ enum status cuda_range_sum(struct cuda_transport *cuda, struct range *range)
 struct news {
     int status;
     int named; /* why names its rank already: it was news to the sender, too */
+    int asks;  /* nobody knows yet which rank is at fault */
     char why[512];
 };
 
-static void tell(struct comm *comm, enum status st, const char *why)
+static void tell(struct comm *comm, enum status st, const char *why, bool asks)
 {
     static struct news news; /* outlives the call: a rank that is gone never takes it */
     MPI_Request ignored;
     news.status = (int)st;
     news.named = comm->cuda->told;
+    news.asks = asks;
     (void)snprintf(news.why, sizeof news.why, "%s", why);
     for (int r = 0; r < comm->size; r++) {
         if (r != comm->rank && (MPI_Isend(&news, (int)sizeof news, MPI_BYTE, r, NEWS_TAG, comm->mpi,
@@ -199,6 +201,7 @@ enum status cuda_news(struct comm *comm, int turns)
                  MPI_STATUS_IGNORE) != MPI_SUCCESS)
         return STATUS_OK;
     comm->cuda->told = true;
+    comm->cuda->told_asks = news.asks != 0;
     if (news.named)
         (void)status_fail((enum status)news.status, "%.*s", (int)sizeof news.why - 1, news.why);
     else
@@ -266,10 +269,14 @@ enum status cuda_lose(struct comm *comm, enum status st, bool ask)
     (void)snprintf(why, sizeof why, "%.*s", (int)sizeof why - 1, status_message());
     cuda_nccl_close(comm, false);
     comm->lost = true;
-    tell(comm, st, why);
-    if (ask && !comm->cuda->told)
+    ask = comm->cuda->told ? comm->cuda->told_asks : ask;
+    tell(comm, st, why, ask);
+    if (ask)
         roll_call(comm, who, sizeof who);
-    return status_fail(st, "%s%s", why, who);
+    (void)status_fail(st, "%s%s", why, who);
+    if (comm->cuda->told) /* it still names the rank it began at */
+        sentence_adopt();
+    return st;
 }
 
 enum status cuda_fails(struct comm *comm, enum status st)

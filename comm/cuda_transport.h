@@ -51,6 +51,7 @@ struct cuda_transport {
     ncclComm_t nccl;   /* NULL: MPI, one rank, or aborted */
     double limit_s;    /* of waits for NCCL's own preparations */
     bool told;         /* messages were lost because another rank said so */
+    bool told_asks;    /* and it asks who is still there */
     /* MPI: gathering */
     float *gather; /* pinned (size, gather_piece) */
     int64_t gather_piece;

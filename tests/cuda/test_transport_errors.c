@@ -168,7 +168,9 @@ static void test_a_rank_that_is_gone_is_named(void **state)
 {
     (void)state;
     assert_int_not_equal(run("", "absent", 30), 0);
-    support_assert_contains(text, "end of rank 0: STATUS_OS: NCCL: ");
+    /* Ranks 0 and 1 notice at about the same time; the launcher ends both with the first that leaves. */
+    support_assert_contains(text, ": STATUS_OS: ");
+    support_assert_contains(text, "NCCL: ");
     support_assert_contains(text, "; rank 2 (host ");
     support_assert_contains(text, ") does not answer");
 }
@@ -186,8 +188,8 @@ static void test_nccl_hangs(void **state)
 {
     (void)state;
     assert_int_equal(run("EMULATED_NCCL_HANG=1@8", "nccl", 20), status_exit_code(STATUS_OS));
-    support_assert_contains(text, "end of rank 1: STATUS_OS: NCCL: messages between GPUs have not ended within 1 s; "
-                                  "all other ranks answer");
+    support_assert_contains(text, "STATUS_OS: ");
+    support_assert_contains(text, "NCCL: messages between GPUs have not ended within 1 s; all other ranks answer");
 }
 
 static void test_a_killed_rank_ends_the_job(void **state)
