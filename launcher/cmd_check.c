@@ -189,6 +189,19 @@ done:
     return st;
 }
 
+/* ---- sums between ranks ---- */
+
+/* Open what would carry the sums and close it again: a library that is missing, ranks that share a
+ * GPU, a network that NCCL does not get through are found here. Collective. */
+static enum status try_transport(const struct check *check)
+{
+    struct comm *world = check->session->world, *group = NULL;
+    TRY(comm_group(world, check->run.group_ranks, &group));
+    enum status st = comm_agree(world, session_transport(check->session, group));
+    comm_group_free(group);
+    return st;
+}
+
 /* ---- a forward pass ---- */
 
 static enum status describe_groups(struct check *check, const struct model *model)
@@ -449,6 +462,7 @@ enum status command_check(struct session *session)
     if (comm_rank(world) == 0 && session->config.out[0] != '\0')
         st = run_folder_look(&check.run, &finished);
     TRY_GOTO(done, comm_agree(world, st));
+    TRY_GOTO(done, try_transport(&check));
     TRY_GOTO(done, comm_agree(world, plan_all(&check)));
     TRY_GOTO(done, comm_agree(world, walk_epoch(&check, &first)));
     TRY_GOTO(done, measure(&check, &first));

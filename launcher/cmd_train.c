@@ -442,7 +442,11 @@ static enum status train_folds(struct run *run)
     log_info("%d fold%s over %d group%s of %d rank%s", count, count == 1 ? "" : "s", groups,
              groups == 1 ? "" : "s", run->group_ranks, run->group_ranks == 1 ? "" : "s");
     TRY(comm_group(world, run->group_ranks, &group));
-    TRY(comm_agree(world, session_transport(run->session, group)));
+    st = comm_agree(world, session_transport(run->session, group));
+    if (st != STATUS_OK) {
+        comm_group_free(group);
+        return st;
+    }
     for (int i = own; i < count && st == STATUS_OK; i += groups) {
         st = train_fold(run, group, folds[i]);
         if (st == STATUS_OK && comm_rank(world) == 0)

@@ -18,6 +18,11 @@ EMULATED_CUDA_LIBRARIES=nonccl refused 69 'nccl' 2 train "${common[@]}" out=no-n
 EMULATED_CUDA_LIBRARIES=nonccl must 2 train "${common[@]}" parallel.transport=mpi out=no-nccl # it is not needed then
 EMULATED_CUDA_DRIVER=missing must 1 train "${common[@]}" parallel.backend=auto out=auto-cpu
 EMULATED_CUDA_DRIVER=missing must 1 check "${common[@]}" parallel.backend=cpu
+# check opens what carries the sums, too
+EMULATED_CUDA_LIBRARIES=nonccl refused 69 'nccl' 2 check "${common[@]}"
+CUDA_VISIBLE_DEVICES=0 refused 69 'ranks 0 and 1 both have GPU' 2 check "${common[@]}"
+refused 78 'transport=nccl needs GPUs' 2 check "${common[@]}" parallel.backend=cpu parallel.transport=nccl
+must 2 check "${common[@]}" cv.folds=2 cv.group_ranks=1
 
 # ---- too many ranks, GPUs of two kinds
 refused 69 'GPU 2.*2|2 .*GPU' 3 train "${common[@]}" out=crowded
