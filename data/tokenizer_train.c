@@ -82,6 +82,10 @@ static enum status add_specials(struct vocabulary *v)
             return status_fail(STATUS_CONFIG, "tokenizer.special_tokens is \"%.200s\", wanted names "
                                               "joined by commas",
                                v->opts->special_tokens);
+        for (size_t i = 0; i < n; i++)
+            if ((unsigned char)name[i] < ' ')
+                return status_fail(STATUS_CONFIG, "tokenizer.special_tokens has a control character "
+                                                  "in a name");
         TRY(vocabulary_add(v, name, n, &id));
         if (v->count == before)
             return status_fail(STATUS_CONFIG, "tokenizer.special_tokens has \"%.*s\" twice",

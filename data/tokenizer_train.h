@@ -66,7 +66,7 @@ struct tokenizer_train_report {
     int64_t long_words;     /* left out as too long for the model */
     int64_t alphabet;       /* characters */
     int64_t vocab_size;     /* what was reached */
-    double pieces_a_word;   /* of the words, by the new pieces; 0 where not known */
+    double pieces_a_word;   /* of the words that were kept, by the new pieces */
 };
 
 /*

@@ -519,10 +519,12 @@ enum status train_merges(struct vocabulary *v, const struct word_table *table,
         TRY_GOTO(done, merge_best(&m));
     }
     log_progress("%s", "");
-    double pieces = 0;
-    for (size_t w = 0; w < m.words; w++)
+    double pieces = 0, words = 0;
+    for (size_t w = 0; w < m.words; w++) {
         pieces += (double)m.counts[w] * m.length[w];
-    report->pieces_a_word = pieces / (double)table->seen;
+        words += (double)m.counts[w];
+    }
+    report->pieces_a_word = pieces / words;
 done:
     merger_release(&m);
     mem_free(first);

@@ -565,7 +565,7 @@ enum status train_unigram(struct vocabulary *v, const struct word_table *table,
     TRY_GOTO(done, choose(&u, v, (size_t)room));
     TRY_GOTO(done, run(&u, true, NULL));
     for (size_t i = 0; i < u.count; i++)
-        report->pieces_a_word += u.sum[i] / (double)table->seen;
+        report->pieces_a_word += u.sum[i] / (double)u.total;
 done:
     for (int i = 0; i < PARTS; i++)
         mem_free(u.sums[i]);
