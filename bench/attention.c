@@ -107,7 +107,7 @@ int main(int argc, char **argv)
 {
     int heads = argc > 1 ? atoi(argv[1]) : 12, tokens = argc > 2 ? atoi(argv[2]) : 2048;
     int only_size = argc > 3 ? atoi(argv[3]) : 0, only_length = argc > 4 ? atoi(argv[4]) : 0;
-    int only_path = argc > 5 ? atoi(argv[5]) : 0; /* 1, 2, 3 */
+    int only_path = argc > 5 ? atoi(argv[5]) : 0; /* 1 to 5 */
     static const int sizes[] = {32, 64}, lengths[] = {20, 128, 512};
     static struct one cases[64];
     int count = 0;
@@ -120,9 +120,11 @@ int main(int argc, char **argv)
         {.name = "AMX", .bf16 = true, .cpu = {true, true, true, true}},
         {.name = "AVX512-BF16", .bf16 = true, .cpu = {true, true, true, false}},
         {.name = "AVX-512 float", .bf16 = false, .cpu = {true, true, false, false}},
+        {.name = "AVX2 float", .bf16 = false, .cpu = {true, false, false, false}},
+        {.name = "any CPU float", .bf16 = false, .cpu = {false, false, false, false}},
     };
-    const bool have[] = {all.amx, all.bf16, all.avx512};
-    for (int p = 0; p < 3; p++)
+    const bool have[] = {all.amx, all.bf16, all.avx512, all.avx2, true};
+    for (int p = 0; p < 5; p++)
         for (int i = 0; i < 2; i++)
             for (int j = 0; j < 3; j++)
                 for (int drop = 0; drop < 2 && have[p]; drop++) {

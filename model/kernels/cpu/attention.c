@@ -10,11 +10,13 @@
 
 static const struct attention_path *choose(const struct kernel_ctx *ctx)
 {
-    if (!ctx->bf16)
-        return ctx->cpu.avx512 ? &attention_f32_avx512 : &attention_portable_f32;
-    if (ctx->cpu.amx)
-        return &attention_amx;
-    return ctx->cpu.bf16 ? &attention_bf16 : &attention_portable_bf16;
+#ifdef __x86_64__
+    if (!ctx->bf16 && ctx->cpu.avx2)
+        return ctx->cpu.avx512 ? &attention_f32_avx512 : &attention_f32_avx2;
+    if (ctx->bf16 && ctx->cpu.bf16)
+        return ctx->cpu.amx ? &attention_amx : &attention_bf16;
+#endif
+    return ctx->bf16 ? &attention_portable_bf16 : &attention_portable_f32;
 }
 
 static enum status check(const struct rows *queries, const struct rows *keys, int heads,

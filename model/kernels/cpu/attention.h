@@ -67,6 +67,7 @@ struct attention_path {
 };
 
 extern const struct attention_path attention_portable_f32, attention_portable_bf16; /* any CPU */
+extern const struct attention_path attention_f32_avx2;   /* features.avx2 */
 extern const struct attention_path attention_f32_avx512; /* features.avx512 */
 extern const struct attention_path attention_bf16;       /* features.bf16 */
 extern const struct attention_path attention_amx;        /* features.amx */
