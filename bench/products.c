@@ -49,7 +49,7 @@ static enum status time_side(struct side *s, const struct matrix *m, int64_t lin
     TRY(s->table->linear_backward_data(&s->ctx, 0, lines, dy, dx));
     took[1] = now() - start;
     start = now();
-    TRY(s->table->linear_backward_weight(&s->ctx, 0, lines, x, dy, (int64_t)m->n * m->k, false, cut));
+    TRY(s->table->linear_backward_weight(&s->ctx, 0, lines, x, dy, (int64_t)m->n * m->k, false, NULL, cut));
     took[2] = now() - start;
     for (int i = 0; i < 3; i++)
         s->best[i] = s->best[i] == 0 || took[i] < s->best[i] ? took[i] : s->best[i];

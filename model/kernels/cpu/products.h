@@ -24,6 +24,7 @@ struct products_table {
                                         act *dx);
     enum status (*linear_backward_weight)(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
                                           const act *dy, int64_t bias_offset, bool by_row,
+                                          const struct table_lines *more,
                                           const struct grad_cut *cut);
 };
 

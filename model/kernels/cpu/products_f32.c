@@ -263,9 +263,40 @@ struct gradient {
     const float *x, *dy;
     int n, k;           /* of the matrix: lines of dy and x */
     int64_t offset, bias_offset;
-    const int32_t *line; /* (pieces + 1) the cut's tokens or rows */
+    const int32_t *line; /* (pieces + 1) the cut's tokens or rows; NULL: no lines */
+    const struct table_lines *more; /* or NULL */
     const struct grad_cut *cut;
 };
+
+/* Lines of one piece that are summed up together. */
+struct lines {
+    const float *x, *dy;
+    int64_t count, x_line, dy_line;
+};
+
+static struct lines own_lines(const struct gradient *g, int i)
+{
+    if (g->line == NULL)
+        return (struct lines){0};
+    return (struct lines){.x = g->x + (int64_t)g->line[i] * g->k,
+                          .dy = g->dy + (int64_t)g->line[i] * g->n,
+                          .count = g->line[i + 1] - g->line[i],
+                          .x_line = g->k,
+                          .dy_line = g->n};
+}
+
+/* The table's, so placed that output n of dy is the matrix's. */
+static struct lines more_lines(const struct gradient *g, int i)
+{
+    const struct table_lines *m = g->more;
+    if (m == NULL)
+        return (struct lines){0};
+    return (struct lines){.x = m->x,
+                          .dy = (const float *)m->dy + (int64_t)i * m->lines * m->dy_stride - m->first,
+                          .count = m->count[i],
+                          .x_line = g->k,
+                          .dy_line = m->dy_stride};
+}
 
 /* Columns [c0, c0 + wide) of lines [t0, t1) in panels of `panel` columns; the last one is filled up
  * with zeros. `panel` is a constant in each copy. */
@@ -287,30 +318,45 @@ static inline __attribute__((always_inline)) void pack_lines(const float *from, 
     }
 }
 
-/* sum (rows of outputs, TILE_K) of one piece and tile. */
-static void gradient_sum(const struct gradient *g, int64_t t0, int64_t t1, int n0, int rows, int k0,
-                         int wide, float *sum, float *packed_x, float *packed_dy)
+/* sum (rows of outputs, TILE_K) = or, add, += the lines' for one tile. */
+static void gradient_sum(const struct gradient *g, const struct lines *l, bool add, int n0,
+                         int rows, int k0, int wide, float *sum, float *packed_x,
+                         float *packed_dy)
 {
-    if (t0 == t1)
+    if (l->count == 0 && !add)
         memset(sum, 0, sizeof(float) * (size_t)rows * TILE_K);
-    for (int64_t t = t0; t < t1; t += TOKENS) {
-        const int some = (int)(t1 - t < TOKENS ? t1 - t : TOKENS);
-        pack_lines(g->x, g->k, t, t + some, k0, wide, PANEL, packed_x);
-        pack_lines(g->dy, g->n, t, t + some, n0, rows, LINES, packed_dy);
+    for (int64_t t = 0; t < l->count; t += TOKENS, add = true) {
+        const int some = (int)(l->count - t < TOKENS ? l->count - t : TOKENS);
+        pack_lines(l->x, l->x_line, t, t + some, k0, wide, PANEL, packed_x);
+        pack_lines(l->dy, l->dy_line, t, t + some, n0, rows, LINES, packed_dy);
         for (int j = 0; j < wide; j += PANEL)
             for (int i = 0; i < rows; i += LINES)
                 g->block(least(LINES, rows - i), some, packed_dy + (int64_t)i * some, 1, LINES,
-                         packed_x + (int64_t)j * some, t > t0, sum + i * TILE_K + j, TILE_K);
+                         packed_x + (int64_t)j * some, add, sum + i * TILE_K + j, TILE_K);
     }
+}
+
+/* The outputs of a tile that the table has lines for: [*from, *to). */
+static void more_outputs(const struct gradient *g, int n0, int rows, int *from, int *to)
+{
+    const struct table_lines *m = g->more;
+    *from = m == NULL || m->first < n0 ? n0 : m->first;
+    *to = m == NULL ? n0 : least(n0 + rows, m->first + m->n);
 }
 
 static void bias_sum(const struct gradient *g, int i, int n0, int rows)
 {
+    const struct lines own = own_lines(g, i), more = more_lines(g, i);
     double column[TILE_N] = {0};
     float rounded[TILE_N];
-    for (int64_t t = g->line[i]; t < g->line[i + 1]; t++)
+    int from, to;
+    for (int64_t t = 0; t < own.count; t++)
         for (int e = 0; e < rows; e++)
-            column[e] += (double)g->dy[t * g->n + n0 + e];
+            column[e] += (double)own.dy[t * own.dy_line + n0 + e];
+    more_outputs(g, n0, rows, &from, &to);
+    for (int64_t t = 0; t < more.count; t++)
+        for (int e = from; e < to; e++)
+            column[e - n0] += (double)more.dy[t * more.dy_line + e];
     for (int e = 0; e < rows; e++)
         rounded[e] = (float)column[e];
     cpu_cut_put(g->cut, i, rounded, g->bias_offset + n0, rows);
@@ -318,7 +364,8 @@ static void bias_sum(const struct gradient *g, int i, int n0, int rows)
 
 static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows,
                                                    const act *x, const act *dy, int64_t bias_offset,
-                                                   bool by_row, const struct grad_cut *cut)
+                                                   bool by_row, const struct table_lines *more,
+                                                   const struct grad_cut *cut)
 {
     const struct products *p = ctx->products;
     const struct matrix *w = &p->matrices[m];
@@ -330,7 +377,8 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
                          .k = w->k,
                          .offset = w->offset,
                          .bias_offset = bias_offset,
-                         .line = by_row ? cut->row : cut->token,
+                         .line = x == NULL ? NULL : by_row ? cut->row : cut->token,
+                         .more = more,
                          .cut = cut};
     (void)rows;
     if (!p->training)
@@ -356,8 +404,13 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
         float *sum = cpu_scratch(ctx), *packed_x = sum + TILE_N * TILE_K,
               *packed_dy = packed_x + TOKENS * TILE_K;
         for (int i = 0; i < cut->pieces; i++) {
-            gradient_sum(&g, g.line[i], g.line[i + 1], n0, lines, k0, wide, sum, packed_x,
-                         packed_dy);
+            const struct lines own = own_lines(&g, i), table = more_lines(&g, i);
+            int from, to;
+            gradient_sum(&g, &own, false, n0, lines, k0, wide, sum, packed_x, packed_dy);
+            more_outputs(&g, n0, lines, &from, &to);
+            if (from < to)
+                gradient_sum(&g, &table, true, from, to - from, k0, wide,
+                             sum + (from - n0) * TILE_K, packed_x, packed_dy);
             for (int e = 0; e < lines; e++)
                 cpu_cut_put(cut, i, sum + e * TILE_K, g.offset + (int64_t)(n0 + e) * g.k + k0, wide);
             if (bias_offset >= 0 && k0 == 0)

@@ -553,4 +553,27 @@ WIDE void wide_mask_store_16(void *p, __mmask32 k, wide512 a)
 #define _mm512_mask_storeu_epi16(p, k, a) wide_mask_store_16(p, k, a)
 #define _mm256_mask_storeu_epi16(p, k, a) wide_mask_store_16(p, (k)&0xFFFFu, (wide512){a, a})
 
+WIDE wide512 wide_permutex2var_16(wide512 a, wide512 at, wide512 b)
+{
+    uint16_t from[64], index[32], to[32];
+    wide_store(from, a);
+    wide_store(from + 32, b);
+    wide_store(index, at);
+    for (int i = 0; i < 32; i++)
+        to[i] = from[index[i] & 63];
+    return wide_load(to);
+}
+#define _mm512_permutex2var_epi16(a, at, b) wide_permutex2var_16(a, at, b)
+
+WIDE wide512 wide_mask_blend_16(__mmask32 k, wide512 a, wide512 b)
+{
+    uint16_t x[32], y[32];
+    wide_store(x, a);
+    wide_store(y, b);
+    for (int i = 0; i < 32; i++)
+        x[i] = k >> i & 1 ? y[i] : x[i];
+    return wide_load(x);
+}
+#define _mm512_mask_blend_epi16(k, a, b) wide_mask_blend_16(k, a, b)
+
 #endif
