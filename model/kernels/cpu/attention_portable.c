@@ -70,8 +70,9 @@ static int most_lines(int queries, int keys)
     return 2 * (queries > keys ? queries : keys);
 }
 
-static size_t carve(int d, int queries, int keys, bool backward, bool relative,
-                    unsigned char *base, struct scratch *f)
+/* keys of the row; lines of the table, 0 without. */
+static size_t carve(int d, int keys, int64_t lines, bool backward, unsigned char *base,
+                    struct scratch *f)
 {
     size_t at = 0;
     int64_t n = (int64_t)keys * d;
@@ -87,7 +88,6 @@ static size_t carve(int d, int queries, int keys, bool backward, bool relative,
     f->q = attention_carve(base, &at, d, sizeof(float));
     f->g = attention_carve(base, &at, d, sizeof(float));
     f->dq = attention_carve(base, &at, d, sizeof(float));
-    const int64_t lines = relative ? most_lines(queries, keys) : 0;
     f->by_line = attention_carve(base, &at, lines, sizeof(float));
     f->by_key = attention_carve(base, &at, keys * lines, sizeof(float));
     f->dby_line = attention_carve(base, &at, backward ? lines : 0, sizeof(float));
@@ -98,13 +98,13 @@ static size_t carve(int d, int queries, int keys, bool backward, bool relative,
 static size_t forward_bytes(int head_size, int queries, int keys, bool relative)
 {
     struct scratch f;
-    return carve(head_size, queries, keys, false, relative, NULL, &f);
+    return carve(head_size, keys, relative ? most_lines(queries, keys) : 0, false, NULL, &f);
 }
 
 static size_t backward_bytes(int head_size, int queries, int keys, bool relative)
 {
     struct scratch f;
-    return carve(head_size, queries, keys, true, relative, NULL, &f);
+    return carve(head_size, keys, relative ? most_lines(queries, keys) : 0, true, NULL, &f);
 }
 
 /* x (keys, d) and xt (d, keys), either may be NULL, from lines of activations. */
@@ -277,7 +277,7 @@ static inline void forward(const struct attention_call *a, int row, int head, in
     struct scratch f;
     const bool relative = a->relative != NULL;
     const struct tables tables = relative ? tables_of(a, head) : (struct tables){0};
-    carve(d, a->most_queries, keys, false, relative, scratch, &f);
+    carve(d, keys, tables.lines, false, scratch, &f);
     widen(NULL, f.kt, a->k, kv, a->kv_stride, keys, d, bf16);
     widen(f.v, NULL, a->v, kv, a->kv_stride, keys, d, bf16);
     if (relative)
@@ -323,7 +323,7 @@ static inline void backward(const struct attention_call *a, int row, int head,
     const bool relative = a->relative != NULL;
     const struct tables tables = relative ? tables_of(a, head) : (struct tables){0};
     float *sums = (float *)(void *)memory;
-    carve(d, a->most_queries, keys, true, relative, scratch, &f);
+    carve(d, keys, tables.lines, true, scratch, &f);
     widen(f.k, f.kt, a->k, kv, a->kv_stride, keys, d, bf16);
     widen(NULL, f.vt, a->v, kv, a->kv_stride, keys, d, bf16);
     memset(f.dk, 0, (size_t)keys * (size_t)d * sizeof(float));
