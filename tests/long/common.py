@@ -113,6 +113,15 @@ def logits_of(predicted):
     return numpy.array([p["logits"] for p in predicted], dtype=numpy.float32).astype(numpy.float64)
 
 
+def noise_of(model):
+    """Whether a tensor is a bias that softmax does not see, which adds the same to all scores of a query: its gradient is
+    zero, what is computed is rounding. In DeBERTa a key's bias meets the positions on the queries' side, if there are any."""
+    ends = ("key.bias", "k_lin.bias", "pos_key_proj.bias")
+    if "p2c" not in (getattr(model.config, "pos_att_type", None) or []):
+        ends += ("self.key_proj.bias", "encoder.LayerNorm.bias")
+    return lambda name: name.endswith(ends)
+
+
 # ---- models and texts
 
 WORDS = ("the of and to in a is that for it was on are as with his they at be this from have or by one had not but what "

@@ -16,6 +16,9 @@ import train50
 LABELS = [f"label_{k}" for k in range(4)]
 SIZES = dict(hidden_size=36, num_hidden_layers=3, num_attention_heads=3, intermediate_size=50,
              max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, type_vocab_size=1)
+# Buckets that begin to share distances at 9, so that rows of 64 tokens have shared slots.
+DEBERTA = dict(SIZES, type_vocab_size=0, relative_attention=True, position_buckets=16, norm_rel_ebd="layer_norm",
+               share_att_key=True, pos_att_type="p2c|c2p", position_biased_input=False, pooler_dropout=0)
 BEHIND_PAD = dict(SIZES, pad_token_id=0, bos_token_id=2, eos_token_id=3)
 FAMILIES = [
     ("distilbert", dict(dim=36, n_layers=3, n_heads=3, hidden_dim=50, max_position_embeddings=64, dropout=0.0,
@@ -25,6 +28,9 @@ FAMILIES = [
     ("camembert", BEHIND_PAD, 63),
     ("electra", dict(SIZES, embedding_size=36), 64),
     ("electra", dict(SIZES, embedding_size=20, hidden_act="gelu_new"), 64),
+    ("deberta-v2", DEBERTA, 64),
+    ("deberta-v2", dict(DEBERTA, conv_kernel_size=3, conv_act="gelu"), 64),
+    ("deberta-v2", dict(DEBERTA, share_att_key=False, pos_att_type=["c2p"], position_buckets=-1), 64),
 ]
 
 
@@ -80,6 +86,8 @@ def to_transformers(report, scratch, what, folder, longest):
 def main(report, scratch):
     for i, (kind, sizes, longest) in enumerate(FAMILIES):
         what = kind + (", projected" if sizes.get("embedding_size", 36) != 36 else "")
+        what += ", convolution" if "conv_kernel_size" in sizes else ""
+        what += ", keys' side" if sizes.get("pos_att_type") == ["c2p"] else ""
         folder = os.path.join(scratch, f"family-{i}")
         model = random_model(kind, folder, i, sizes)
         logits(report, scratch, what, folder, model, longest)

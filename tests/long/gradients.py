@@ -44,17 +44,12 @@ def reference(model, rows):
     return total, {n: p.grad.double().numpy().copy() for n, p in model.named_parameters()}
 
 
-def is_noise(name):
-    """Softmax does not see the key's bias: its gradient is zero, what is computed is rounding."""
-    return name.endswith(("key.bias", "k_lin.bias"))
-
-
-def worst(got, wanted):
+def worst(got, wanted, noisy):
     """The greatest error of a tensor's gradient over its norm (and whose), and the greatest error of a key's bias."""
     relative, whose, noise = 0.0, "", 0.0
     for name, g in wanted.items():
         norm, error = numpy.linalg.norm(g), numpy.linalg.norm(got[name].astype(numpy.float64) - g)
-        if is_noise(name):
+        if noisy(name):
             noise = max(noise, error)
         elif not error <= relative * norm:
             relative, whose = error / norm, name
@@ -75,12 +70,13 @@ def compare(report, scratch, what, folder, model, lengths):
     report.equal(f"{what}: names and shapes of {len(wanted)} gradients", {n: g.shape for n, g in got.items()},
                  {n: g.shape for n, g in wanted.items()})
     report.check(f"{what}: loss", abs(float(done.stdout) - loss), 1e-5)
-    relative, whose, noise = worst(got, wanted)
+    noisy = common.noise_of(model)
+    relative, whose, noise = worst(got, wanted, noisy)
     report.check(f"{what}: greatest error of a gradient over its norm ({whose})", relative, RELATIVE)
     report.check(f"{what}: greatest error of a key's bias", noise, ABSOLUTE)
     _, exact = reference(copy.deepcopy(model).double(), rows)
     report.note(f"{what}: greatest error over norm beside float64: cohort, PyTorch fp32",
-                "%.2g, %.2g" % (worst(got, exact)[0], worst(wanted, exact)[0]))
+                "%.2g, %.2g" % (worst(got, exact, noisy)[0], worst(wanted, exact, noisy)[0]))
 
 
 def main(report, scratch):

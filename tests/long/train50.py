@@ -51,10 +51,10 @@ def reference(model, tokenizer, rows, lr, max_length):
 def weights_apart(model, folder):
     """Greatest difference of a weight; the keys' biases, which follow noise in both, apart."""
     got = load_file(os.path.join(folder, "model.safetensors"))
-    others, keys = 0.0, 0.0
+    noisy, others, keys = common.noise_of(model), 0.0, 0.0
     for name, p in model.named_parameters():
         d = common.greatest(got[name], p.detach().numpy())
-        if name.endswith(("key.bias", "k_lin.bias")):
+        if noisy(name):
             keys = max(keys, d)
         else:
             others = max(others, d)
