@@ -10,7 +10,8 @@
 #include "ckpt/hf.h"
 #include "ckpt/safetensors.h"
 
-enum { STAGING = 1 << 20 }; /* floats moved between a file and the device at a time */
+enum { STAGING = 1 << 20 };     /* floats moved between a file and the device at a time */
+enum { LONGEST_ROW = 1 << 20 }; /* where the model itself sets no limit */
 
 /* A model with one logit for two classes keeps their names under "cohort": transformers would ask
  * for two logits. */
@@ -85,8 +86,9 @@ void model_source_close(struct model_source *source)
 
 enum status model_max_length(const struct model_source *source, int64_t wanted, int *out)
 {
-    int limit = source->encoder.max_positions - source->encoder.first_position;
-    *out = limit;
+    const int usual = source->encoder.max_positions - source->encoder.first_position;
+    const int limit = source->encoder.any_length ? LONGEST_ROW : usual;
+    *out = usual;
     if (wanted > limit)
         return status_fail(STATUS_CONFIG,
                            "data.max_length=%lld is more than the %d positions of %s",
@@ -95,7 +97,7 @@ enum status model_max_length(const struct model_source *source, int64_t wanted, 
         *out = (int)wanted;
     } else if (source->cohort != NULL) {
         int64_t stored;
-        TRY(json_int_or(source->cohort, "max_length", source->path, 4, limit, limit, &stored));
+        TRY(json_int_or(source->cohort, "max_length", source->path, 4, limit, usual, &stored));
         *out = (int)stored;
     }
     return STATUS_OK;
@@ -127,6 +129,16 @@ enum pooling model_pooling(const struct model_source *source, enum config_poolin
 
 /* ---- loading ---- */
 
+/* "12, 36"; what does not fit is left out. */
+static void shape_text(const int64_t *shape, int rank, char *out, size_t size)
+{
+    out[0] = '\0';
+    for (int i = 0; i < rank; i++) {
+        const size_t n = strlen(out);
+        (void)snprintf(out + n, size - n, "%s%lld", i == 0 ? "" : ", ", (long long)shape[i]);
+    }
+}
+
 static enum status load_tensor(struct model *model, const struct safetensors *file,
                                const struct tensor_info *tensor, const struct param_file_name *name,
                                struct device *device, float *staging)
@@ -136,13 +148,13 @@ static enum status load_tensor(struct model *model, const struct safetensors *fi
     bool same = tensor->rank == name->rank;
     for (int i = 0; same && i < name->rank; i++)
         same = tensor->shape[i] == name->shape[i];
-    if (!same)
-        return status_fail(
-            STATUS_FORMAT, "%s has the shape [%lld%s%lld], the configuration wants [%lld%s%lld]",
-            tensor->name, (long long)(tensor->rank > 0 ? tensor->shape[0] : 0),
-            tensor->rank > 1 ? ", " : "", (long long)(tensor->rank > 1 ? tensor->shape[1] : 0),
-            (long long)name->shape[0], name->rank > 1 ? ", " : "",
-            (long long)(name->rank > 1 ? name->shape[1] : 0));
+    if (!same) {
+        char has[80], wants[80];
+        shape_text(tensor->shape, tensor->rank, has, sizeof has);
+        shape_text(name->shape, name->rank, wants, sizeof wants);
+        return status_fail(STATUS_FORMAT, "%s has the shape [%s], the configuration wants [%s]",
+                           tensor->name, has, wants);
+    }
     for (int64_t first = 0; first < tensor->elements; first += STAGING) {
         int64_t n = tensor->elements - first < STAGING ? tensor->elements - first : STAGING;
         TRY(safetensors_read(file, tensor, first, n, staging));

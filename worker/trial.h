@@ -92,6 +92,7 @@ struct trial_plan {
     int64_t max_pass_tokens; /* largest pass of any rank */
     int max_pass_rows;
     int gradient_buffers;
+    int max_pieces; /* of a pass's cut, on any rank */
     int64_t cut_rows;           /* training rows longer than max_length */
     struct model_memory memory; /* per rank */
     int64_t memory_bytes;       /* per rank, all told */
