@@ -54,6 +54,7 @@ const struct key keys[] = {
     CHOICE_KEY("model.pooling", model.pooling, "auto", "auto|cls|pooler|mean|max", "how a row's token vectors become one; auto: what the model was trained with, else pooler"),
     REAL_KEY("model.dropout", model.dropout, "-1", -1, 0.9, "", "overrides every dropout of config.json; below 0: as config.json says"),
     BOOL_KEY("model.from_scratch", model.from_scratch, "false", "draw all weights from seed instead of loading them"),
+    BOOL_KEY("model.resize_embeddings", model.resize_embeddings, "false", "where the tokenizer has more ids than the model: draw embeddings for the new ones from seed, and save a model with so many"),
 
     PATH_KEY("data.train", data.train, "training rows: text (.tsv .csv .jsonl .arff, folder of .txt, also .gz .zst) or a prepared .h5"),
     PATH_KEY("data.eval", data.eval, "rows to evaluate on while training, and to choose the best checkpoint"),

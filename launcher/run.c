@@ -206,7 +206,7 @@ enum status run_open(struct session *session, const char *cache, struct run *out
         return status_fail(STATUS_CONFIG,
                            "optim.name=%s is not an optimizer of this version, wanted adamw",
                            config->optim.name);
-    st = model_source_open(config->model.path, &out->source);
+    st = model_source_open(config->model.path, config->model.resize_embeddings, &out->source);
     if (st == STATUS_OK)
         st = model_max_length(&out->source, config->data.max_length, &out->max_length);
     TRY_GOTO(fail, comm_agree(world, st));

@@ -38,7 +38,22 @@ static enum status stored_labels(struct model_source *source, const char *where)
     return STATUS_OK;
 }
 
-enum status model_source_open(const char *path, struct model_source *out)
+/* The tokenizer has more ids than the model. */
+static enum status grow_vocabulary(struct model_source *source, bool grow)
+{
+    const int have = source->encoder.vocab_size, want = source->tokenizer_info.vocab_size;
+    if (!grow)
+        return status_fail(STATUS_FORMAT,
+                           "%s: the tokenizer has %d ids, the model's vocabulary only %d; "
+                           "model.resize_embeddings=true adds embeddings for the others",
+                           source->path, want, have);
+    source->encoder.vocab_size = want;
+    if (json_object_set_new(source->config, "vocab_size", json_integer(want)) != 0)
+        return status_fail(STATUS_NOMEM, "no memory for config.json");
+    return STATUS_OK;
+}
+
+enum status model_source_open(const char *path, bool grow, struct model_source *out)
 {
     enum status st = STATUS_OK;
     bool generic = false;
@@ -59,12 +74,8 @@ enum status model_source_open(const char *path, struct model_source *out)
     TRY_GOTO(fail, hf_labels(out->config, &out->labels, &out->label_count, &generic));
     TRY_GOTO(fail, tokenizer_open(path, &out->tokenizer));
     tokenizer_get_info(out->tokenizer, &out->tokenizer_info);
-    if (out->tokenizer_info.vocab_size > out->encoder.vocab_size) {
-        st = status_fail(STATUS_FORMAT,
-                         "%s: the tokenizer has %d ids, the model's vocabulary only %d", path,
-                         out->tokenizer_info.vocab_size, out->encoder.vocab_size);
-        goto fail;
-    }
+    if (out->tokenizer_info.vocab_size > out->encoder.vocab_size)
+        TRY_GOTO(fail, grow_vocabulary(out, grow));
     out->cohort = json_object_get(out->config, "cohort");
     TRY_GOTO(fail, stored_labels(out, where.p));
     str_release(&where);
@@ -139,15 +150,24 @@ static void shape_text(const int64_t *shape, int rank, char *out, size_t size)
     }
 }
 
+/* Where grow is true a table of words may have fewer rows than the model. */
 static enum status load_tensor(struct model *model, const struct safetensors *file,
                                const struct tensor_info *tensor, const struct param_file_name *name,
-                               struct device *device, float *staging)
+                               bool grow, uint64_t seed, float *staging, struct load_report *report)
 {
     const struct param_table *table = model_params(model);
+    struct device *device = model_device(model);
     float *to = model_weights(model) + table->params[name->param].offset + name->first;
     bool same = tensor->rank == name->rank;
     for (int i = 0; same && i < name->rank; i++)
         same = tensor->shape[i] == name->shape[i];
+    /* Parameter 0 is the table of words. */
+    if (!same && grow && name->param == 0 && tensor->rank == 2 &&
+        tensor->shape[0] < name->shape[0] && tensor->shape[1] == name->shape[1]) {
+        report->new_ids = name->shape[0] - tensor->shape[0];
+        TRY(model_init(model, name->param, 1, seed)); /* and what the file has goes over it */
+        same = true;
+    }
     if (!same) {
         char has[80], wants[80];
         shape_text(tensor->shape, tensor->rank, has, sizeof has);
@@ -182,12 +202,11 @@ static enum status settle_missing(struct model *model, const char *folder, const
     return STATUS_OK;
 }
 
-enum status model_load(struct model *model, const char *folder, bool load_head, uint64_t seed,
-                       struct load_report *report)
+enum status model_load(struct model *model, const char *folder, bool load_head, bool grow,
+                       uint64_t seed, struct load_report *report)
 {
     const struct param_table *table = model_params(model);
     struct safetensors *file = NULL;
-    struct device *device = NULL;
     bool *have = NULL;
     float *staging = NULL;
     enum status st = STATUS_OK;
@@ -195,7 +214,6 @@ enum status model_load(struct model *model, const char *folder, bool load_head, 
     TRY_GOTO(done, safetensors_open_folder(folder, &file));
     TRY_GOTO(done, mem_alloc((size_t)table->names, sizeof *have, "loaded tensors", &have));
     TRY_GOTO(done, mem_alloc_raw(STAGING, sizeof *staging, "a staging buffer", &staging));
-    device = model_device(model);
     for (int64_t i = 0; i < safetensors_count(file); i++) {
         const struct tensor_info *tensor = safetensors_at(file, i);
         bool skip;
@@ -210,7 +228,7 @@ enum status model_load(struct model *model, const char *folder, bool load_head, 
             report->skipped++;
             continue;
         }
-        TRY_GOTO(done, load_tensor(model, file, tensor, name, device, staging));
+        TRY_GOTO(done, load_tensor(model, file, tensor, name, grow, seed, staging, report));
         have[name - table->file] = true;
         report->loaded++;
     }

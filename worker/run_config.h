@@ -95,6 +95,7 @@ struct run_config {
         enum config_pooling pooling; /* auto: what transformers' own head does for the family */
         double dropout;              /* < 0: as config.json says */
         bool from_scratch;           /* random weights from model.path's config.json */
+        bool resize_embeddings; /* rows for the ids that the tokenizer has beyond the model's */
     } model;
 
     struct {

@@ -812,7 +812,7 @@ static enum status score_chosen(struct trial *t, struct trial_result *result)
     if (earlier) {
         st = path_join(opts->folder, "best", &best);
         if (st == STATUS_OK)
-            st = model_load(t->model, best, true, opts->seed, &report);
+            st = model_load(t->model, best, true, false, opts->seed, &report);
         mem_free(best);
         TRY(comm_agree(t->group, st));
     }

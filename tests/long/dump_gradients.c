@@ -135,7 +135,7 @@ static enum status run(char **argv)
     struct device *device = NULL;
     struct model *model = NULL;
     struct rows_in in = {0};
-    TRY(model_source_open(argv[1], &source));
+    TRY(model_source_open(argv[1], false, &source));
     enum status st = device_open(DEVICE_CPU, 0, &device);
     TRY_GOTO(done, st);
     TRY_GOTO(done, read_rows(argv[2], &in));
@@ -152,7 +152,7 @@ static enum status run(char **argv)
         .kernels = kernels_cpu(),
     };
     TRY_GOTO(done, model_create(&opts, &model));
-    TRY_GOTO(done, model_load(model, argv[1], true, 0, &report));
+    TRY_GOTO(done, model_load(model, argv[1], true, false, 0, &report));
     TRY_GOTO(done, compute(model, &in, source.label_count));
     st = write_gradients(model, argv[3]);
 done:
