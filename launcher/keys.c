@@ -66,6 +66,8 @@ const struct key keys[] = {
     TEXT_KEY("data.group", data.group, "", "column of the group (person, prompt, ...): a group is never split by a fold"),
     TEXT_KEY("data.id", data.id, "", "column that names a row in oof.tsv and predictions"),
     TEXT_KEY("data.weight", data.weight, "", "column of the row's weight in the loss"),
+    TEXT_KEY("data.time", data.time, "", "column of the row's time, for cv.kind=rolling and blocked: numbers, or dates such as 2024-03-01 or 2024-03-01T12:30:00Z"),
+    TEXT_KEY("data.fold", data.fold, "", "column that names the fold of each row, for cv.kind=column; rows that say nothing or train are never scored"),
     CHOICE_KEY("data.format", data.format, "auto", "auto|tsv|csv|jsonl|arff|folder", "format of text files; auto: by extension"),
     BOOL_KEY("data.header", data.header, "true", "the first line of TSV and CSV names the columns; false: columns are 1, 2, ..."),
     CHOICE_KEY("data.task", data.task, "auto", "auto|classes|multi_label|regression", "what labels are; auto: classes"),

@@ -101,7 +101,7 @@ struct run_config {
     struct {
         char train[CONFIG_TEXT], eval[CONFIG_TEXT], test[CONFIG_TEXT], input[CONFIG_TEXT];
         char text[CONFIG_TEXT], pair[CONFIG_TEXT], label[CONFIG_TEXT], group[CONFIG_TEXT],
-            id[CONFIG_TEXT], weight[CONFIG_TEXT];
+            id[CONFIG_TEXT], weight[CONFIG_TEXT], time[CONFIG_TEXT], fold[CONFIG_TEXT];
         enum config_format format;
         bool header;
         enum config_task task;             /* auto: classes */
