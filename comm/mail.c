@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "comm/internal.h"
 
@@ -64,8 +65,9 @@ void comm_mail_close(struct comm_mail *mail)
         sent = sent && done;
     }
     mem_free(mail->slot);
-    if (mail->mpi != MPI_COMM_NULL && sent && !comm_broken())
-        (void)mpi_status(MPI_Comm_free(&mail->mpi), "MPI_Comm_free"); /* comm_end() tells */
+    if (mail->mpi != MPI_COMM_NULL && sent && !comm_broken() &&
+        mpi_status(MPI_Comm_free(&mail->mpi), "MPI_Comm_free") != STATUS_OK)
+        log_warning("%s", status_message());
     mem_free(mail);
 }
 
