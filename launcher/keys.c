@@ -142,6 +142,11 @@ const struct key keys[] = {
     REAL_KEY("cv.inner_share", cv.inner_share, "0.1", 0.001, 0.9, "", "share of a fold's training rows that cv.select=inner holds out"),
     BOOL_KEY("cv.allow_missing_class", cv.allow_missing_class, "false", "accept folds that lack a class; their score can be undefined"),
 
+    CHOICE_KEY("search.kind", search.kind, "grid", "grid|random", "grid: every combination of the values of all searched keys; random: search.samples settings drawn from seed"),
+    INT_KEY("search.samples", search.samples, "10", 1, 10000, "settings", "settings of search.kind=random"),
+    INT_KEY("search.halving", search.halving, "0", 0, 100, "", "successive halving: at each rung one in so many settings goes on; 0: all run to their end"),
+    INT_KEY("search.rungs", search.rungs, "2", 1, 8, "", "rungs of search.halving: with halving 3 and 2 rungs, all settings run 1/9 of their steps, a third of them 1/3, a ninth to the end"),
+
     {.name = "checkpoint.every", .type = KEY_EVERY, .offset = AT(checkpoint.every), .fallback = "epoch", .unit = "steps", NEUTRAL, .help = "save every so many steps, or every epoch; 0: the last and the best only"},
     {.name = "checkpoint.keep", .type = KEY_INT, .offset = AT(checkpoint.keep), .fallback = "2", .low = 0, .high = 1e6, .unit = "", NEUTRAL, .help = "checkpoints kept beside the best and the last"},
 

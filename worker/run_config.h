@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { CONFIG_TEXT = 1024, CONFIG_LIST = 1024 };
+enum { CONFIG_TEXT = 1024, CONFIG_LIST = 1024, CONFIG_SEARCH = 16 };
 
 enum config_pooling {
     CONFIG_POOLING_AUTO,
@@ -91,12 +91,19 @@ enum config_pre_tokenizer {
     CONFIG_WORDS_BYTELEVEL,
     CONFIG_WORDS_METASPACE
 };
+enum config_search_kind { CONFIG_SEARCH_GRID, CONFIG_SEARCH_RANDOM };
 enum config_resume { CONFIG_RESUME_AUTO, CONFIG_RESUME_NEVER };
 
 /* "every n steps" or "every epoch". */
 struct config_every {
     bool epoch;
     int64_t steps; /* when not epoch; 0: never */
+};
+
+/* search.<key>: values of one key that trials are run with (launcher/search.h). */
+struct config_searched {
+    char key[48];             /* "optim.lr" */
+    char values[CONFIG_TEXT]; /* as typed, joined by newlines, or one range: "log(1e-5,1e-4)" */
 };
 
 struct run_config {
@@ -199,6 +206,15 @@ struct run_config {
         double similarity; /* from which two texts are near copies; 1: exact ones only */
         bool allow_missing_class;
     } cv;
+
+    struct {
+        enum config_search_kind kind;
+        int64_t samples; /* random: settings drawn */
+        int64_t halving; /* 0: all settings run to their end */
+        int64_t rungs;   /* stops before the end at which settings are compared */
+        int64_t count;
+        struct config_searched key[CONFIG_SEARCH];
+    } search;
 
     struct {
         struct config_every every;
