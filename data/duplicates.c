@@ -22,7 +22,8 @@ enum {
     BLOCK_TOKENS = 1 << 20,
     WALKED = 2 *
              DUPLICATES_COMPARED, /* earlier rows of a band that are looked at, compared or not */
-    MOST_BAND = 12
+    MOST_BAND = 12,
+    AHEAD = 128 /* rows whose places in the table are fetched at once */
 };
 
 /* ---- shingles ---- */
@@ -120,13 +121,19 @@ static void sign(const struct permutations *p, const int32_t *ids, int tokens,
 
 /* ---- the search ---- */
 
+/* A place of the table. */
+struct slot {
+    int32_t row;  /* -1: free */
+    uint32_t tag; /* part of its key that is not in the place */
+};
+
 struct search {
     const struct duplicates_opts *o;
     struct duplicates *out;
     int64_t *first;       /* (count + 1) of each set, number of its first row */
     struct hash128 *hash; /* (rows) until the bands begin */
     uint8_t *signature;   /* (rows, DUPLICATES_HASHES) or NULL */
-    int32_t *slots;       /* (nslots) a row, or -1 */
+    struct slot *slots;   /* (nslots) */
     size_t nslots;        /* a power of two, at least 1.5 times the rows */
     int32_t *earlier; /* (rows) the row before this one with the same bytes in the band, or -1 */
     struct permutations permutations;
@@ -155,16 +162,18 @@ static void slots_clear(struct search *s)
 /* The first row with the same hash as this one, which is entered if there is none. */
 static int32_t first_equal(struct search *s, int32_t row)
 {
-    const struct hash128 *hash = s->hash;
-    size_t at = (size_t)hash[row].low & (s->nslots - 1);
-    while (s->slots[at] >= 0) {
-        int32_t other = s->slots[at];
-        if (hash[other].low == hash[row].low && hash[other].high == hash[row].high)
-            return other;
-        at = (at + 1) & (s->nslots - 1);
+    const struct hash128 mine = s->hash[row];
+    const uint32_t tag = (uint32_t)mine.high;
+    for (size_t at = (size_t)mine.low & (s->nslots - 1);; at = (at + 1) & (s->nslots - 1)) {
+        struct slot *slot = &s->slots[at];
+        if (slot->row < 0) {
+            *slot = (struct slot){row, tag};
+            return row;
+        }
+        if (slot->tag == tag && s->hash[slot->row].low == mine.low &&
+            s->hash[slot->row].high == mine.high)
+            return slot->row;
     }
-    s->slots[at] = row;
-    return row;
 }
 
 static void hash_block(struct search *s, int64_t at)
@@ -172,9 +181,10 @@ static void hash_block(struct search *s, int64_t at)
     const struct batch *b = &s->batch;
     struct duplicates *out = s->out;
 #pragma omp parallel for schedule(static, 256)
-    for (int i = 0; i < b->rows; i++)
+    for (int i = 0; i < b->rows; i++) {
         s->hash[at + i] = hash_bytes128(b->ids + b->begin[i],
                                         (size_t)(b->begin[i + 1] - b->begin[i]) * sizeof *b->ids);
+    }
     for (int i = 0; i < b->rows; i++) {
         int32_t row = (int32_t)(at + i);
         out->same[row] = first_equal(s, row);
@@ -286,43 +296,66 @@ static enum status compare_rows(struct search *s, int32_t row, int32_t other)
     return STATUS_OK;
 }
 
-/* Enter a row in the table of the band; returns the row entered before it with equal bytes, or -1.
- */
-static int32_t band_enter(struct search *s, int32_t row, int begin, int size)
+static uint64_t band_key(const struct search *s, int32_t row, int begin, int size)
 {
-    const uint8_t *mine = s->signature + (int64_t)row * DUPLICATES_HASHES + begin;
     uint64_t key[2] = {0, 0};
-    memcpy(key, mine, (size_t)size);
-    size_t at = (size_t)random_mix(key[0] ^ random_mix(key[1])) & (s->nslots - 1);
-    for (;; at = (at + 1) & (s->nslots - 1)) {
-        int32_t other = s->slots[at];
-        if (other >= 0 && memcmp(s->signature + (int64_t)other * DUPLICATES_HASHES + begin, mine,
-                                 (size_t)size) != 0)
+    memcpy(key, s->signature + (int64_t)row * DUPLICATES_HASHES + begin, (size_t)size);
+    return random_mix(key[0] ^ random_mix(key[1]));
+}
+
+/* Enter a row in the table of the band; returns the row entered before it with the same key, or -1.
+ * Of the key 32 bits and the place are looked at: a wrong candidate does no harm. */
+static int32_t band_enter(struct search *s, int32_t row, uint64_t key)
+{
+    for (size_t at = (size_t)key & (s->nslots - 1);; at = (at + 1) & (s->nslots - 1)) {
+        struct slot *slot = &s->slots[at];
+        int32_t other = slot->row;
+        if (other >= 0 && slot->tag != (uint32_t)(key >> 32))
             continue;
-        s->slots[at] = row;
+        *slot = (struct slot){row, (uint32_t)(key >> 32)};
         return other;
     }
+}
+
+/* Compare a row with those entered before it. */
+static enum status match_row(struct search *s, int32_t row, int least)
+{
+    struct duplicates *out = s->out;
+    int32_t other = s->earlier[row];
+    for (int walked = 0, compared = 0;
+         other >= 0 && walked < WALKED && compared < DUPLICATES_COMPARED; walked++) {
+        if (root_of(out->like, row) != root_of(out->like, other) &&
+            count_equal(s->signature + (int64_t)row * DUPLICATES_HASHES,
+                        s->signature + (int64_t)other * DUPLICATES_HASHES) >= least) {
+            TRY(compare_rows(s, row, other));
+            compared++;
+        }
+        other = s->earlier[other];
+    }
+    return STATUS_OK;
 }
 
 static enum status match_band(struct search *s, int begin, int size, int least)
 {
     struct duplicates *out = s->out;
+    uint64_t key[AHEAD];
     slots_clear(s);
-    for (int32_t row = 0; row < out->rows; row++) {
-        int compared = 0, walked = 0;
-        if (out->same[row] != row)
-            continue;
-        s->earlier[row] = band_enter(s, row, begin, size);
-        for (int32_t other = s->earlier[row];
-             other >= 0 && walked < WALKED && compared < DUPLICATES_COMPARED;
-             other = s->earlier[other], walked++) {
-            if (root_of(out->like, row) == root_of(out->like, other) ||
-                count_equal(s->signature + (int64_t)row * DUPLICATES_HASHES,
-                            s->signature + (int64_t)other * DUPLICATES_HASHES) < least)
+    for (int32_t at = 0; at < out->rows; at += AHEAD) {
+        int32_t end = out->rows - at < AHEAD ? (int32_t)out->rows : at + AHEAD;
+        for (int32_t row = at; row < end; row++) { /* their slots are on the way from memory */
+            if (out->same[row] != row)
                 continue;
-            TRY(compare_rows(s, row, other));
-            compared++;
+            key[row - at] = band_key(s, row, begin, size);
+            __builtin_prefetch(&s->slots[(size_t)key[row - at] & (s->nslots - 1)], 1);
         }
+        for (int32_t row = at; row < end; row++) {
+            if (out->same[row] != row)
+                continue;
+            s->earlier[row] = band_enter(s, row, key[row - at]);
+            TRY(match_row(s, row, least));
+        }
+        if (end == out->rows) /* at could not go on to 2^31 */
+            break;
     }
     return STATUS_OK;
 }
