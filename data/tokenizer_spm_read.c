@@ -389,12 +389,14 @@ static enum status read_fairseq(struct tokenizer *t, const struct model *m, enum
                      &prefix));
     TRY(tokenizer_add_metaspace(t, m->where, prefix));
     t->info.two_separators = t->info.one_type = family != SPM_ALBERT;
-    /* controls and user-defined pieces of the model are added tokens, too */
+    /* Controls of the model are added tokens, too, and so are its user-defined pieces, but not
+     * ALBERT's: those are "(", "-", "." and the like, and what stands behind an added token gets a
+     * mark, which pretraining did not see. */
     TRY(config_add_tokens(t, config, defaults, false));
     for (size_t i = 0; i < m->count; i++) {
         const struct piece *p = &m->pieces[i];
         char *text;
-        if ((p->type != SPM_CONTROL && p->type != SPM_USER) ||
+        if ((p->type != SPM_CONTROL && (p->type != SPM_USER || family == SPM_ALBERT)) ||
             trie_find(&t->added_by_content, p->text, p->n) >= 0)
             continue;
         TRY(mem_strndup(p->text, p->n, &text));

@@ -569,6 +569,29 @@ static void test_hostile_charsmap(void **state)
         assert_fails(charsmap_read_base64(&map, bad[i], strlen(bad[i]), "here"), STATUS_FORMAT, "charsmap");
 }
 
+/* ALBERT's "(" and ")" are user-defined: never cut, and no mark behind them as there is behind an added token. */
+static void test_albert_keeps_words_whole(void **state)
+{
+    (void)state;
+    struct tokenizer *t;
+    struct str s = {0};
+    add_piece(&s, "<pad>", 0, SPM_CONTROL);
+    add_piece(&s, "<unk>", 0, SPM_UNKNOWN);
+    for (int i = 0; i < 3; i++)
+        add_piece(&s, (const char *const[]){"[CLS]", "[SEP]", "[MASK]"}[i], 0, SPM_CONTROL);
+    add_piece(&s, "(", 0, SPM_USER);
+    add_piece(&s, ")", 0, SPM_USER);
+    add_piece(&s, "\xE2\x96\x81", -2, SPM_NORMAL);
+    add_piece(&s, "a", -3, SPM_NORMAL);
+    add_piece(&s, ":", -4, SPM_NORMAL);
+    const char *files[TOKENIZER_FILES] = {[FILE_SPM_ALBERT] = s.p};
+    assert_ok(tokenizer_open_memory("here", files, (size_t[TOKENIZER_FILES]){[FILE_SPM_ALBERT] = s.n}, &t));
+    check_ids(t, "a(a): (a)", "7 8 5 8 6 9 7 5 8 6");
+    check_ids(t, "a[MASK]:", "7 8 4 7 9"); /* that one is an added token */
+    tokenizer_close(t);
+    str_release(&s);
+}
+
 /* ---- tokenizer.json ---- */
 
 static const char *json_of(const char *model, const char *normalizer, const char *words, const char *post)
@@ -812,6 +835,7 @@ int main(void)
         cmocka_unit_test(test_merges_go_by_rank_and_place),
         cmocka_unit_test(test_families_by_class),
         cmocka_unit_test(test_spm_of_parts),
+        cmocka_unit_test(test_albert_keeps_words_whole),
         cmocka_unit_test(test_refused_spm),
         cmocka_unit_test(test_hostile_charsmap),
         cmocka_unit_test(test_parts_of_json),
