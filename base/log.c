@@ -29,6 +29,18 @@ bool log_is_terminal(void)
     return my_rank == 0 && isatty(STDERR_FILENO) == 1;
 }
 
+/* Lines quote what files hold: no escape sequence of theirs may reach a terminal. */
+static void no_controls(char *s, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i], next = i + 1 < n ? (unsigned char)s[i + 1] : 0;
+        if ((c < ' ' && c != '\n' && c != '\t') || c == 0x7F)
+            s[i] = '?';
+        else if (c == 0xC2 && next >= 0x80 && next < 0xA0) /* U+0080 to U+009F */
+            s[i] = s[i + 1] = '?';
+    }
+}
+
 void log_line(enum log_level level, const char *format, ...)
 {
     char line[2048];
@@ -53,6 +65,7 @@ void log_line(enum log_level level, const char *format, ...)
     va_end(args);
     if (n > 0)
         used += (size_t)n < sizeof line - used - 1 ? (size_t)n : sizeof line - used - 2;
+    no_controls(line + start, used - start);
     line[used++] = '\n';
     ssize_t ignored = write(STDERR_FILENO, line, used);
     (void)ignored;
