@@ -77,11 +77,12 @@ int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t n)
 static enum status normalize_all(const struct tokenizer *t, const char *text, size_t n,
                                  struct str buffers[2], const char **out, size_t *out_n)
 {
+    size_t limit = text_limit(n);
     for (int i = 0; i < t->step_count; i++) {
         /* the text lies in one of the buffers, or in neither */
         bool in_first = buffers[0].p != NULL && text >= buffers[0].p &&
                         text < buffers[0].p + buffers[0].capacity;
-        TRY(normalize_apply(t, &t->steps[i], &text, &n, &buffers[in_first]));
+        TRY(normalize_apply(t, &t->steps[i], limit, &text, &n, &buffers[in_first]));
     }
     *out = text;
     *out_n = n;
@@ -546,6 +547,8 @@ static enum status encode_around(struct encoding *e, const struct token_matcher 
         while (token->lstrip && from > done &&
                (class_before(text, from, &length)->flags & UNICODE_SPACE))
             from -= length;
+        if (token->rstrip && to < done) /* white space that the one before took: not once more */
+            to = done;
         while (token->rstrip && to < n &&
                (class_at(text + to, n - to, &length)->flags & UNICODE_SPACE))
             to += length;

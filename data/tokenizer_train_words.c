@@ -177,10 +177,11 @@ static const struct tokenizer_model counting = {"counting", count_word};
 static enum status count_text(struct counter *c, const char *text, size_t n)
 {
     const struct tokenizer *t = c->e.t;
+    size_t limit = text_limit(n);
     for (int i = 0; i < t->step_count; i++) {
         const struct str *first = &c->e.buffers[0];
         bool in_first = first->p != NULL && text >= first->p && text < first->p + first->capacity;
-        TRY(normalize_apply(t, &t->steps[i], &text, &n, &c->e.buffers[in_first]));
+        TRY(normalize_apply(t, &t->steps[i], limit, &text, &n, &c->e.buffers[in_first]));
     }
     c->e.first = true;
     return split_encode(&c->e, text, n);
