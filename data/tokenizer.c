@@ -274,6 +274,7 @@ static enum status tokenizer_finish(struct tokenizer *t, const char *where,
     enum status st = STATUS_OK;
     if (t->wordpiece.prefix == NULL)
         TRY_GOTO(out, mem_strdup("", &t->wordpiece.prefix));
+    TRY_GOTO(out, trie_freeze(&t->vocab));
     t->wordpiece.inside = trie_walk(&t->vocab, t->wordpiece.prefix, strlen(t->wordpiece.prefix));
     for (size_t i = 0; i < t->added_count; i++) {
         const struct added_token *a = &t->added[i];
@@ -424,6 +425,7 @@ void tokenizer_close(struct tokenizer *t)
     mem_free(t->bpe.merges);
     mem_free(t->unigram.scores);
     mem_free(t->spm.scores);
+    mem_free(t->spm.gains);
     mem_free(t->spm.types);
     trie_release(&t->spm.user);
     for (size_t i = 0; i < t->added_count; i++)
@@ -504,8 +506,8 @@ static int32_t matcher_find(const struct token_matcher *m, const char *text, siz
         int32_t index = -1;
         for (size_t i = at;
              i < n && (node = trie_next(&m->patterns, node, (unsigned char)text[i])) != 0; i++) {
-            if (m->patterns.values[node] >= 0) {
-                index = m->patterns.values[node];
+            if (trie_value(&m->patterns, node) >= 0) {
+                index = trie_value(&m->patterns, node);
                 *end = i + 1;
             }
         }

@@ -184,6 +184,8 @@ enum spm_type {
 
 struct spm {
     float *scores;         /* owned; by id */
+    float *gains; /* owned; by id: what the search adds up. NAN: not looked for; HUGE_VALF: a
+                     user-defined piece, whose length counts */
     unsigned char *types;  /* owned; enum spm_type by id */
     float least, greatest; /* scores of normal pieces */
     bool byte_fallback;

@@ -212,6 +212,7 @@ static enum status add_native(struct tokenizer *t, const struct model *m)
     spm->least = FLT_MAX;
     spm->greatest = FLT_MIN;
     TRY(mem_alloc(m->count, sizeof *spm->scores, "the scores of pieces", &spm->scores));
+    TRY(mem_alloc(m->count, sizeof *spm->gains, "the scores of pieces", &spm->gains));
     TRY(mem_alloc(m->count, sizeof *spm->types, "the types of pieces", &spm->types));
     for (size_t i = 0; i < m->count; i++) {
         const struct piece *p = &m->pieces[i];
@@ -220,6 +221,7 @@ static enum status add_native(struct tokenizer *t, const struct model *m)
                                i, (int)(p->n < 60 ? p->n : 60), p->text);
         TRY(tokenizer_add_piece(t, m->where, p->text, p->n, (int64_t)i));
         spm->scores[i] = p->score;
+        spm->gains[i] = p->type == SPM_NORMAL ? p->score : p->type == SPM_USER ? HUGE_VALF : NAN;
         spm->types[i] = (unsigned char)p->type;
         if (p->type == SPM_UNKNOWN && t->unk >= 0)
             return status_fail(STATUS_FORMAT, "%s: two unknown pieces, %d and %zu", m->where,

