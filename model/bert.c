@@ -39,7 +39,7 @@ const struct family family_bert = {
     .class_name = "BertForSequenceClassification",
     .classifier = "classifier",
     .prefix = "bert.",
-    .pooler = {.activation = POOLER_TANH},
+    .pooler = {.activation = ACTIVATION_TANH},
     .config = &bert_config_names,
     .rules = rules,
     .count = COUNT(rules),

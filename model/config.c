@@ -58,8 +58,9 @@ static enum status read_dropout(const json_t *config, const char *key, const cha
     return STATUS_OK;
 }
 
+/* tanh only where the model can apply it. */
 static enum status read_activation(const json_t *config, const char *key, const char *where,
-                                   enum activation *out)
+                                   const char *fallback, bool tanh_too, enum activation *out)
 {
     static const struct {
         const char *name;
@@ -68,19 +69,132 @@ static enum status read_activation(const json_t *config, const char *key, const 
         {"gelu", ACTIVATION_GELU},           {"gelu_python", ACTIVATION_GELU},
         {"gelu_new", ACTIVATION_GELU_TANH},  {"gelu_pytorch_tanh", ACTIVATION_GELU_TANH},
         {"gelu_fast", ACTIVATION_GELU_TANH}, {"relu", ACTIVATION_RELU},
+        {"tanh", ACTIVATION_TANH},
     };
     const char *name;
-    TRY(json_text_or(config, key, where, "gelu", &name));
+    TRY(json_text_or(config, key, where, fallback, &name));
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        if (strcmp(known[i].name, name) == 0) {
+        if (strcmp(known[i].name, name) == 0 && (tanh_too || known[i].kind != ACTIVATION_TANH)) {
             *out = known[i].kind;
             return STATUS_OK;
         }
     }
     return status_fail(STATUS_UNAVAILABLE,
                        "%s: \"%s\" is \"%.40s\", cohort has gelu, gelu_new, gelu_fast, "
-                       "gelu_pytorch_tanh, gelu_python and relu",
-                       where, key, name);
+                       "gelu_pytorch_tanh, gelu_python%s",
+                       where, key, name, tanh_too ? ", relu and tanh" : " and relu");
+}
+
+/* "p2c|c2p", or a list of such names. */
+static enum status read_position_types(const json_t *config, const char *where,
+                                       struct relative_config *r)
+{
+    static const char key[] = "pos_att_type";
+    const json_t *value = json_object_get(config, key);
+    const bool list = json_is_array(value);
+    size_t n = list ? json_array_size(value) : 1;
+    if (value == NULL || json_is_null(value))
+        n = 0;
+    for (size_t i = 0; i < n; i++) {
+        const char *text = json_string_value(list ? json_array_get(value, i) : value);
+        if (text == NULL)
+            return status_fail(STATUS_FORMAT, "%s: \"%s\" is neither text nor a list of it", where,
+                               key);
+        for (const char *p = text; *p != '\0';) {
+            const size_t size = strcspn(p, "|"), skip = strspn(p, " ");
+            const char *name = p + skip;
+            if (size >= skip + 3 && strncmp(name, "c2p", 3) == 0)
+                r->content_to_position = true;
+            else if (size >= skip + 3 && strncmp(name, "p2c", 3) == 0)
+                r->position_to_content = true;
+            else
+                return status_fail(STATUS_UNAVAILABLE,
+                                   "%s: \"%s\" has \"%.*s\", cohort has c2p and p2c", where, key,
+                                   (int)(size < 40 ? size : 40), p);
+            p += size + (p[size] == '|');
+        }
+    }
+    return STATUS_OK;
+}
+
+/* DeBERTa's positions. */
+static enum status read_relative(const json_t *config, const char *where, struct encoder_config *c)
+{
+    struct relative_config *r = &c->relative;
+    bool relative, biased;
+    int64_t most, buckets;
+    const char *norm;
+    TRY(json_bool_or(config, "position_biased_input", where, true, &biased));
+    c->any_length = !biased;
+    TRY(json_bool_or(config, "relative_attention", where, false, &relative));
+    TRY(read_position_types(config, where, r));
+    if (!relative) {
+        if (r->content_to_position || r->position_to_content)
+            return status_fail(STATUS_UNAVAILABLE,
+                               "%s: \"pos_att_type\" is given and \"relative_attention\" is false, "
+                               "wanted both or neither",
+                               where);
+        return STATUS_OK;
+    }
+    if (!r->content_to_position && !r->position_to_content)
+        return status_fail(STATUS_UNAVAILABLE,
+                           "%s: \"relative_attention\" is true and \"pos_att_type\" is empty, "
+                           "wanted c2p, p2c or both",
+                           where);
+    TRY(json_int_or(config, "max_relative_positions", where, -1, MAX_POSITIONS, -1, &most));
+    r->max_distance = most < 1 ? c->max_positions : (int)most;
+    TRY(json_int_or(config, "position_buckets", where, -1, MAX_POSITIONS, -1, &buckets));
+    r->buckets = buckets < 1 ? 0 : (int)buckets;
+    r->span = r->buckets > 0 ? r->buckets : r->max_distance;
+    if (r->buckets > 0 && (r->buckets < 4 || r->max_distance - 1 <= r->buckets / 2))
+        return status_fail(
+            STATUS_UNAVAILABLE,
+            "%s: \"position_buckets\" is %d with distances up to %d, wanted at least "
+            "4 and at most twice the distance",
+            where, r->buckets, r->max_distance);
+    TRY(json_bool_or(config, "share_att_key", where, false, &r->shared));
+    TRY(json_text_or(config, "norm_rel_ebd", where, "none", &norm));
+    r->norm = strcmp(norm, "layer_norm") == 0;
+    if (!r->norm && strcmp(norm, "none") != 0)
+        return status_fail(STATUS_UNAVAILABLE,
+                           "%s: \"norm_rel_ebd\" is \"%.40s\", cohort has layer_norm and none",
+                           where, norm);
+    return STATUS_OK;
+}
+
+/* DeBERTa-v2's convolution, and what its pooler may say. */
+static enum status read_deberta(const json_t *config, const char *where, struct encoder_config *c)
+{
+    int64_t taps, groups, size;
+    TRY(read_relative(config, where, c));
+    TRY(json_int_or(config, "conv_kernel_size", where, 0, 255, 0, &taps));
+    TRY(json_int_or(config, "conv_groups", where, 1, INT_MAX, 1, &groups));
+    if (taps > 0 && (taps % 2 == 0 || groups != 1))
+        return status_fail(STATUS_UNAVAILABLE,
+                           "%s: a convolution of %lld taps in %lld groups, cohort has odd numbers "
+                           "of taps in one group",
+                           where, (long long)taps, (long long)groups);
+    c->conv_taps = (int)taps;
+    TRY(read_activation(config, "conv_act", where, "tanh", true, &c->conv_activation));
+    static const char *const sizes[] = {"pooler_hidden_size", "embedding_size"};
+    for (int i = 0; i < 2; i++) {
+        TRY(json_int_or(config, sizes[i], where, 1, MAX_HIDDEN, c->hidden, &size));
+        if (size != c->hidden)
+            return status_fail(
+                STATUS_UNAVAILABLE,
+                "%s: \"%s\" is %lld, cohort has DeBERTa with that of \"hidden_size\","
+                " %d",
+                where, sizes[i], (long long)size, c->hidden);
+    }
+    TRY(json_int_or(config, "attention_head_size", where, 1, MAX_HIDDEN, c->hidden / c->heads,
+                    &size));
+    if (size * c->heads != c->hidden)
+        return status_fail(
+            STATUS_UNAVAILABLE,
+            "%s: %d heads of \"attention_head_size\" %lld, cohort wants them to make "
+            "up \"hidden_size\", %d",
+            where, c->heads, (long long)size, c->hidden);
+    return STATUS_OK;
 }
 
 static enum status check_kind(const json_t *config, const char *where, struct encoder_config *out)
@@ -160,7 +274,16 @@ enum status encoder_config_read(const json_t *config, const char *where, struct 
     TRY(read_dropout(config, names->attention_dropout, where, 0.1, &c.attention_dropout));
     TRY(read_dropout(config, names->classifier_dropout, where, names->classifier_dropout_default,
                      &c.classifier_dropout));
-    TRY(read_activation(config, names->activation, where, &c.activation));
+    TRY(read_activation(config, names->activation, where, "gelu", false, &c.activation));
+    c.pooler_activation = family->pooler.activation;
+    c.pooler_dropout = family->pooler.dropout_first ? -1.0f : 0.0f;
+    if (names->pooler_dropout != NULL)
+        TRY(read_dropout(config, names->pooler_dropout, where, 0, &c.pooler_dropout));
+    if (names->pooler_activation != NULL)
+        TRY(read_activation(config, names->pooler_activation, where, "gelu", true,
+                            &c.pooler_activation));
+    if (names->disentangled)
+        TRY(read_deberta(config, where, &c));
     *out = c;
     return STATUS_OK;
 }

@@ -42,7 +42,7 @@ const struct family family_distilbert = {
     .class_name = "DistilBertForSequenceClassification",
     .classifier = "classifier",
     .prefix = "distilbert.",
-    .pooler = {.activation = POOLER_RELU},
+    .pooler = {.activation = ACTIVATION_RELU},
     .config = &names,
     .rules = rules,
     .count = COUNT(rules),

@@ -47,7 +47,7 @@ const struct family family_electra = {
     .class_name = "ElectraForSequenceClassification",
     .classifier = "classifier.out_proj",
     .prefix = "electra.",
-    .pooler = {.activation = POOLER_GELU, .dropout_first = true},
+    .pooler = {.activation = ACTIVATION_GELU, .dropout_first = true},
     .config = &names,
     .rules = rules,
     .count = COUNT(rules),

@@ -24,8 +24,17 @@ enum slot {
     SLOT_EMBED_BETA,
     SLOT_EMBED_PROJECT_WEIGHT, /* embeddings narrower than the encoder */
     SLOT_EMBED_PROJECT_BIAS,
+    SLOT_RELATIVE_TABLE, /* relative positions, their norm */
+    SLOT_RELATIVE_GAMMA,
+    SLOT_RELATIVE_BETA,
+    SLOT_CONV_WEIGHT, /* the convolution beside the first layer */
+    SLOT_CONV_BIAS,
+    SLOT_CONV_GAMMA,
+    SLOT_CONV_BETA,
     SLOT_QKV_WEIGHT,
     SLOT_QKV_BIAS,
+    SLOT_RELATIVE_WEIGHT, /* a layer's own projections of the table; where they are not qkv's */
+    SLOT_RELATIVE_BIAS,
     SLOT_ATTENTION_WEIGHT,
     SLOT_ATTENTION_BIAS,
     SLOT_ATTENTION_GAMMA,
@@ -51,7 +60,10 @@ enum extent {
     EXTENT_TYPES,
     EXTENT_EMBEDDING,
     EXTENT_HIDDEN,
-    EXTENT_QKV, /* 3 C: the rows of q, k and v stacked */
+    EXTENT_QKV,            /* 3 C: the rows of q, k and v stacked */
+    EXTENT_RELATIVE_TABLE, /* 2 span */
+    EXTENT_RELATIVE,       /* C for each of the projections of the table that there are */
+    EXTENT_CONV,           /* C taps: on disk a third dimension of taps */
     EXTENT_INTERMEDIATE,
     EXTENT_OUTPUTS
 };
@@ -74,15 +86,17 @@ struct config_names {
     const char *hidden, *layers, *heads, *intermediate, *embedding, *types;
     const char *activation, *norm_eps;
     const char *hidden_dropout, *attention_dropout, *classifier_dropout;
+    const char *pooler_dropout, *pooler_activation; /* NULL: as struct pooler_form says */
     int types_default, pad_default;
     double norm_eps_default, classifier_dropout_default; /* of the dropout: < 0: hidden_dropout */
+    bool disentangled; /* the values of struct relative_config and the convolution's, too */
 };
 
 /* What the sequence-classification head does with a first token: [dropout], dense, activation,
- * dropout, classifier. */
+ * dropout, classifier. Families whose config.json says it have it from there. */
 struct pooler_form {
-    enum { POOLER_TANH, POOLER_GELU, POOLER_RELU } activation;
-    bool dropout_first;
+    enum activation activation;
+    bool dropout_first; /* the head's */
 };
 
 struct family {
@@ -103,7 +117,7 @@ struct family {
 /* The family of a model_type, or NULL. */
 const struct family *family_find(const char *model_type);
 extern const struct family family_bert, family_distilbert, family_roberta, family_xlm_roberta,
-    family_camembert, family_electra;
+    family_camembert, family_electra, family_deberta_v2;
 extern const struct config_names bert_config_names;
 /* The model_types there are, for sentences. */
 const char *family_list(void);

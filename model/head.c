@@ -2,14 +2,9 @@
  * head.c - pooling, dropout and classifier, forward and backward.
  *
  * As transformers: logits = classifier(dropout(pooled)). pooled by a pooler is
- * activation(dense([dropout](first token))), as the family says (struct pooler_form).
+ * activation(dense([dropout](first token))), as the encoder's configuration says.
  */
 #include "model/model_impl.h"
-
-static enum activation pooler_activation(const struct model *m)
-{
-    return m->family->pooler.activation == POOLER_RELU ? ACTIVATION_RELU : ACTIVATION_GELU;
-}
 
 /* Dropout before the pooler's product, in this pass. */
 static bool has_pooler_dropout(const struct model *m)
@@ -23,17 +18,15 @@ static enum status pooler(struct model *m)
     const struct rows *lines = &m->pass.firsts;
     const int rows = lines->count, hidden = m->opts.encoder.hidden;
     const act *x = m->acts.x[m->opts.encoder.layers];
-    const bool is_tanh = m->family->pooler.activation == POOLER_TANH;
-    act *sum = is_tanh ? m->acts.branch : m->acts.pooler_sum;
+    const enum activation kind = m->opts.encoder.pooler_activation;
+    act *sum = kind == ACTIVATION_TANH ? m->acts.branch : m->acts.pooler_sum;
     if (has_pooler_dropout(m)) {
-        const struct dropout drop = dropout_at(m, m->opts.head.dropout, 0, SITE_POOLER);
+        const struct dropout drop = dropout_at(m, m->opts.encoder.pooler_dropout, 0, SITE_POOLER);
         TRY(k->dropout(m->ctx, lines, hidden, &drop, x, m->acts.pooler_in));
         x = m->acts.pooler_in;
     }
     TRY(k->linear(m->ctx, m->pooler_matrix, rows, x, weight_at(m, SLOT_POOLER_BIAS, 0), sum));
-    if (is_tanh)
-        return k->tanh_forward(m->ctx, (int64_t)rows * hidden, sum, m->acts.pooled);
-    return k->activate(m->ctx, pooler_activation(m), (int64_t)rows * hidden, sum, m->acts.pooled);
+    return apply(m, kind, (int64_t)rows * hidden, sum, m->acts.pooled);
 }
 
 /* The gradient of pooled is in d[from]; that of the first tokens goes to d[head_gradient_at()]. */
@@ -45,18 +38,15 @@ static enum status pooler_backward(struct model *m, int from, const struct grad_
     const int64_t n = (int64_t)rows * hidden;
     const bool dropped = has_pooler_dropout(m);
     act *const *d = m->acts.d;
-    if (m->family->pooler.activation == POOLER_TANH)
-        TRY(k->tanh_backward(m->ctx, n, m->acts.pooled, d[from], d[other]));
-    else
-        TRY(k->activate_backward(m->ctx, pooler_activation(m), n, m->acts.pooler_sum, d[from],
-                                 d[other]));
+    TRY(apply_backward(m, m->opts.encoder.pooler_activation, n, m->acts.pooler_sum, m->acts.pooled,
+                       d[from], d[other]));
     TRY(k->linear_backward_weight(m->ctx, m->pooler_matrix, rows,
                                   dropped ? m->acts.pooler_in : m->acts.x[m->opts.encoder.layers],
-                                  d[other], offset_at(m, SLOT_POOLER_BIAS, 0), true, cut));
+                                  d[other], offset_at(m, SLOT_POOLER_BIAS, 0), true, NULL, cut));
     TRY(k->linear_backward_data(m->ctx, m->pooler_matrix, rows, d[other], d[from]));
     if (!dropped)
         return STATUS_OK;
-    const struct dropout drop = dropout_at(m, m->opts.head.dropout, 0, SITE_POOLER);
+    const struct dropout drop = dropout_at(m, m->opts.encoder.pooler_dropout, 0, SITE_POOLER);
     return k->dropout(m->ctx, lines, hidden, &drop, d[from], d[other]);
 }
 

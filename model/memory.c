@@ -5,6 +5,7 @@
  * model_create() allocates what is planned here and nothing else, so the figures of
  * model_plan_memory() are its own.
  */
+#include <math.h>
 
 #include "base/mem.h"
 #include "model/model_impl.h"
@@ -29,6 +30,10 @@ static enum status resolve_opts(const struct model_opts *opts, struct model_opts
         return status_fail(STATUS_ARG, "a model needs a device and kernels");
     if (e->embedding == 0)
         e->embedding = e->hidden;
+    if (e->relative.span > 0 &&
+        (e->relative.max_distance < 1 ||
+         !(e->relative.content_to_position || e->relative.position_to_content)))
+        return status_fail(STATUS_ARG, "relative positions without a distance or a product");
     if (e->vocab_size < 1 || e->embedding < 1 || e->first_position < 0 || e->hidden < 1 ||
         e->layers < 1 || e->heads < 1 || e->hidden % e->heads != 0 || e->intermediate < 1 ||
         e->max_positions < 1 || e->type_vocab < 0)
@@ -52,16 +57,20 @@ static enum status resolve_opts(const struct model_opts *opts, struct model_opts
         out->max_rows = (int)opts->max_tokens;
     if (opts->max_losses < out->max_rows)
         out->max_losses = out->max_rows;
+    if (out->max_pieces < 1)
+        out->max_pieces = out->max_rows;
 
     if (out->head.dropout < 0)
         out->head.dropout = e->classifier_dropout >= 0 ? e->classifier_dropout : e->hidden_dropout;
     if (opts->dropout >= 0)
         out->head.dropout = e->hidden_dropout = e->attention_dropout = opts->dropout;
+    if (e->pooler_dropout < 0)
+        e->pooler_dropout = out->head.dropout;
     if (!is_dropout(out->head.dropout) || !is_dropout(e->hidden_dropout) ||
-        !is_dropout(e->attention_dropout))
-        return status_fail(STATUS_ARG, "dropout %g, %g, %g, wanted 0 or more and less than 1",
+        !is_dropout(e->attention_dropout) || !is_dropout(e->pooler_dropout))
+        return status_fail(STATUS_ARG, "dropout %g, %g, %g, %g, wanted 0 or more and less than 1",
                            (double)e->hidden_dropout, (double)e->attention_dropout,
-                           (double)out->head.dropout);
+                           (double)out->head.dropout, (double)e->pooler_dropout);
     return STATUS_OK;
 }
 
@@ -73,13 +82,47 @@ static int add_matrix(struct model *m, int64_t offset, int n, int k)
     return m->matrix_count++;
 }
 
+/* Where a layer's projections of the table lie: as parameters of their own, or as the beginning of
+ * qkv's. */
+static int relative_matrix(struct model *m, int l)
+{
+    const struct relative_layout *r = &m->relative;
+    const int64_t own = offset_at(m, SLOT_RELATIVE_WEIGHT, l);
+    if (r->width == 0)
+        return -1;
+    return add_matrix(
+        m, own >= 0 ? own : offset_at(m, SLOT_QKV_WEIGHT, l) + r->row * m->opts.encoder.hidden,
+        r->width, m->opts.encoder.hidden);
+}
+
+static void plan_relative(struct model *m)
+{
+    const struct encoder_config *e = &m->opts.encoder;
+    const bool q = e->relative.position_to_content, k = e->relative.content_to_position;
+    m->relative = (struct relative_layout){.q_at = -1, .k_at = -1};
+    if (e->relative.span == 0)
+        return;
+    m->relative = (struct relative_layout){
+        .width = e->hidden * (q + k),
+        .q_at = q ? 0 : -1,
+        .k_at = !k  ? -1
+                : q ? e->hidden
+                    : 0,
+        .row = q ? 0 : e->hidden,
+        .scale = (float)(1.0 / sqrt((double)(e->hidden / e->heads) * (1 + q + k))),
+    };
+}
+
 static enum status plan_matrices(struct model *m)
 {
     const struct encoder_config *e = &m->opts.encoder;
     const int hidden = e->hidden;
     TRY(mem_alloc((size_t)e->layers, sizeof *m->layer, "the layers", &m->layer));
-    TRY(mem_alloc(5 * (size_t)e->layers + 2, sizeof *m->matrices, "the matrices", &m->matrices));
-    m->project_matrix = -1;
+    TRY(mem_alloc(6 * (size_t)e->layers + 3, sizeof *m->matrices, "the matrices", &m->matrices));
+    m->conv_matrix = m->project_matrix = -1;
+    if (e->conv_taps > 0)
+        m->conv_matrix =
+            add_matrix(m, offset_at(m, SLOT_CONV_WEIGHT, 0), hidden, hidden * e->conv_taps);
     if (e->embedding != hidden)
         m->project_matrix =
             add_matrix(m, offset_at(m, SLOT_EMBED_PROJECT_WEIGHT, 0), hidden, e->embedding);
@@ -93,6 +136,7 @@ static enum status plan_matrices(struct model *m)
         } else {
             at->qkv = add_matrix(m, qkv, 3 * hidden, hidden);
         }
+        at->relative = relative_matrix(m, l);
         at->attention = add_matrix(m, offset_at(m, SLOT_ATTENTION_WEIGHT, l), hidden, hidden);
         at->intermediate =
             add_matrix(m, offset_at(m, SLOT_INTERMEDIATE_WEIGHT, l), e->intermediate, hidden);
@@ -102,6 +146,13 @@ static enum status plan_matrices(struct model *m)
     if (m->opts.head.pooling == POOL_POOLER)
         m->pooler_matrix = add_matrix(m, offset_at(m, SLOT_POOLER_WEIGHT, 0), hidden, hidden);
     return STATUS_OK;
+}
+
+static int widest(const struct encoder_config *e)
+{
+    const int three = 3 * e->hidden, conv = e->hidden * e->conv_taps;
+    const int wide = e->intermediate > three ? e->intermediate : three;
+    return conv > wide ? conv : wide;
 }
 
 struct kernel_opts model_kernel_opts(const struct model *m)
@@ -114,7 +165,9 @@ struct kernel_opts model_kernel_opts(const struct model *m)
         .count = m->matrix_count,
         .max_tokens = m->opts.max_tokens,
         .max_rows = m->opts.max_rows,
-        .max_channels = e->intermediate > 3 * e->hidden ? e->intermediate : 3 * e->hidden,
+        .max_channels = widest(e),
+        .distances = m->distances,
+        .max_pieces = m->opts.max_pieces,
         .weight_count = m->params.total,
         .training = m->opts.training,
         .fastest = m->opts.fastest,
@@ -131,8 +184,13 @@ enum status model_plan(const struct model_opts *opts, struct model *m)
     if (m->family == NULL)
         return status_fail(STATUS_UNAVAILABLE, "model_type \"%s\": cohort has %s",
                            opts->encoder.model_type, family_list());
-    m->pooled_last = opts->head.pooling == POOL_CLS || opts->head.pooling == POOL_POOLER;
+    const struct encoder_config *e = &m->opts.encoder;
+    const bool firsts = opts->head.pooling == POOL_CLS || opts->head.pooling == POOL_POOLER;
+    m->pooled_conv = firsts && e->conv_taps > 0 && e->layers == 1; /* which reads all tokens */
+    m->pooled_last = firsts && !m->pooled_conv;
     size_t layers = (size_t)opts->encoder.layers;
+    plan_relative(m);
+    TRY_GOTO(fail, distances_make(&e->relative, &m->distances));
     TRY_GOTO(fail, params_build(m->family, &m->opts.encoder, &m->opts.head, &m->params, &m->index));
     TRY_GOTO(fail, plan_matrices(m));
     TRY_GOTO(fail, mem_alloc(layers + 1, sizeof *m->acts.x, "the layer inputs", &m->acts.x));
@@ -145,6 +203,8 @@ fail:
 
 void model_unplan(struct model *m)
 {
+    mem_free((void *)(uintptr_t)m->distances.line);
+    m->distances.line = NULL;
     mem_free(m->acts.layer);
     mem_free(m->acts.x);
     mem_free(m->matrices);
@@ -199,6 +259,8 @@ static void lay_layer(const struct model *m, bool pooled, struct cursor *c, stru
     a->normed = place_act(c, lines, e->hidden);
     a->mean1 = place_float(c, lines, 1);
     a->rstd1 = place_float(c, lines, 1);
+    if (m->relative.width > 0)
+        a->table = place_act(c, 2 * (int64_t)e->relative.span, m->relative.width);
     a->wide = place_act(c, lines, e->intermediate);
     a->active = place_act(c, lines, e->intermediate);
     a->sum2 = place_act(c, lines, e->hidden);
@@ -221,6 +283,40 @@ static void lay_layers(struct model *m, bool keep, struct cursor *c)
     c->at = end;
 }
 
+static void lay_table(struct model *m, struct cursor *c)
+{
+    const struct encoder_config *e = &m->opts.encoder;
+    const int64_t lines = 2 * (int64_t)e->relative.span, all = lines * m->opts.max_pieces;
+    struct acts *a = &m->acts;
+    if (lines == 0)
+        return;
+    const bool drops = m->opts.training && e->hidden_dropout > 0;
+    a->table = place_act(c, lines, e->hidden);
+    a->table_dropped = drops ? place_act(c, lines, e->hidden) : a->table;
+    if (!m->opts.training)
+        return;
+    a->dtable = place_act(c, all, m->relative.width);
+    a->dlines[0] = place_act(c, all, e->hidden);
+    a->dlines[1] = place_act(c, all, e->hidden);
+}
+
+static void lay_conv(struct model *m, struct cursor *c)
+{
+    const struct encoder_config *e = &m->opts.encoder;
+    const int64_t tokens = m->opts.max_tokens;
+    struct acts *a = &m->acts;
+    if (e->conv_taps == 0)
+        return;
+    a->conv_in = place_act(c, tokens, (int64_t)e->hidden * e->conv_taps);
+    a->conv_out = place_act(c, tokens, e->hidden);
+    a->conv_active = place_act(c, tokens, e->hidden);
+    a->conv_residual = place_act(c, tokens, e->hidden);
+    a->conv_sum = place_act(c, tokens, e->hidden);
+    a->conv_top = m->pooled_conv ? place_act(c, tokens, e->hidden) : NULL;
+    a->conv_mean = place_float(c, tokens, 1);
+    a->conv_rstd = place_float(c, tokens, 1);
+}
+
 int64_t model_lay_acts(struct model *m, char *block)
 {
     const struct encoder_config *e = &m->opts.encoder;
@@ -236,7 +332,9 @@ int64_t model_lay_acts(struct model *m, char *block)
     a->x[0] = place_act(&c, tokens, hidden);
     for (int l = 1; l < e->layers; l++)
         a->x[l] = training ? place_act(&c, tokens, hidden) : a->x[0];
-    if (m->pooled_last)
+    lay_table(m, &c);
+    lay_conv(m, &c);
+    if (m->pooled_last || m->pooled_conv)
         a->x[e->layers] = place_act(&c, rows, hidden);
     else
         a->x[e->layers] = training ? place_act(&c, tokens, hidden) : a->x[0];
@@ -249,11 +347,9 @@ int64_t model_lay_acts(struct model *m, char *block)
                     ? place(&c, rows * hidden, (int64_t)sizeof(int32_t))
                     : NULL;
     const bool pooler = m->opts.head.pooling == POOL_POOLER;
-    a->pooler_in = pooler && training && m->family->pooler.dropout_first && m->opts.head.dropout > 0
-                       ? place_act(&c, rows, hidden)
-                       : NULL;
-    a->pooler_sum =
-        pooler && m->family->pooler.activation != POOLER_TANH ? place_act(&c, rows, hidden) : NULL;
+    a->pooler_in = pooler && training && e->pooler_dropout > 0 ? place_act(&c, rows, hidden) : NULL;
+    a->pooler_sum = pooler && e->pooler_activation != ACTIVATION_TANH ? place_act(&c, rows, hidden)
+                                                                      : NULL;
     a->logits = place_float(&c, rows, m->opts.head.outputs);
     a->losses = training ? place(&c, m->opts.max_losses, (int64_t)sizeof(double)) : NULL;
     a->dlogits = training ? place_float(&c, rows, m->opts.head.outputs) : NULL;
@@ -269,7 +365,9 @@ int64_t model_lay_acts(struct model *m, char *block)
 int64_t model_pass_bytes(const struct model *m)
 {
     int64_t ids = 2 * m->opts.max_tokens, rows = 3 * (int64_t)m->opts.max_rows + 2;
-    return (ids + rows) * (int64_t)sizeof(int32_t) + m->opts.max_rows * (int64_t)sizeof(int64_t);
+    int64_t pieces = m->opts.max_pieces;
+    return (ids + rows + pieces) * (int64_t)sizeof(int32_t) +
+           m->opts.max_rows * (int64_t)sizeof(int64_t);
 }
 
 enum status model_plan_memory(const struct model_opts *opts, struct model_memory *out)

@@ -26,10 +26,18 @@ static enum status check_kernels(const struct model *m)
         {"embed", k->embed != NULL, true},
         {"linear", k->linear != NULL, true},
         {"attention", k->attention != NULL, true},
+        {"attention_relative",
+         m->relative.width == 0 || (k->attention_relative != NULL && k->table_norm != NULL), true},
+        {"attention_relative_backward",
+         m->relative.width == 0 || (k->attention_relative_backward != NULL &&
+                                    k->table_norm_backward != NULL && k->table_dropout != NULL),
+         false},
+        {"neighbours",
+         m->conv_matrix < 0 || (k->neighbours != NULL && k->neighbours_backward != NULL), true},
         {"residual_norm", k->residual_norm != NULL, true},
         {"activate", k->activate != NULL, true},
         {"classify", k->classify != NULL, true},
-        {"first_tokens", !m->pooled_last || k->first_tokens != NULL, true},
+        {"first_tokens", !(m->pooled_last || m->pooled_conv) || k->first_tokens != NULL, true},
         {"add", m->project_matrix < 0 || k->add != NULL, false},
         {"tanh", pooling != POOL_POOLER || (k->tanh_forward != NULL && k->tanh_backward != NULL),
          true},
@@ -44,7 +52,8 @@ static enum status check_kernels(const struct model *m)
         {"residual_norm_backward", k->residual_norm_backward != NULL, false},
         {"activate_backward", k->activate_backward != NULL, false},
         {"dropout", k->dropout != NULL, false},
-        {"first_tokens_backward", !m->pooled_last || k->first_tokens_backward != NULL, false},
+        {"first_tokens_backward",
+         !(m->pooled_last || m->pooled_conv) || k->first_tokens_backward != NULL, false},
         {"classify_backward", k->classify_backward != NULL, false},
     };
     for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++)
@@ -64,6 +73,8 @@ static enum status alloc_pass(struct model *m)
     TRY(mem_alloc(rows + 1, sizeof *p->line, "row lines", &p->line));
     TRY(mem_alloc(rows, sizeof *p->chunk, "chunk numbers", &p->chunk));
     TRY(mem_alloc(rows, sizeof *p->row, "row ids", &p->row));
+    TRY(mem_alloc((size_t)m->opts.max_pieces, sizeof *p->piece_lines, "the pieces' tables",
+                  &p->piece_lines));
     for (size_t b = 0; b <= rows; b++)
         p->line[b] = (int32_t)b;
     return STATUS_OK;
@@ -109,6 +120,7 @@ void model_destroy(struct model *m)
     if (m->weights != NULL)
         device_free(m->opts.device, m->weights);
     mem_free(m->pass.row);
+    mem_free(m->pass.piece_lines);
     mem_free(m->pass.chunk);
     mem_free(m->pass.line);
     mem_free(m->pass.begin);
@@ -176,7 +188,7 @@ static enum status check_rows(const struct model *m, const struct model_input *i
     if (in->begin[0] != 0 || in->begin[in->rows] != in->tokens)
         return status_fail(STATUS_ARG, "rows take tokens %d to %d, wanted 0 to %lld",
                            (int)in->begin[0], (int)in->begin[in->rows], (long long)in->tokens);
-    const int longest = e->max_positions - e->first_position;
+    const int longest = e->any_length ? INT32_MAX : e->max_positions - e->first_position;
     for (int b = 0; b < in->rows; b++) {
         int64_t n = (int64_t)in->begin[b + 1] - in->begin[b];
         if (n < 1 || n > longest)
@@ -225,6 +237,8 @@ static void keep_rows(struct model *m, const struct model_input *in)
                             .count = in->rows,
                             .longest = longest,
                             .begin = p->begin};
+    /* Where shapes are to repeat, always the whole table. */
+    p->table_lines = multiple > 1 ? 2 * m->distances.span : distances_lines(&m->distances, longest);
     p->firsts = (struct rows){
         .tokens = in->rows, .count = in->rows, .longest = in->rows > 0, .begin = p->line};
 }
@@ -328,11 +342,13 @@ enum status model_pooled(struct model *m, float *out)
     return STATUS_OK;
 }
 
-static enum status check_cut(const struct pass *p, const struct grad_cut *cut)
+static enum status check_cut(const struct pass *p, const struct grad_cut *cut, int most)
 {
     const int last = cut->pieces;
     if (last == 0)
         return STATUS_OK;
+    if (last > most)
+        return status_fail(STATUS_ARG, "a cut of %d pieces, the model has room for %d", last, most);
     if (cut->token[0] != 0 || cut->row[0] != 0 || cut->token[last] != p->tokens ||
         cut->row[last] != p->rows.count)
         return status_fail(
@@ -371,7 +387,7 @@ enum status model_backward(struct model *m, const float *dlogits, const struct g
 {
     if (!m->pass.ready)
         return status_fail(STATUS_ARG, "backward without a training forward before it");
-    TRY(check_cut(&m->pass, cut));
+    TRY(check_cut(&m->pass, cut, m->opts.max_pieces));
     m->pass.ready = false; /* recomputation and shared memory leave nothing for a second backward */
     if (cut->pieces == 0) {
         if (ready != NULL)
@@ -386,6 +402,7 @@ enum status model_backward(struct model *m, const float *dlogits, const struct g
         TRY(device_put(m->opts.device, m->acts.dlogits, dlogits, bytes));
     if (m->kernels->backward_begins != NULL)
         TRY(m->kernels->backward_begins(m->ctx, cut));
+    TRY(table_backward_begins(m, cut));
     TRY(stretch_begin(m, STRETCH_HEAD, 0, &replayed));
     TRY(stretch_end(m, replayed, replayed ? STATUS_OK : head_backward(m, cut)));
     const int at = head_gradient_at(m);

@@ -27,15 +27,32 @@ enum pooling { POOL_CLS, POOL_POOLER, POOL_MEAN, POOL_MAX }; /* pooler: CLS, the
 const char *pooling_name(enum pooling pooling);
 const char *precision_name(enum precision precision);
 
+/* Disentangled attention (struct distances in kernels.h): how distances are bucketed into slots,
+ * and which of the two products with the table there are. span 0: plain attention. */
+struct relative_config {
+    int span;         /* half the rows of the table */
+    int buckets;      /* distances beyond half of them share slots by their logarithm; 0: none do */
+    int max_distance; /* where the last bucket begins */
+    bool content_to_position, position_to_content; /* "c2p", "p2c" */
+    bool shared; /* the layer's projections of queries and keys serve the table, too */
+    bool norm;   /* the table passes through a norm */
+};
+
 /* An encoder as config.json describes it. */
 struct encoder_config {
     char model_type[24]; /* "bert" */
     int vocab_size, hidden, layers, heads, intermediate, max_positions, type_vocab;
     int embedding;      /* channels of the embeddings: hidden, unless they are projected */
     int first_position; /* of a row's first token; a row has max_positions - this at most */
+    bool any_length;    /* there is no table of positions, so rows may be longer */
+    struct relative_config relative;
+    int conv_taps; /* a convolution over neighbours beside the first layer (DeBERTa-v2); 0: none */
+    enum activation conv_activation;
     float norm_eps;
     float hidden_dropout, attention_dropout;
     float classifier_dropout; /* < 0: hidden_dropout */
+    float pooler_dropout;     /* before the pooler's product; < 0: that of the head */
+    enum activation pooler_activation;
     float initializer_range;
     enum activation activation; /* GELU (erf) unless config.json says otherwise */
     int pad_id;
@@ -63,16 +80,17 @@ struct model_opts {
     enum precision precision;
     int64_t max_tokens; /* of one forward pass (micro-batch) */
     int max_rows;
-    int max_losses;   /* slots of model_loss(); 0: max_rows */
-    bool training;    /* false: no gradients, activations of one layer only */
-    bool recompute;   /* keep only layer inputs, run each layer's forward again in backward */
-    bool fastest;     /* parallel.reproducible=off: bits may depend on threads */
+    int max_losses;    /* slots of model_loss(); 0: max_rows */
+    bool training;     /* false: no gradients, activations of one layer only */
+    bool recompute;    /* keep only layer inputs, run each layer's forward again in backward */
+    bool fastest;      /* parallel.reproducible=off: bits may depend on threads */
     bool exact_pieces; /* parallel.reproducible=any: see struct kernel_opts */
-    bool eager;       /* record and replay nothing (kernels.h, graph_begins) */
-    int grad_buffers; /* flat gradient buffers to allocate (>= 1 when training) */
-    float dropout;    /* < 0: as config.json says; else overrides hidden, attention and classifier
-                         dropout */
-    uint64_t seed;    /* names the dropout decisions */
+    bool eager;        /* record and replay nothing (kernels.h, graph_begins) */
+    int grad_buffers;  /* flat gradient buffers to allocate (>= 1 when training) */
+    int max_pieces;    /* most pieces of a cut; 0: max_rows */
+    float dropout;     /* < 0: as config.json says; else overrides hidden, attention and classifier
+                          dropout */
+    uint64_t seed;     /* names the dropout decisions */
     struct device *device;
     const struct kernels *kernels;
 };

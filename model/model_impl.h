@@ -7,6 +7,11 @@
  * share one layer's memory; an evaluating pass uses x[0] in place and one layer's memory whatever
  * the model is.
  *
+ * Relative positions (struct distances in kernels.h). All layers read one table: its first lines,
+ * as many as the pass's longest row needs, normed once a pass and dropped anew by each layer, whose
+ * projections of it are in layer_acts.table. Backward keeps a gradient of these lines for each
+ * piece of the cut, because sums over tokens follow the cut.
+ *
  * Pooled last layer. Where the pooling reads first tokens only, the last layer has queries and
  * everything behind them for B lines instead of T ("lines" below), keys and values for all tokens.
  *
@@ -25,7 +30,9 @@ enum dropout_site {
     SITE_ATTENTION_OUTPUT,
     SITE_OUTPUT,
     SITE_HEAD,
-    SITE_POOLER
+    SITE_POOLER,
+    SITE_TABLE,
+    SITE_CONV
 };
 
 /* What one layer keeps from forward to backward. Lines: T, or B in a pooled last layer. */
@@ -40,12 +47,14 @@ struct layer_acts {
     act *wide, *active; /* (lines, F) before and after the activation */
     act *sum2;          /* (lines, C) */
     float *mean2, *rstd2;
+    act *table; /* (lines of the table, W): its projections to queries and keys */
 };
 
 /* Indices of a layer's matrices in the kernel context. */
 struct layer_matrices {
     int qkv, q, kv; /* qkv, or q and kv in a pooled last layer; the others are -1 */
     int attention, intermediate, output;
+    int relative; /* the projections of the table; -1: none */
 };
 
 /* Device memory of activations and of gradients with respect to them, all in one block. */
@@ -63,8 +72,19 @@ struct acts {
     int32_t *argmax; /* (B, C), POOL_MAX only */
     float *logits, *dlogits; /* (B, outputs) */
     double *losses;          /* (max_losses), training only */
-    act *d[3];               /* (T, C) gradients, training only */
-    act *dwide;              /* (T, max(F, 3 C)), training only */
+    act *table;              /* (S, C) the table of relative positions, normed; S: all its lines */
+    act *table_dropped;      /* (S, C) the same for one layer; is table without dropout */
+    act *dtable;             /* (pieces, S, W) gradient of a layer's projections, training only */
+    act *dlines[2];          /* (pieces, S, C) of the table: one layer's, and the sum */
+    act *conv_in;            /* (T, C taps) a token and its neighbours, then the gradient of it */
+    act *conv_out;           /* (T, C) before the activation */
+    act *conv_active;        /* (T, C) behind it */
+    act *conv_residual;      /* (T, C) the first layer's output, which it is added to */
+    act *conv_sum;           /* (T, C) */
+    act *conv_top;           /* (T, C) behind its norm, where only first tokens go on; or NULL */
+    float *conv_mean, *conv_rstd;
+    act *d[3];  /* (T, C) gradients, training only */
+    act *dwide; /* (T, max(F, 3 C)), training only */
 };
 
 /* The rows of the last forward pass, host memory of ours. */
@@ -78,6 +98,8 @@ struct pass {
     int32_t *ids, *types, *begin, *line, *chunk;
     int64_t *row;
     bool has_types, has_chunks;
+    int table_lines;      /* of the table that this pass needs */
+    int32_t *piece_lines; /* (max_pieces) that each piece of the cut needs */
 };
 
 struct model {
@@ -91,9 +113,17 @@ struct model {
     struct param_index index;
     struct matrix *matrices;
     int matrix_count;
-    struct layer_matrices *layer; /* (L) */
-    int pooler_matrix, project_matrix; /* -1: none */
+    struct layer_matrices *layer;                   /* (L) */
+    int pooler_matrix, project_matrix, conv_matrix; /* -1: none */
+    struct distances distances;                     /* line is ours */
+    struct relative_layout {
+        int width;      /* W: C for each projection */
+        int q_at, k_at; /* channels of the projections to queries and keys; -1: none */
+        int64_t row;    /* of qkv's matrix where they are shared: the first one's line */
+        float scale;    /* of the scores */
+    } relative;
     bool pooled_last;           /* the last layer computes first tokens only */
+    bool pooled_conv;           /* so does what follows the convolution of a single layer */
     float *weights, *gradients; /* device blocks */
     char *block;                /* device block of activations */
     struct acts acts;
@@ -117,6 +147,27 @@ NODISCARD enum status encoder_forward(struct model *model);
 NODISCARD enum status encoder_backward(struct model *model, int at, const struct grad_cut *cut,
                                        void (*ready)(void *arg, int64_t low, int64_t high),
                                        void *arg);
+
+/* ---- relative.c: the table of relative positions. Everything is a no-op without one. */
+
+/* Slots of all distances. */
+NODISCARD enum status distances_make(const struct relative_config *config, struct distances *out);
+/* Lines of the table that rows of up to `length` tokens need. */
+int distances_lines(const struct distances *d, int length);
+NODISCARD enum status table_forward(struct model *model);
+/* A layer's projections of the table. */
+NODISCARD enum status table_project(struct model *model, int l, struct layer_acts *a);
+struct relative table_of_layer(const struct model *model, const struct layer_acts *a);
+/* Before a layer's weight gradients: what their sums need of the table, for outputs [first, first +
+ * n) of a matrix whose first output is qkv's output `from`. n is 0 where there is nothing. */
+struct table_lines table_lines_for(const struct model *model, int from, int n);
+NODISCARD enum status table_backward_begins(struct model *model, const struct grad_cut *cut);
+/* The lines that layer l read, again; then what acts.dtable means for its parameters (those that
+ * are its own) and for the table. */
+NODISCARD enum status table_lines_again(struct model *model, int l);
+NODISCARD enum status table_project_backward(struct model *model, int l,
+                                             const struct grad_cut *cut);
+NODISCARD enum status table_backward(struct model *model, const struct grad_cut *cut);
 
 /* ---- head.c: acts.logits of x[L]; backward, from acts.dlogits, leaves the gradient of x[L] in
  * d[head_gradient_at()] */
@@ -163,6 +214,24 @@ static inline struct dropout dropout_at(const struct model *m, float p, int laye
         .row = m->pass.row,
         .chunk = m->pass.has_chunks ? m->pass.chunk : NULL,
     };
+}
+
+/* y = activation(x); n elements. */
+static inline enum status apply(const struct model *m, enum activation kind, int64_t n,
+                                const act *x, act *y)
+{
+    if (kind == ACTIVATION_TANH)
+        return m->kernels->tanh_forward(m->ctx, n, x, y);
+    return m->kernels->activate(m->ctx, kind, n, x, y);
+}
+
+/* dx from dy, x and y = activation(x). dx may be dy. */
+static inline enum status apply_backward(const struct model *m, enum activation kind, int64_t n,
+                                         const act *x, const act *y, const act *dy, act *dx)
+{
+    if (kind == ACTIVATION_TANH)
+        return m->kernels->tanh_backward(m->ctx, n, y, dy, dx);
+    return m->kernels->activate_backward(m->ctx, kind, n, x, dy, dx);
 }
 
 /* p moved on by n act elements. */

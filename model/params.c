@@ -12,9 +12,9 @@
 
 enum { TENSOR_ALIGN = 64 }; /* elements: 256 bytes, what device copies and vector loads want */
 
-static const struct family *const families[] = {&family_bert,      &family_distilbert,
-                                                &family_roberta,   &family_xlm_roberta,
-                                                &family_camembert, &family_electra};
+static const struct family *const families[] = {
+    &family_bert,      &family_distilbert, &family_roberta,   &family_xlm_roberta,
+    &family_camembert, &family_electra,    &family_deberta_v2};
 
 const struct family *family_find(const char *model_type)
 {
@@ -26,7 +26,7 @@ const struct family *family_find(const char *model_type)
 
 const char *family_list(void)
 {
-    return "bert, distilbert, roberta, xlm-roberta, camembert and electra";
+    return "bert, distilbert, roberta, xlm-roberta, camembert, electra and deberta-v2";
 }
 
 static int64_t extent_of(enum extent extent, const struct encoder_config *encoder,
@@ -47,6 +47,13 @@ static int64_t extent_of(enum extent extent, const struct encoder_config *encode
         return encoder->hidden;
     case EXTENT_QKV:
         return 3 * (int64_t)encoder->hidden;
+    case EXTENT_RELATIVE_TABLE:
+        return 2 * (int64_t)encoder->relative.span;
+    case EXTENT_RELATIVE:
+        return (int64_t)encoder->hidden *
+               (encoder->relative.content_to_position + encoder->relative.position_to_content);
+    case EXTENT_CONV:
+        return (int64_t)encoder->hidden * encoder->conv_taps;
     case EXTENT_INTERMEDIATE:
         return encoder->intermediate;
     case EXTENT_OUTPUTS:
@@ -73,16 +80,44 @@ static bool in_model(const struct tensor_rule *rule, const struct encoder_config
 {
     if (rule->part == PART_POOLER)
         return head->pooling == POOL_POOLER;
-    if (rule->slot == SLOT_EMBED_PROJECT_WEIGHT || rule->slot == SLOT_EMBED_PROJECT_BIAS)
+    switch (rule->slot) {
+    case SLOT_EMBED_PROJECT_WEIGHT:
+    case SLOT_EMBED_PROJECT_BIAS:
         return encoder->embedding != encoder->hidden;
-    return rule->slot != SLOT_TYPE || encoder->type_vocab > 0;
+    case SLOT_POSITION:
+        return !encoder->any_length;
+    case SLOT_TYPE:
+        return encoder->type_vocab > 0;
+    case SLOT_RELATIVE_TABLE:
+        return encoder->relative.span > 0;
+    case SLOT_RELATIVE_GAMMA:
+    case SLOT_RELATIVE_BETA:
+        return encoder->relative.span > 0 && encoder->relative.norm;
+    case SLOT_RELATIVE_WEIGHT:
+    case SLOT_RELATIVE_BIAS:
+        return encoder->relative.span > 0 && !encoder->relative.shared;
+    case SLOT_CONV_WEIGHT:
+    case SLOT_CONV_BIAS:
+    case SLOT_CONV_GAMMA:
+    case SLOT_CONV_BETA:
+        return encoder->conv_taps > 0;
+    default:
+        return true;
+    }
 }
 
-static int file_tensors(const struct tensor_rule *rule)
+/* The rule's tensors on disk. Of the table's projections (to queries, to keys) those that there
+ * are. */
+static int file_tensors(const struct tensor_rule *rule, const struct encoder_config *encoder,
+                        const char *name[TENSOR_PARTS])
 {
+    const bool relative = rule->slot == SLOT_RELATIVE_WEIGHT || rule->slot == SLOT_RELATIVE_BIAS;
+    const bool have[TENSOR_PARTS] = {!relative || encoder->relative.position_to_content,
+                                     !relative || encoder->relative.content_to_position, true};
     int n = 0;
-    while (n < TENSOR_PARTS && rule->file[n] != NULL)
-        n++;
+    for (int i = 0; i < TENSOR_PARTS && rule->file[i] != NULL; i++)
+        if (have[i])
+            name[n++] = rule->file[i];
     return n;
 }
 
@@ -102,17 +137,20 @@ static enum status add_tensor(const struct tensor_rule *rule, int layer,
     p->part = rule->part;
     p->layer = rule->part == PART_LAYER ? layer : -1;
 
-    int tensors = file_tensors(rule);
+    const char *name[TENSOR_PARTS];
+    const int tensors = file_tensors(rule, encoder, name);
+    const bool conv = rule->columns == EXTENT_CONV;
     if (tensors == 0 || p->shape[0] % tensors != 0)
         return status_fail(STATUS_INTERNAL, "%s has %lld rows and %d tensors on disk", p->name,
                            (long long)p->shape[0], tensors);
     for (int i = 0; i < tensors; i++) {
         struct param_file_name *f = &table->file[table->names++];
-        TRY(expand_name(rule->file[i], layer, f->name));
+        TRY(expand_name(name[i], layer, f->name));
         f->param = table->count;
-        f->rank = p->rank;
+        f->rank = conv ? 3 : p->rank;
         f->shape[0] = p->shape[0] / tensors;
-        f->shape[1] = p->shape[1];
+        f->shape[1] = conv ? encoder->hidden : p->shape[1];
+        f->shape[2] = conv ? encoder->conv_taps : 1;
         f->elements = p->elements / tensors;
         f->first = f->elements * i;
     }

@@ -47,7 +47,7 @@ struct param_file_name {
     int param;
     int64_t first, elements;
     int rank;
-    int64_t shape[2];
+    int64_t shape[3]; /* a convolution's is (outputs, inputs, taps), one parameter's line each */
 };
 
 struct param_table {

@@ -30,8 +30,9 @@ enum precision { PRECISION_FP32, PRECISION_TF32, PRECISION_BF16, PRECISION_FP16 
 enum activation {
     ACTIVATION_GELU,
     ACTIVATION_GELU_TANH,
-    ACTIVATION_RELU
-}; /* GELU: x/2 (1 + erf(x / sqrt 2)) */
+    ACTIVATION_RELU,
+    ACTIVATION_TANH /* tanh_forward() and tanh_backward(), not activate() */
+};                  /* GELU: x/2 (1 + erf(x / sqrt 2)) */
 
 typedef void act; /* float or bfloat16 (uint16_t, the upper half of a float): the context knows */
 
@@ -41,6 +42,25 @@ struct matrix {
     int64_t offset;
     int n, k;
 };
+
+/*
+ * Disentangled attention (He et al. 2021, DeBERTa), as transformers' DebertaV2Model has it. A
+ * distance (query - key) has a slot of 0 to 2 span - 1, a row of the table of relative positions.
+ * Tables of activations have the slots in the order of their distance from slot span, which is
+ * distance 0: span, span + 1, span - 1, span + 2, ... and slot 0 last. So the lines that short rows
+ * need come first, and a table of fewer lines is the beginning of one of more.
+ */
+struct distances {
+    int span;            /* 0: the model has none, the rest is unused */
+    int reach;           /* distances beyond have the line of reach or of -reach */
+    const int32_t *line; /* (2 reach + 1), host: of distance d at [reach + d] */
+};
+
+static inline int distance_slot(int line, int span)
+{
+    const int away = (line + 1) / 2;
+    return line == 2 * span - 1 ? 0 : line % 2 == 1 ? span + away : span - away;
+}
 
 struct kernel_opts {
     struct device *device;
@@ -52,6 +72,8 @@ struct kernel_opts {
     int max_channels;     /* largest C or F of any call */
     int64_t weight_count; /* elements of the flat master weights that biases may lie in; 0: none
                              behind the last matrix */
+    struct distances distances; /* line: must stay as long as the context */
+    int max_pieces;             /* most pieces of a cut; 0: max_rows */
     bool training;
     bool fastest;      /* parallel.reproducible=off: bits may depend on threads */
     bool exact_pieces; /* parallel.reproducible=any: a piece that is alone in its cut has the bits
@@ -90,9 +112,9 @@ struct dropout {
     float p; /* 0: no dropout, the rest is unused */
     uint64_t seed;
     int64_t step;
-    int layer, site;    /* sites: 0 embeddings, 1 attention, 2 attention output, 3 output, 4 head,
-                           5 pooler */
-    const int64_t *row; /* (B) host */
+    int layer, site;      /* sites: 0 embeddings, 1 attention, 2 attention output, 3 output, 4 head,
+                             5 pooler, 6 table of relative positions, 7 convolution */
+    const int64_t *row;   /* (B) host */
     const int32_t *chunk; /* (B) host, or NULL: all 0 */
 };
 
@@ -108,6 +130,27 @@ struct rows {
 
 struct range {
     int64_t begin, end; /* elements of the flat space */
+};
+
+/* What a layer makes of the first `lines` lines of the table: its projections to queries in
+ * channels [q_at, q_at + C) and to keys in [k_at, k_at + C) of each line; -1: the model has none.
+ */
+struct relative {
+    const act *table; /* (lines, width) */
+    int lines, width;
+    int q_at, k_at;
+    float scale; /* of the scores */
+};
+
+/* More lines of a weight gradient, for outputs [first, first + n) alone: those of a table that all
+ * rows of a piece read. x (lines, K): the same for all pieces. dy: piece i's lines begin at line
+ * i * lines, of dy_stride elements; n of each belong here. */
+struct table_lines {
+    const act *x, *dy;
+    int64_t dy_stride;
+    int lines;
+    const int32_t *count; /* (pieces), host: lines that piece i used; its dy is 0 behind them */
+    int first, n;
 };
 
 struct kernel_ctx; /* a backend's state: device streams, cached primitives, packed weights */
@@ -183,8 +226,8 @@ struct kernels {
 
     /* ---- embeddings: sum[t] = word[id] + position[p] + type[type] (float sum, rounded once to
      * act); out[t] = dropout(norm(sum[t]) * gamma + beta). ids, types (T) host; types NULL: type 0,
-     * type table NULL: none. Word, position, type tables are float, (V, C), (P, C), (2, C). mean,
-     * rstd (T). position p counts from `first_position`. */
+     * position or type table NULL: none. Word, position, type tables are float, (V, C), (P, C),
+     * (2, C). mean, rstd (T). position p counts from `first_position`. */
     enum status (*embed)(struct kernel_ctx *ctx, const struct rows *rows, int channels,
                          const int32_t *ids, const int32_t *types, const float *word,
                          const float *position, const float *type, int first_position,
@@ -192,9 +235,9 @@ struct kernels {
                          const struct dropout *dropout, act *sum, float *mean, float *rstd,
                          act *out);
     /* Gradient da + db (db may be NULL) of out. Offsets of the five parameters in the flat buffers;
-     * type_offset < 0: none. A piece's word, position and type gradients are complete tables: rows
-     * not met are zero (written by this call when the piece is written with =). Rows of a table: V,
-     * P, types. */
+     * position_offset or type_offset < 0: none. A piece's word, position and type gradients are
+     * complete tables: rows not met are zero (written by this call when the piece is written with
+     * =). Rows of a table: V, P, types. */
     enum status (*embed_backward)(struct kernel_ctx *ctx, const struct rows *rows, int channels,
                                   const int32_t *ids, const int32_t *types, const act *da,
                                   const act *db, const act *sum, const float *mean,
@@ -213,9 +256,11 @@ struct kernels {
                                         act *dx);
     /* dW (N, K) at the matrix's offset: sums of dy^T x; db (N) at bias_offset (< 0: none): sums of
      * dy. by_row: x and dy have one line per row of the batch, and the cut's row[] applies; else
-     * one per token. */
+     * one per token. x NULL: a piece has no lines of its own. more (NULL: none) belongs to a
+     * piece's sum, before its merges. */
     enum status (*linear_backward_weight)(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
                                           const act *dy, int64_t bias_offset, bool by_row,
+                                          const struct table_lines *more,
                                           const struct grad_cut *cut);
 
     /* ---- attention over each row, no stored probabilities. q (Tq, ..) has line stride q_stride, k
@@ -235,6 +280,47 @@ struct kernels {
                                       const act *out, const float *lse, const act *dout, act *dq,
                                       act *dk, act *dv);
 
+    /* ---- relative positions; NULL where a backend has no disentangled attention. The first
+     * `lines` lines of the table (2 span, C) of slots, float: out (lines, C) = norm(line) gamma +
+     * beta. gamma and beta NULL: no norm. */
+    enum status (*table_norm)(struct kernel_ctx *ctx, int lines, int channels, const float *table,
+                              const float *gamma, const float *beta, float eps, act *out);
+    /* da (pieces, lines, C): each piece's gradient of out. Offsets of table, gamma and beta; a
+     * piece's gradient of the table is complete, other slots are zero. */
+    enum status (*table_norm_backward)(struct kernel_ctx *ctx, int lines, int channels,
+                                       const act *da, const float *table, const float *gamma,
+                                       float eps, int64_t table_offset, int64_t gamma_offset,
+                                       int64_t beta_offset, const struct grad_cut *cut);
+    /* y (copies, lines, C) = or, add, += dropout(x), of the same shape. Decisions: row -1, chunk 0
+     * (dropout->row is not read), position = line, the same in all copies. y may be x. */
+    enum status (*table_dropout)(struct kernel_ctx *ctx, int copies, int lines, int channels,
+                                 const struct dropout *dropout, const act *x, bool add, act *y);
+    /* As attention() with the scores scale (q_i k_j + q_i TK[line] + k_j TQ[line]), line that of
+     * distance i - j, TQ and TK those of relative; a row's distances are within its lines. */
+    enum status (*attention_relative)(struct kernel_ctx *ctx, const struct rows *queries,
+                                      const struct rows *keys, int heads, int head_size,
+                                      const act *q, int64_t q_stride, const act *k, const act *v,
+                                      int64_t kv_stride, const struct relative *relative,
+                                      const struct dropout *dropout, act *out, float *lse);
+    /* dtable (pieces, lines, width): each piece's gradient of the table, summed over its rows in
+     * float and rounded once; zeros where no distance leads. */
+    enum status (*attention_relative_backward)(struct kernel_ctx *ctx, const struct rows *queries,
+                                               const struct rows *keys, int heads, int head_size,
+                                               const act *q, int64_t q_stride, const act *k,
+                                               const act *v, int64_t kv_stride,
+                                               const struct relative *relative,
+                                               const struct dropout *dropout, const act *out,
+                                               const float *lse, const act *dout, act *dq, act *dk,
+                                               act *dv, act *dtable, const struct grad_cut *cut);
+
+    /* ---- a token and its neighbours in the row, for a convolution over tokens as a product: out
+     * (T, C taps), out[t][c taps + i] = x[t + i - taps / 2][c], 0 outside of the row. taps is odd.
+     * Backward: dx += the sum of those that read it, rounded once. */
+    enum status (*neighbours)(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                              int taps, const act *x, act *out);
+    enum status (*neighbours_backward)(struct kernel_ctx *ctx, const struct rows *rows,
+                                       int channels, int taps, const act *dout, act *dx);
+
     /* ---- residual and norm: sum = x + dropout(y); out = norm(sum) gamma + beta. (M, C); norm in
      * float from the unrounded sum; sum is stored rounded for backward. rows tells positions for
      * dropout. */
@@ -253,7 +339,7 @@ struct kernels {
                                           int64_t beta_offset, bool by_row,
                                           const struct grad_cut *cut);
 
-    /* ---- activation, elementwise over n. dx may be dy. */
+    /* ---- activation, elementwise over n. dx may be dy. kind is not ACTIVATION_TANH. */
     enum status (*activate)(struct kernel_ctx *ctx, enum activation kind, int64_t n, const act *x,
                             act *y);
     enum status (*activate_backward)(struct kernel_ctx *ctx, enum activation kind, int64_t n,

@@ -399,7 +399,7 @@ static void run_stretch(struct stretch *s, int number, const struct host_pass *p
     replayed = stretch_begins(s, 2);
     if (!replayed) {
         assert_ok(k->linear_backward_data(s->ctx, 0, lines, s->x, s->dx));
-        assert_ok(k->linear_backward_weight(s->ctx, 0, lines, s->y, s->x, 64 + C * C, false, &cut));
+        assert_ok(k->linear_backward_weight(s->ctx, 0, lines, s->y, s->x, 64 + C * C, false, NULL, &cut));
     }
     stretch_ends(s, replayed);
 }

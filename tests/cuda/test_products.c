@@ -49,7 +49,7 @@ static void backward(const struct kernels *k, struct kernel_ctx *ctx, struct cud
     act *dy = cuda_parity_lines(p, m->n, 2, FILLER_ZERO);
     act *dx = cuda_parity_output_lines(p, "dx", PARITY_ACT, m->k, m->n, FILLER_ZERO);
     assert_ok(k->linear_backward_data(ctx, 0, t, dy, dx));
-    assert_ok(k->linear_backward_weight(ctx, 0, t, x, dy, bias_of(m), false, &p->cut));
+    assert_ok(k->linear_backward_weight(ctx, 0, t, x, dy, bias_of(m), false, NULL, &p->cut));
 }
 
 static void backward_by_row(const struct kernels *k, struct kernel_ctx *ctx, struct cuda_parity *p)
@@ -57,7 +57,7 @@ static void backward_by_row(const struct kernels *k, struct kernel_ctx *ctx, str
     const struct matrix *m = &p->matrices[0];
     const int64_t b = p->rows.count;
     act *x = cuda_parity_act(p, b * m->k, 1), *dy = cuda_parity_act(p, b * m->n, 2);
-    assert_ok(k->linear_backward_weight(ctx, 0, b, x, dy, -1, true, &p->cut));
+    assert_ok(k->linear_backward_weight(ctx, 0, b, x, dy, -1, true, NULL, &p->cut));
 }
 
 static void parity(unsigned precisions, int first)
@@ -257,7 +257,7 @@ static void piece_alone(enum precision precision, int n, int k)
                            .merge_begin = none,
                            .buffer = buffer};
     bench_pass(&t, tokens, &cut);
-    assert_ok(c->linear_backward_weight(t.ctx, 0, tokens, t.x, t.dy, -1, false, &cut));
+    assert_ok(c->linear_backward_weight(t.ctx, 0, tokens, t.x, t.dy, -1, false, NULL, &cut));
     assert_ok(device_get(t.p.device, host[0], buffer[1] + t.m.offset, (size_t)matrix * 4));
     /* Alone, with filler: zeros for dy, NaN for x, which says whether it was read. */
     unsigned char *x = cuda_parity_place(cuda_parity_memory(&t.p, NULL, alone_lines * t.x_line));
@@ -281,7 +281,7 @@ static void piece_alone(enum precision precision, int n, int k)
                                 .merge_begin = none,
                                 .buffer = buffer};
         bench_pass(&t, last - first, &cut);
-        assert_ok(c->linear_backward_weight(t.ctx, 0, alone_lines, x, dy, -1, false, &cut));
+        assert_ok(c->linear_backward_weight(t.ctx, 0, alone_lines, x, dy, -1, false, NULL, &cut));
         assert_ok(
             device_get(t.p.device, host[1 + turn], buffer[0] + t.m.offset, (size_t)matrix * 4));
         if (memcmp(host[0], host[1 + turn], (size_t)matrix * 4) != 0)
@@ -323,7 +323,7 @@ static void test_no_lines(void **state)
     assert_ok(device_get(t.p.device, before, buffer[1] + 64, sizeof before));
     assert_ok(kernels_cuda()->linear(t.ctx, 0, 0, t.x, t.bias, t.dy));
     assert_ok(kernels_cuda()->linear_backward_data(t.ctx, 0, 0, t.dy, t.x));
-    assert_ok(kernels_cuda()->linear_backward_weight(t.ctx, 0, 0, t.x, t.dy, -1, false, &cut));
+    assert_ok(kernels_cuda()->linear_backward_weight(t.ctx, 0, 0, t.x, t.dy, -1, false, NULL, &cut));
     for (int i = 0; i < 2; i++)
         assert_ok(device_get(t.p.device, after[i], buffer[i] + 64, sizeof after[i]));
     for (int i = 0; i < 64; i++)
@@ -374,7 +374,7 @@ static void test_refusals(void **state)
                  "wanted multiples of 16");
     assert_fails(c->linear(t.ctx, 0, 8, t.x, (float *)t.x, t.dy), STATUS_ARG, "16-bit copy");
     const struct grad_cut cut = {.pieces = 1};
-    assert_fails(c->linear_backward_weight(t.ctx, 0, 8, t.x, t.dy, -1, false, &cut), STATUS_ARG,
+    assert_fails(c->linear_backward_weight(t.ctx, 0, 8, t.x, t.dy, -1, false, NULL, &cut), STATUS_ARG,
                  "backward_begins was told of 0");
     bench_close(&t);
 }

@@ -69,6 +69,25 @@ def main():
         one_case("electra, projected", dict(bert, model_type="electra", embedding_size=20), lengths),
         one_case("electra, wide embeddings", dict(bert, model_type="electra", embedding_size=44), lengths),
     ]
+    # Buckets of 12 that begin to share distances at 7, so that rows of 40 tokens have full and empty slots, and clamps.
+    deberta = dict(bert, model_type="deberta-v2", type_vocab_size=0, layer_norm_eps=1e-7, relative_attention=True,
+                   position_buckets=12, max_relative_positions=-1, norm_rel_ebd="layer_norm", share_att_key=True,
+                   pos_att_type="p2c|c2p", position_biased_input=False, max_position_embeddings=30, pooler_dropout=0)
+    cases += [
+        one_case("deberta-v3", deberta, lengths),
+        one_case("deberta-v2, convolution", dict(deberta, conv_kernel_size=3, conv_act="gelu"), lengths),
+        one_case("deberta-v2, one layer, convolution of 5, tanh",
+                 dict(deberta, num_hidden_layers=1, conv_kernel_size=5, pooler_hidden_act="tanh"), lengths),
+        one_case("deberta-v2, own projections", dict(deberta, share_att_key=False, norm_rel_ebd="none"), lengths),
+        one_case("deberta-v2, keys' side only", dict(deberta, pos_att_type=["c2p"], position_buckets=-1,
+                                                      max_relative_positions=25), lengths),
+        one_case("deberta-v2, queries' side only", dict(deberta, pos_att_type=["p2c"], position_biased_input=True,
+                                                         max_position_embeddings=40, type_vocab_size=2,
+                                                         share_att_key=False), lengths),
+        one_case("deberta-v2, no relative positions",
+                 dict(deberta, relative_attention=False, norm_rel_ebd="none", pos_att_type=None, position_biased_input=True,
+                      max_position_embeddings=40), lengths),
+    ]
     text = json.dumps({"cases": cases}, separators=(",", ":"))
     sys.stdout.write(text.replace("},", "},\n") + "\n")
 

@@ -18,7 +18,7 @@
 #include "tests/support/shapes.h"
 #include "tests/support/support.h"
 
-#define PARITY_OUTPUTS 8
+#define PARITY_OUTPUTS 12
 #define PARITY_BUFFERS 4
 
 /* One shape and its batch; a case knows the rest. */
@@ -38,6 +38,7 @@ struct parity {
     const struct matrix *matrices;
     int matrix_count;
     float *weights;
+    struct distances distances;
     int output_count;
     struct {
         const char *name;
@@ -136,6 +137,7 @@ static inline struct kernel_ctx *parity_open(const struct kernels *k, const stru
                                .max_tokens = 4096,
                                .max_rows = 64,
                                .max_channels = 4096,
+                               .distances = p->distances,
                                .training = true};
     assert_ok(k->open(&opts, &ctx));
     if (p->matrix_count > 0)

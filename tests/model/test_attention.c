@@ -16,19 +16,20 @@
 
 struct kind {
     const char *name;
-    bool bf16, avx512, words, tiles; /* activations; features that the path needs */
+    bool bf16, avx2, avx512, words, tiles; /* activations; features that the path needs */
 };
 
-static const struct kind kinds[] = {{"float, portable", false, false, false, false},
-                                    {"float, AVX-512", false, true, false, false},
-                                    {"bfloat16, portable", true, false, false, false},
-                                    {"bfloat16, AVX512-BF16", true, true, true, false},
-                                    {"bfloat16, AMX", true, true, true, true}};
+static const struct kind kinds[] = {{"float, portable", false, false, false, false, false},
+                                    {"float, AVX2", false, true, false, false, false},
+                                    {"float, AVX-512", false, true, true, false, false},
+                                    {"bfloat16, portable", true, false, false, false, false},
+                                    {"bfloat16, AVX512-BF16", true, true, true, true, false},
+                                    {"bfloat16, AMX", true, true, true, true, true}};
 
 static bool present(const struct kind *kind)
 {
     const struct cpu_features *f = cpu_features();
-    return (!kind->avx512 || f->avx512) && (!kind->words || f->bf16) && (!kind->tiles || f->amx);
+    return (!kind->avx2 || f->avx2) && (!kind->avx512 || f->avx512) && (!kind->words || f->bf16) && (!kind->tiles || f->amx);
 }
 
 static struct kernel_ctx *open_kind(const struct kind *kind)
@@ -37,7 +38,7 @@ static struct kernel_ctx *open_kind(const struct kind *kind)
     assert_ok(mem_alloc(1, sizeof *ctx, "a context", &ctx));
     ctx->bf16 = kind->bf16;
     ctx->precision = kind->bf16 ? PRECISION_BF16 : PRECISION_FP32;
-    ctx->cpu = (struct cpu_features){false, kind->avx512, kind->words, kind->tiles};
+    ctx->cpu = (struct cpu_features){kind->avx2, kind->avx512, kind->words, kind->tiles};
     return ctx;
 }
 
@@ -547,18 +548,21 @@ static void test_scratch_never_shrinks_with_the_row(void **state)
     static const struct attention_path *const paths[] = {
         &attention_portable_f32, &attention_portable_bf16,
 #ifdef __x86_64__
-        &attention_f32_avx512,   &attention_bf16,          &attention_amx,
+        &attention_f32_avx2,     &attention_f32_avx512,    &attention_bf16,
+        &attention_amx,
 #endif
     };
     static const int sizes[] = {12, 16, 32, 64, 128};
     (void)state;
     for (size_t p = 0; p < sizeof paths / sizeof paths[0]; p++) {
-        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        for (size_t i = 0; i < 2 * sizeof sizes / sizeof sizes[0]; i++) {
+            const bool relative = i % 2 == 1;
             size_t forward = 0, backward = 0;
             for (int n = 1; n <= 700; n++) {
-                size_t f = paths[p]->forward_bytes(sizes[i], n, n), b = paths[p]->backward_bytes(sizes[i], n, n);
+                size_t f = paths[p]->forward_bytes(sizes[i / 2], n, n, relative),
+                       b = paths[p]->backward_bytes(sizes[i / 2], n, n, relative);
                 if (f < forward || b < backward)
-                    fail_msg("path %zu, head size %d: %d tokens need less scratch than %d", p, sizes[i], n, n - 1);
+                    fail_msg("path %zu, head size %d: %d tokens need less scratch than %d", p, sizes[i / 2], n, n - 1);
                 forward = f;
                 backward = b;
             }

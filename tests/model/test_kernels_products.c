@@ -25,7 +25,7 @@ static void products(const struct kernels *k, struct kernel_ctx *ctx, struct par
     assert_ok(k->linear(ctx, 0, t, x, NULL, plain));
     assert_ok(k->linear_backward_data(ctx, 0, t, dy, dx));
     assert_ok(k->linear_backward_weight(ctx, 0, t, x, dy, m->offset + (int64_t)m->n * m->k + 1,
-                                        false, &p->cut));
+                                        false, NULL, &p->cut));
     guard_free(x);
     guard_free(dy);
     guard_free(bias);
@@ -38,7 +38,7 @@ static void products_by_row(const struct kernels *k, struct kernel_ctx *ctx, str
     int64_t b = p->rows.count;
     void *x = parity_act(p, b * m->k, 1), *dy = parity_act(p, b * m->n, 2);
     parity_gradients(p, m->offset + (int64_t)m->n * m->k, (double)b + 1);
-    assert_ok(k->linear_backward_weight(ctx, 0, b, x, dy, -1, true, &p->cut));
+    assert_ok(k->linear_backward_weight(ctx, 0, b, x, dy, -1, true, NULL, &p->cut));
     guard_free(x);
     guard_free(dy);
 }
@@ -138,7 +138,7 @@ static void piece_alone(bool bf16, int n, int k)
                            .add = add,
                            .merge_begin = merge_begin,
                            .buffer = buffer};
-    assert_ok(t->linear_backward_weight(ctx, 0, tokens, x, dy, (int64_t)n * k, false, &cut));
+    assert_ok(t->linear_backward_weight(ctx, 0, tokens, x, dy, (int64_t)n * k, false, NULL, &cut));
     const int32_t alone[2] = {0, last - first};
     float *again[1] = {guard_alloc((size_t)size * 4)};
     for (int threads = 1; threads <= 3; threads++) {
@@ -152,7 +152,7 @@ static void piece_alone(bool bf16, int n, int k)
         threads_set(threads);
         assert_ok(t->linear_backward_weight(
             ctx, 0, last - first, x + parity_bytes(&p, (int64_t)first * k),
-            dy + parity_bytes(&p, (int64_t)first * n), (int64_t)n * k, false, &cut));
+            dy + parity_bytes(&p, (int64_t)first * n), (int64_t)n * k, false, NULL, &cut));
         if (memcmp(again[0], buffer[1], (size_t)size * 4) != 0)
             fail_msg("%s, %d x %d: a piece alone has other bits, %d threads",
                      bf16 ? "bf16" : "fp32", n, k, threads);
@@ -201,7 +201,7 @@ static void test_reads_stay_inside(void **state)
             assert_ok(kernels_cpu()->linear(ctx, 0, rows, x, NULL, y));
             assert_ok(kernels_cpu()->linear_backward_data(ctx, 0, rows, x, y));
             assert_ok(
-                kernels_cpu()->linear_backward_weight(ctx, 0, rows, x, x, k * k, false, &cut));
+                kernels_cpu()->linear_backward_weight(ctx, 0, rows, x, x, k * k, false, NULL, &cut));
         }
         guard_free(y);
         guard_free(buffer[0]);

@@ -214,7 +214,7 @@ static void test_linear(void **state)
     shapes_fill(bias, N, 3, false);
     struct kernel_ctx *ctx = ctx_of(&matrix, 1, w);
     assert_ok(kernels_ref()->linear_backward_data(ctx, 0, T, weigh, dx));
-    assert_ok(kernels_ref()->linear_backward_weight(ctx, 0, T, x, weigh, N * C, false, &cut));
+    assert_ok(kernels_ref()->linear_backward_weight(ctx, 0, T, x, weigh, N * C, false, NULL, &cut));
     const struct input in[] = {
         {x, dx, T * C, "x"}, {w, gradient, N * C, "w"}, {bias, gradient + N * C, N, "bias"}};
     check(linear_loss, ctx, in, 3);

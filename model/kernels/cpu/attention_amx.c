@@ -5,6 +5,7 @@
  * Tile configuration belongs to the thread: begin() loads it, end() releases it, so that oneDNN's
  * own kernels find none.
  */
+#ifdef __x86_64__
 #include <immintrin.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -144,3 +145,4 @@ static void multiply(int rows, int panels, int words, const uint32_t *a, int64_t
 }
 
 #include "model/kernels/cpu/attention_simd.h"
+#endif

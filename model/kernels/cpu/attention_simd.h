@@ -282,12 +282,15 @@ INLINE uint32_t mask_at(const uint8_t *bits)
     return m;
 }
 
+#include "model/kernels/cpu/attention_positions.h"
+
 /* ---- forward */
 
 struct forward_scratch {
     uint32_t *rows, *kt, *v, *vp, *q;
     float *s, *part, *o, *high, *sum;
     uint8_t *bits;
+    struct position_scratch positions;
 };
 
 static size_t forward_carve(int d, int nq, int nk, unsigned char *base, struct forward_scratch *f)
@@ -306,12 +309,14 @@ static size_t forward_carve(int d, int nq, int nk, unsigned char *base, struct f
     f->high = attention_carve(base, &at, queries, 4);
     f->sum = attention_carve(base, &at, queries, 4);
     f->bits = attention_carve(base, &at, STRIP * (keys / 8 + 8) + 64, 1);
+    positions_carve(base, &at, &f->positions);
     return at;
 }
 
-static size_t forward_bytes(int head_size, int queries, int keys)
+static size_t forward_bytes(int head_size, int queries, int keys, bool relative)
 {
     struct forward_scratch f;
+    (void)relative; /* little more */
     return forward_carve(head_size, queries, keys, NULL, &f);
 }
 
@@ -423,6 +428,9 @@ static void forward(const struct attention_call *a, int row, int head, int q0, i
     const int queries = up(q1 - q0, 16);
     struct forward_scratch f;
     forward_carve(d, q1 - q0, keys, scratch, &f);
+    const bool relative = a->relative != NULL;
+    const struct position_tables tables = relative ? tables_of(a, head, false)
+                                                   : (struct position_tables){0};
 
     for (int k0 = 0; k0 < keys; k0 += KEYS_FORWARD) {
         const int nk = least(KEYS_FORWARD, keys - k0), rows16 = up(nk, 16), rows = up(nk, GROUP);
@@ -439,6 +447,9 @@ static void forward(const struct attention_call *a, int row, int head, int q0, i
             float *o = f.o + t * 16;
             pack(f.q, strip, q + t * a->q_stride, a->q_stride, n, d);
             multiply(n, rows16 / 16, words, f.q, panel, f.kt, words * 16, f.s, panel, false);
+            if (relative)
+                add_positions(a, &tables, &f.positions, q0 + t, n, strip, k0, nk, words, f.q, panel,
+                              f.kt, f.s);
             const int bytes = drop ? draw_block(f.bits, &random, q0 + t, n, k0, nk) : 0;
             for (int i = 0; i < n; i += 16)
                 softmax(&f, i, t + i, least(16, n - i), nk, panel, queries, channels, c, bytes,
@@ -486,6 +497,8 @@ struct backward_scratch {
     float *s, *dp, *part;             /* STRIP queries x keys */
     uint32_t *p, *ds, *ds_rows;       /* pairs of P and dS: B; dS as rows: A */
     uint8_t *bits;
+    struct position_scratch positions;
+    struct position_backward moved;
 };
 
 static size_t backward_carve(int d, int nq, int nk, unsigned char *base, struct backward_scratch *f)
@@ -516,12 +529,15 @@ static size_t backward_carve(int d, int nq, int nk, unsigned char *base, struct 
     f->ds = attention_carve(base, &at, block * keys / PER_WORD, 4);
     f->ds_rows = PER_WORD == 1 ? f->ds : attention_carve(base, &at, block * keys / PER_WORD, 4);
     f->bits = attention_carve(base, &at, STRIP * (keys / 8 + 8) + 64, 1);
+    positions_carve(base, &at, &f->positions);
+    position_backward_carve(nk, base, &at, &f->moved);
     return at;
 }
 
-static size_t backward_bytes(int head_size, int queries, int keys)
+static size_t backward_bytes(int head_size, int queries, int keys, bool relative)
 {
     struct backward_scratch f;
+    (void)relative;
     return backward_carve(head_size, queries, keys, NULL, &f);
 }
 
@@ -689,7 +705,8 @@ static __m512 minus_delta(const struct backward_scratch *f, const uint32_t *g, i
     return reduce16(f->part, false);
 }
 
-static void backward(const struct attention_call *a, int row, int head, unsigned char *scratch)
+static void backward(const struct attention_call *a, int row, int head, unsigned char *scratch,
+                     unsigned char *sums)
 {
     const int d = a->head_size, channels = up(d, GROUP), words = channels / PER_WORD;
     const int keys = a->keys->begin[row + 1] - a->keys->begin[row];
@@ -709,6 +726,13 @@ static void backward(const struct attention_call *a, int row, int head, unsigned
     const __m512 c = _mm512_set1_ps(a->scale * LOG2E), scale = _mm512_set1_ps(a->dropout.scale);
     struct backward_scratch f;
     backward_carve(d, queries, keys, scratch, &f);
+    const bool relative = a->relative != NULL;
+    struct position_tables tables = {0};
+    struct position_sums positions = {0};
+    if (relative) {
+        tables = tables_of(a, head, true);
+        (void)sums_carve(d, a->most_queries, a->most_keys, sums, &positions);
+    }
 
     pack(f.q, qrows, (const element *)a->q + line * a->q_stride + at, a->q_stride, queries, d);
     pack(f.g, qrows, (const element *)a->dout + line * width + at, width, queries, d);
@@ -747,6 +771,9 @@ static void backward(const struct attention_call *a, int row, int head, unsigned
                 const ptrdiff_t from = (ptrdiff_t)(q0 + t) * 16;
                 multiply(n, (nk + 15) / 16, words, f.q + from, qrows * 16, f.kt, words * 16, f.s,
                          STRIP * 16, false);
+                if (relative)
+                    add_positions(a, &tables, &f.positions, q0 + t, n, STRIP, k0, nk, words,
+                                  f.q + from, qrows * 16, f.kt, f.s);
                 multiply(n, (nk + 15) / 16, words, f.g + from, qrows * 16, f.vt, words * 16, f.dp,
                          STRIP * 16, false);
                 if (drop) {
@@ -766,6 +793,10 @@ static void backward(const struct attention_call *a, int row, int head, unsigned
                      f.dkt, channels * 16, q0 > 0);
             multiply(nq, channels / 16, sum_words(nk), f.ds_rows, block * 16, kp,
                      rows / PER_WORD * 16, f.dq + (ptrdiff_t)q0 * 16, qrows * 16, k0 > 0);
+            for (int t = 0; relative && t < nq; t += STRIP)
+                position_gradients(a, &tables, &f.moved, &positions, q0 + t, least(STRIP, nq - t),
+                                   k0, nk, channels, f.ds_rows + (ptrdiff_t)t * 16, block, f.qt, kp,
+                                   rows, f.dq, qrows, f.dkt);
         }
         put_keys(dk + k0 * a->kv_stride, a->kv_stride, f.dkt, channels, nk, d, a->scale);
         put_keys(dv + k0 * a->kv_stride, a->kv_stride, f.dvt, channels, nk, d, a->dropout.scale);
@@ -791,4 +822,8 @@ const struct attention_path ATTENTION_PATH = {
     .end = ATTENTION_END,
     .forward = forward,
     .backward = backward,
+    .table_bytes = table_bytes,
+    .table_prepare = table_prepare,
+    .sums_bytes = sums_bytes,
+    .sums_fold = sums_fold,
 };

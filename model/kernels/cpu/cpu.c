@@ -28,7 +28,9 @@ static pthread_once_t asked = PTHREAD_ONCE_INIT;
 
 static void ask(void)
 {
-#ifdef __x86_64__
+#ifdef COHORT_EMULATED_AVX512 /* tests/support/avx512 */
+    found = (struct cpu_features){true, true, true, true};
+#elif defined(__x86_64__)
     unsigned a, b, c, d, low = 0, high = 0;
     found.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     found.avx512 = found.avx2 && __builtin_cpu_supports("avx512f") &&
@@ -113,9 +115,13 @@ static const struct products_table *products_for(enum precision precision)
 #ifdef __x86_64__
     if (precision == PRECISION_BF16)
         return &products_bf16;
+#ifndef COHORT_EMULATED_AVX512 /* oneDNN asks the CPU itself */
+    if (cpu_features()->avx512)
+        return &products_onednn;
+#endif
 #endif
     (void)precision;
-    return &products_onednn;
+    return &products_f32;
 }
 
 static const struct cpu_rows *rows_for(const struct cpu_features *cpu, bool bf16)
@@ -139,8 +145,9 @@ static int64_t cpu_memory_bytes(const struct kernel_opts *opts)
      * token. */
     int64_t lines = opts->training ? opts->max_tokens * opts->max_channels * (int64_t)sizeof(float)
                                    : 0;
+    int64_t tables = cpu_relative_bytes(opts);
     return (int64_t)sizeof(struct kernel_ctx) + products_for(opts->precision)->memory_bytes(opts) +
-           lines + cpu_threads() * (int64_t)(4 << 20);
+           (tables > lines ? tables : lines) + cpu_threads() * (int64_t)(4 << 20);
 }
 
 static void cpu_close(struct kernel_ctx *ctx)
@@ -169,6 +176,7 @@ static enum status cpu_open(const struct kernel_opts *opts, struct kernel_ctx **
     ctx->max_tokens = opts->max_tokens;
     ctx->max_rows = opts->max_rows;
     ctx->max_channels = opts->max_channels;
+    ctx->distances = opts->distances;
     ctx->rows = rows_for(&ctx->cpu, ctx->bf16);
     ctx->product_table = products_for(opts->precision);
     enum status st = ctx->product_table->open(ctx, opts);
@@ -199,19 +207,14 @@ static enum status cpu_linear_backward_data(struct kernel_ctx *ctx, int m, int64
 
 static enum status cpu_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows,
                                               const act *x, const act *dy, int64_t bias_offset,
-                                              bool by_row, const struct grad_cut *cut)
+                                              bool by_row, const struct table_lines *more,
+                                              const struct grad_cut *cut)
 {
     return ctx->product_table->linear_backward_weight(ctx, m, rows, x, dy, bias_offset, by_row,
-                                                      cut);
+                                                      more, cut);
 }
 
 /* ---- lines ---- */
-
-/* Element `line` (of n each) of activations. */
-static act *line_of(const struct kernel_ctx *ctx, const act *x, int64_t line, int64_t n)
-{
-    return (unsigned char *)(uintptr_t)x + line * n * (ctx->bf16 ? 2 : 4);
-}
 
 void cpu_dropout_init(const struct dropout *dropout, struct cpu_dropout *out)
 {
@@ -320,10 +323,10 @@ static enum status cpu_residual_norm(struct kernel_ctx *ctx, const struct rows *
         struct walk w = walk_at(ctx, rows, &drop, channels, t0, l.bits);
         for (int64_t t = t0; t < rows->tokens && t < t0 + BLOCK; t++) {
             const uint8_t *bits = walk_bits(&w, walk_to(&w, t));
-            ctx->rows->residual(n, line_of(ctx, x, t, n), line_of(ctx, y, t, n), bits, drop.scale,
-                                l.s, line_of(ctx, sum, t, n));
+            ctx->rows->residual(n, cpu_line(ctx, x, t, n), cpu_line(ctx, y, t, n), bits, drop.scale,
+                                l.s, cpu_line(ctx, sum, t, n));
             ctx->rows->norm(n, l.s, gamma, beta, eps, NULL, 1.0f, &mean[t], &rstd[t],
-                            line_of(ctx, out, t, n));
+                            cpu_line(ctx, out, t, n));
         }
     }
     return STATUS_OK;
@@ -348,12 +351,13 @@ static enum status cpu_embed(struct kernel_ctx *ctx, const struct rows *rows, in
             int64_t at = walk_to(&w, t);
             const uint8_t *bits = walk_bits(&w, at);
             memcpy(l.s, word + ids[t] * n, (size_t)n * sizeof *l.s);
-            ctx->rows->add(n, position + (first_position + at) * n, l.s);
+            if (position != NULL)
+                ctx->rows->add(n, position + (first_position + at) * n, l.s);
             if (type != NULL)
                 ctx->rows->add(n, type + (types != NULL ? types[t] : 0) * n, l.s);
-            ctx->rows->store(n, l.s, line_of(ctx, sum, t, n));
+            ctx->rows->store(n, l.s, cpu_line(ctx, sum, t, n));
             ctx->rows->norm(n, l.s, gamma, beta, eps, bits, drop.scale, &mean[t], &rstd[t],
-                            line_of(ctx, out, t, n));
+                            cpu_line(ctx, out, t, n));
         }
     }
     return STATUS_OK;
@@ -372,8 +376,8 @@ static enum status cpu_dropout_lines(struct kernel_ctx *ctx, const struct rows *
         struct walk w = walk_at(ctx, rows, &drop, channels, t0, l.bits);
         for (int64_t t = t0; t < rows->tokens && t < t0 + BLOCK; t++) {
             const uint8_t *bits = walk_bits(&w, walk_to(&w, t));
-            ctx->rows->gradient(n, line_of(ctx, x, t, n), NULL, bits, drop.scale, l.s);
-            ctx->rows->store(n, l.s, line_of(ctx, y, t, n));
+            ctx->rows->gradient(n, cpu_line(ctx, x, t, n), NULL, bits, drop.scale, l.s);
+            ctx->rows->store(n, l.s, cpu_line(ctx, y, t, n));
         }
     }
     return STATUS_OK;
@@ -512,16 +516,16 @@ static enum status cpu_residual_norm_backward(struct kernel_ctx *ctx, const stru
             struct walk w = walk_at(ctx, rows, &drop, channels, block->begin, l.bits);
             memset(sums, 0, (size_t)(2 * n) * sizeof *sums);
             for (int64_t t = block->begin; t < block->end; t++) {
-                ctx->rows->gradient(n, line_of(ctx, da, t, n),
-                                    db != NULL ? line_of(ctx, db, t, n) : NULL, NULL, 1.0f, l.g);
-                ctx->rows->norm_backward(n, line_of(ctx, sum, t, n), mean[t], rstd[t], gamma, l.g,
+                ctx->rows->gradient(n, cpu_line(ctx, da, t, n),
+                                    db != NULL ? cpu_line(ctx, db, t, n) : NULL, NULL, 1.0f, l.g);
+                ctx->rows->norm_backward(n, cpu_line(ctx, sum, t, n), mean[t], rstd[t], gamma, l.g,
                                          sums, sums + n);
-                ctx->rows->store(n, l.g, line_of(ctx, dx, t, n));
+                ctx->rows->store(n, l.g, cpu_line(ctx, dx, t, n));
                 const uint8_t *bits = walk_bits(&w, walk_to(&w, t));
                 if (bits != NULL)
-                    ctx->rows->drop(n, l.g, bits, drop.scale, line_of(ctx, dy, t, n));
+                    ctx->rows->drop(n, l.g, bits, drop.scale, cpu_line(ctx, dy, t, n));
                 else
-                    ctx->rows->store(n, l.g, line_of(ctx, dy, t, n));
+                    ctx->rows->store(n, l.g, cpu_line(ctx, dy, t, n));
             }
         }
         blocks_put(&blocks, cut, n, gamma_offset, beta_offset);
@@ -700,10 +704,13 @@ static enum status cpu_embed_backward(struct kernel_ctx *ctx, const struct rows 
     struct cpu_dropout drop;
     struct blocks blocks;
     int64_t n = channels, tokens = rows->tokens;
-    struct table table[3] = {{.offset = word_offset, .rows = word_rows},
-                             {.offset = position_offset, .rows = position_rows},
-                             {.offset = type_offset, .rows = type_offset >= 0 ? type_rows : 0}};
-    const int tables = type_offset >= 0 ? 3 : 2;
+    struct table table[3] = {{.offset = word_offset, .rows = word_rows, .key = ids}};
+    int tables = 1;
+    const int positions = position_offset >= 0 ? tables++ : -1;
+    if (positions > 0)
+        table[positions] = (struct table){.offset = position_offset, .rows = position_rows};
+    if (type_offset >= 0)
+        table[tables++] = (struct table){.offset = type_offset, .rows = type_rows, .key = types};
     const int buffers = cpu_cut_buffers(cut);
     if (cut->pieces == 0)
         return STATUS_OK;
@@ -717,7 +724,9 @@ static enum status cpu_embed_backward(struct kernel_ctx *ctx, const struct rows 
     unsigned char *p = blocks.room + line_bytes;
     for (int i = 0; i < tables; i++) {
         int32_t *key = (int32_t *)(void *)p;
-        table[i].key = i == 0 ? ids : i == 2 && types != NULL ? types : key;
+        const bool counted = i == positions, all_zero = !counted && table[i].key == NULL;
+        if (counted || all_zero)
+            table[i].key = key;
         p += round_up(tokens * 4, 64);
         table[i].sorted = (int32_t *)(void *)p;
         p += round_up(tokens * 4, 64);
@@ -725,11 +734,11 @@ static enum status cpu_embed_backward(struct kernel_ctx *ctx, const struct rows 
         p += round_up((table[i].rows + 1) * 4LL, 64);
         table[i].run = (struct run *)(void *)p;
         p += round_up(table_runs(table[i].rows, tokens) * (int64_t)sizeof(struct run), 64);
-        for (int b = 0; b < rows->count && i == 1; b++) {
+        for (int b = 0; b < rows->count && counted; b++) {
             for (int32_t t = rows->begin[b]; t < rows->begin[b + 1]; t++)
                 key[t] = first_position + (t - rows->begin[b]);
         }
-        if (i == 2 && types == NULL)
+        if (all_zero)
             memset(key, 0, (size_t)tokens * sizeof *key);
     }
     size_t lines = (size_t)round_up((int64_t)lines_bytes(n), 64);
@@ -752,10 +761,10 @@ static enum status cpu_embed_backward(struct kernel_ctx *ctx, const struct rows 
             for (int64_t t = block->begin; t < block->end; t++) {
                 float *g = line + t * n;
                 const uint8_t *bits = walk_bits(&w, walk_to(&w, t));
-                ctx->rows->gradient(n, line_of(ctx, da, t, n),
-                                    db != NULL ? line_of(ctx, db, t, n) : NULL, bits, drop.scale,
+                ctx->rows->gradient(n, cpu_line(ctx, da, t, n),
+                                    db != NULL ? cpu_line(ctx, db, t, n) : NULL, bits, drop.scale,
                                     g);
-                ctx->rows->norm_backward(n, line_of(ctx, sum, t, n), mean[t], rstd[t], gamma, g,
+                ctx->rows->norm_backward(n, cpu_line(ctx, sum, t, n), mean[t], rstd[t], gamma, g,
                                          sums, sums + n);
             }
         }
@@ -789,8 +798,8 @@ static enum status cpu_activate(struct kernel_ctx *ctx, enum activation kind, in
 {
 #pragma omp parallel for num_threads(cpu_threads()) schedule(static)
     for (int64_t i = 0; i < n; i += CHUNK)
-        ctx->rows->activate(kind, n - i < CHUNK ? n - i : CHUNK, line_of(ctx, x, i, 1),
-                            line_of(ctx, y, i, 1));
+        ctx->rows->activate(kind, n - i < CHUNK ? n - i : CHUNK, cpu_line(ctx, x, i, 1),
+                            cpu_line(ctx, y, i, 1));
     return STATUS_OK;
 }
 
@@ -799,8 +808,8 @@ static enum status cpu_activate_backward(struct kernel_ctx *ctx, enum activation
 {
 #pragma omp parallel for num_threads(cpu_threads()) schedule(static)
     for (int64_t i = 0; i < n; i += CHUNK)
-        ctx->rows->activate_backward(kind, n - i < CHUNK ? n - i : CHUNK, line_of(ctx, x, i, 1),
-                                     line_of(ctx, dy, i, 1), line_of(ctx, dx, i, 1));
+        ctx->rows->activate_backward(kind, n - i < CHUNK ? n - i : CHUNK, cpu_line(ctx, x, i, 1),
+                                     cpu_line(ctx, dy, i, 1), cpu_line(ctx, dx, i, 1));
     return STATUS_OK;
 }
 
@@ -812,11 +821,11 @@ static enum status cpu_add(struct kernel_ctx *ctx, int64_t n, const act *a, cons
     for (int64_t i = 0; i < n; i += TANH_CHUNK) {
         float v[TANH_CHUNK], w[TANH_CHUNK];
         int64_t some = n - i < TANH_CHUNK ? n - i : TANH_CHUNK;
-        ctx->rows->load(some, line_of(ctx, a, i, 1), v);
-        ctx->rows->load(some, line_of(ctx, b, i, 1), w);
+        ctx->rows->load(some, cpu_line(ctx, a, i, 1), v);
+        ctx->rows->load(some, cpu_line(ctx, b, i, 1), w);
         for (int64_t e = 0; e < some; e++)
             v[e] += w[e];
-        ctx->rows->store(some, v, line_of(ctx, y, i, 1));
+        ctx->rows->store(some, v, cpu_line(ctx, y, i, 1));
     }
     return STATUS_OK;
 }
@@ -827,10 +836,10 @@ static enum status cpu_tanh(struct kernel_ctx *ctx, int64_t n, const act *x, act
     for (int64_t i = 0; i < n; i += TANH_CHUNK) {
         float v[TANH_CHUNK];
         int64_t some = n - i < TANH_CHUNK ? n - i : TANH_CHUNK;
-        ctx->rows->load(some, line_of(ctx, x, i, 1), v);
+        ctx->rows->load(some, cpu_line(ctx, x, i, 1), v);
         for (int64_t e = 0; e < some; e++)
             v[e] = tanhf(v[e]);
-        ctx->rows->store(some, v, line_of(ctx, y, i, 1));
+        ctx->rows->store(some, v, cpu_line(ctx, y, i, 1));
     }
     return STATUS_OK;
 }
@@ -842,11 +851,11 @@ static enum status cpu_tanh_backward(struct kernel_ctx *ctx, int64_t n, const ac
     for (int64_t i = 0; i < n; i += TANH_CHUNK) {
         float v[TANH_CHUNK], g[TANH_CHUNK];
         int64_t some = n - i < TANH_CHUNK ? n - i : TANH_CHUNK;
-        ctx->rows->load(some, line_of(ctx, y, i, 1), v);
-        ctx->rows->load(some, line_of(ctx, dy, i, 1), g);
+        ctx->rows->load(some, cpu_line(ctx, y, i, 1), v);
+        ctx->rows->load(some, cpu_line(ctx, dy, i, 1), g);
         for (int64_t e = 0; e < some; e++)
             g[e] *= 1.0f - v[e] * v[e];
-        ctx->rows->store(some, g, line_of(ctx, dx, i, 1));
+        ctx->rows->store(some, g, cpu_line(ctx, dx, i, 1));
     }
     return STATUS_OK;
 }
@@ -859,10 +868,10 @@ static enum status cpu_first_tokens(struct kernel_ctx *ctx, const struct rows *r
     size_t bytes = (size_t)channels * (ctx->bf16 ? 2 : 4);
     for (int b = 0; b < rows->count; b++) {
         if (rows->begin[b] < rows->begin[b + 1])
-            memcpy(line_of(ctx, out, b, channels), line_of(ctx, x, rows->begin[b], channels),
+            memcpy(cpu_line(ctx, out, b, channels), cpu_line(ctx, x, rows->begin[b], channels),
                    bytes);
         else
-            memset(line_of(ctx, out, b, channels), 0, bytes);
+            memset(cpu_line(ctx, out, b, channels), 0, bytes);
     }
     return STATUS_OK;
 }
@@ -873,7 +882,7 @@ static void zero_lines(struct kernel_ctx *ctx, act *x, int64_t count, int64_t n)
 #pragma omp parallel for num_threads(cpu_threads()) schedule(static)
     for (int64_t t = 0; t < count; t += BLOCK) {
         int64_t some = count - t < BLOCK ? count - t : BLOCK;
-        memset(line_of(ctx, x, t, n), 0, (size_t)(some * n) * (ctx->bf16 ? 2 : 4));
+        memset(cpu_line(ctx, x, t, n), 0, (size_t)(some * n) * (ctx->bf16 ? 2 : 4));
     }
 }
 
@@ -887,10 +896,10 @@ static enum status cpu_first_tokens_backward(struct kernel_ctx *ctx, const struc
 #pragma omp parallel for num_threads(cpu_threads()) schedule(static)
     for (int b = 0; b < rows->count; b++) {
         struct lines l = lines_of(ctx, n);
-        act *to = line_of(ctx, dx, rows->begin[b], n);
+        act *to = cpu_line(ctx, dx, rows->begin[b], n);
         if (rows->begin[b] == rows->begin[b + 1])
             continue;
-        ctx->rows->gradient(n, line_of(ctx, dout, b, n), add ? to : NULL, NULL, 1.0f, l.g);
+        ctx->rows->gradient(n, cpu_line(ctx, dout, b, n), add ? to : NULL, NULL, 1.0f, l.g);
         ctx->rows->store(n, l.g, to);
     }
     return STATUS_OK;
@@ -907,12 +916,12 @@ static enum status cpu_mean_pool(struct kernel_ctx *ctx, const struct rows *rows
         int length = rows->begin[b + 1] - rows->begin[b];
         memset(l.s, 0, (size_t)n * sizeof *l.s);
         for (int64_t t = rows->begin[b]; t < rows->begin[b + 1]; t++) {
-            ctx->rows->load(n, line_of(ctx, x, t, n), l.g);
+            ctx->rows->load(n, cpu_line(ctx, x, t, n), l.g);
             ctx->rows->add(n, l.g, l.s);
         }
         for (int64_t e = 0; e < n && length > 0; e++)
             l.s[e] /= (float)length;
-        ctx->rows->store(n, l.s, line_of(ctx, out, b, n));
+        ctx->rows->store(n, l.s, cpu_line(ctx, out, b, n));
     }
     return STATUS_OK;
 }
@@ -926,11 +935,11 @@ static enum status cpu_mean_pool_backward(struct kernel_ctx *ctx, const struct r
     for (int b = 0; b < rows->count; b++) {
         struct lines l = lines_of(ctx, n);
         int length = rows->begin[b + 1] - rows->begin[b];
-        ctx->rows->load(n, line_of(ctx, dout, b, n), l.g);
+        ctx->rows->load(n, cpu_line(ctx, dout, b, n), l.g);
         for (int64_t e = 0; e < n && length > 0; e++)
             l.g[e] /= (float)length;
         for (int64_t t = rows->begin[b]; t < rows->begin[b + 1]; t++)
-            ctx->rows->store(n, l.g, line_of(ctx, dx, t, n));
+            ctx->rows->store(n, l.g, cpu_line(ctx, dx, t, n));
     }
     return STATUS_OK;
 }
@@ -947,17 +956,17 @@ static enum status cpu_max_pool(struct kernel_ctx *ctx, const struct rows *rows,
         bool empty = rows->begin[b] == rows->begin[b + 1];
         memset(l.s, 0, (size_t)n * sizeof *l.s);
         if (!empty)
-            ctx->rows->load(n, line_of(ctx, x, rows->begin[b], n), l.s);
+            ctx->rows->load(n, cpu_line(ctx, x, rows->begin[b], n), l.s);
         for (int64_t e = 0; e < n; e++)
             best[e] = empty ? -1 : rows->begin[b];
         for (int32_t t = rows->begin[b] + 1; t < rows->begin[b + 1]; t++) {
-            ctx->rows->load(n, line_of(ctx, x, t, n), l.g);
+            ctx->rows->load(n, cpu_line(ctx, x, t, n), l.g);
             for (int64_t e = 0; e < n; e++) {
                 best[e] = l.g[e] > l.s[e] ? t : best[e];
                 l.s[e] = l.g[e] > l.s[e] ? l.g[e] : l.s[e];
             }
         }
-        ctx->rows->store(n, l.s, line_of(ctx, out, b, n));
+        ctx->rows->store(n, l.s, cpu_line(ctx, out, b, n));
     }
     return STATUS_OK;
 }
@@ -974,7 +983,7 @@ static enum status cpu_max_pool_backward(struct kernel_ctx *ctx, const struct ro
         for (int64_t e = 0; e < n; e++) {
             int64_t t = argmax[b * n + e];
             if (t >= 0)
-                memcpy(line_of(ctx, dx, t * n + e, 1), line_of(ctx, dout, b * n + e, 1), size);
+                memcpy(cpu_line(ctx, dx, t * n + e, 1), cpu_line(ctx, dout, b * n + e, 1), size);
         }
     }
     return STATUS_OK;
@@ -1009,7 +1018,7 @@ static enum status cpu_classify(struct kernel_ctx *ctx, int rows, int channels, 
 #pragma omp parallel for num_threads(cpu_threads()) schedule(static)
     for (int64_t b = 0; b < rows; b++) {
         struct lines l = lines_of(ctx, n);
-        ctx->rows->load(n, line_of(ctx, x, b, n), l.s);
+        ctx->rows->load(n, cpu_line(ctx, x, b, n), l.s);
         for (int64_t o = 0; o < outputs; o++)
             logits[b * outputs + o] = dot(l.s, w + o * n, n) + (bias != NULL ? bias[o] : 0.0f);
     }
@@ -1038,7 +1047,7 @@ static enum status cpu_classify_backward(struct kernel_ctx *ctx, int rows, int c
             memset(l.g, 0, (size_t)n * sizeof *l.g);
             for (int64_t o = 0; o < outputs; o++)
                 add_scaled(n, dlogits[b * outputs + o], w + o * n, l.g);
-            ctx->rows->store(n, l.g, line_of(ctx, dx, b, n));
+            ctx->rows->store(n, l.g, cpu_line(ctx, dx, b, n));
         }
 #pragma omp for schedule(static)
         for (int64_t o = 0; o < outputs; o++) {
@@ -1047,7 +1056,7 @@ static enum status cpu_classify_backward(struct kernel_ctx *ctx, int rows, int c
                 memset(l.g, 0, (size_t)n * sizeof *l.g);
                 for (int64_t b = cut->row[i]; b < cut->row[i + 1]; b++) {
                     float g = dlogits[b * outputs + o];
-                    ctx->rows->load(n, line_of(ctx, x, b, n), l.s);
+                    ctx->rows->load(n, cpu_line(ctx, x, b, n), l.s);
                     add_scaled(n, g, l.s, l.g);
                     column += g;
                 }
@@ -1121,6 +1130,13 @@ const struct kernels *kernels_cpu(void)
         .linear_backward_weight = cpu_linear_backward_weight,
         .attention = cpu_attention,
         .attention_backward = cpu_attention_backward,
+        .table_norm = cpu_table_norm,
+        .table_norm_backward = cpu_table_norm_backward,
+        .table_dropout = cpu_table_dropout,
+        .attention_relative = cpu_attention_relative,
+        .attention_relative_backward = cpu_attention_relative_backward,
+        .neighbours = cpu_neighbours,
+        .neighbours_backward = cpu_neighbours_backward,
         .residual_norm = cpu_residual_norm,
         .residual_norm_backward = cpu_residual_norm_backward,
         .add = cpu_add,

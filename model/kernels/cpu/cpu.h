@@ -60,6 +60,7 @@ struct kernel_ctx {
     struct cpu_features cpu; /* as it was when the context was opened */
     int64_t max_tokens;
     int max_rows, max_channels;
+    struct distances distances;
     struct cpu_scratch scratch[CPU_MAX_THREADS]; /* by thread number */
     struct cpu_scratch shared;                   /* one block that all threads of a call see */
     struct products *products;
@@ -132,7 +133,44 @@ static inline void cpu_dropout_row(const struct cpu_dropout *d, int b, uint32_t 
     counter[2] = (uint32_t)((uint64_t)d->row[b] >> 32);
 }
 
+/* Element `line` (of n each) of activations. */
+static inline act *cpu_line(const struct kernel_ctx *ctx, const act *x, int64_t line, int64_t n)
+{
+    return (unsigned char *)(uintptr_t)x + line * n * (ctx->bf16 ? 2 : 4);
+}
+
+/* relative.c; exactly the entries of kernels.h. */
+NODISCARD enum status cpu_table_norm(struct kernel_ctx *ctx, int lines, int channels,
+                                     const float *table, const float *gamma, const float *beta,
+                                     float eps, act *out);
+NODISCARD enum status cpu_table_norm_backward(struct kernel_ctx *ctx, int lines, int channels,
+                                              const act *da, const float *table, const float *gamma,
+                                              float eps, int64_t table_offset, int64_t gamma_offset,
+                                              int64_t beta_offset, const struct grad_cut *cut);
+NODISCARD enum status cpu_table_dropout(struct kernel_ctx *ctx, int copies, int lines, int channels,
+                                        const struct dropout *dropout, const act *x, bool add,
+                                        act *y);
+NODISCARD enum status cpu_neighbours(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                                     int taps, const act *x, act *out);
+NODISCARD enum status cpu_neighbours_backward(struct kernel_ctx *ctx, const struct rows *rows,
+                                              int channels, int taps, const act *dout, act *dx);
+/* What they and disentangled attention take of the shared block, about. */
+int64_t cpu_relative_bytes(const struct kernel_opts *opts);
+
 /* attention.c; exactly the entries of kernels.h. */
+NODISCARD enum status cpu_attention_relative(struct kernel_ctx *ctx, const struct rows *queries,
+                                             const struct rows *keys, int heads, int head_size,
+                                             const act *q, int64_t q_stride, const act *k,
+                                             const act *v, int64_t kv_stride,
+                                             const struct relative *relative,
+                                             const struct dropout *dropout, act *out, float *lse);
+NODISCARD enum status
+cpu_attention_relative_backward(struct kernel_ctx *ctx, const struct rows *queries,
+                                const struct rows *keys, int heads, int head_size, const act *q,
+                                int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
+                                const struct relative *relative, const struct dropout *dropout,
+                                const act *out, const float *lse, const act *dout, act *dq, act *dk,
+                                act *dv, act *dtable, const struct grad_cut *cut);
 NODISCARD enum status cpu_attention(struct kernel_ctx *ctx, const struct rows *queries,
                                     const struct rows *keys, int heads, int head_size, const act *q,
                                     int64_t q_stride, const act *k, const act *v, int64_t kv_stride,

@@ -370,8 +370,10 @@ static enum status products_linear_backward_data(struct kernel_ctx *ctx, int m, 
 struct gradient {
     const struct products *p;
     const struct grad_cut *cut;
-    const int32_t *line; /* (pieces + 1) the cut's tokens or rows */
-    const int32_t *step; /* (pieces + 1) steps before piece i */
+    const struct table_lines *more; /* or NULL */
+    const int32_t *line; /* (pieces + 1) the cut's tokens or rows; NULL: no lines but more's */
+    const int32_t *step; /* (pieces + 1) steps before piece i: its lines', then more's */
+    const int32_t *own;  /* (pieces) steps of its lines */
     const uint16_t *x, *dy;
     uint16_t *packed_x, *packed_dy;
     int n, k;
@@ -434,24 +436,37 @@ static void pair_lines(const uint16_t *from, int64_t line, uint16_t *to)
     }
 }
 
-/* Pack lines [t0, t1) (at most 32) as step s: dy transposed, x in pairs; zeros where there is
- * nothing. */
-static void pack_tokens(const struct gradient *g, int s, int64_t t0, int64_t t1)
+/* Whether panel n of outputs has lines of the table. */
+static bool has_more(const struct gradient *g, int n)
+{
+    return g->more != NULL && n * STEP < g->more->first + g->more->n &&
+           (n + 1) * STEP > g->more->first;
+}
+
+/* Steps of piece i for panel n of outputs. */
+static int steps_for(const struct gradient *g, int i, int n)
+{
+    return has_more(g, n) ? g->step[i + 1] - g->step[i] : g->own[i];
+}
+
+/* Pack `lines` lines (at most 32) as step s: dy, of lines that hold outputs [first, first + n),
+ * transposed, x in pairs; zeros where there is nothing. */
+static void pack_tokens(const struct gradient *g, int s, int lines, const uint16_t *dy,
+                        int64_t dy_line, int first, int n, const uint16_t *x)
 {
     int64_t steps = g->step[g->cut->pieces];
-    const uint16_t *from[2] = {g->dy, g->x};
-    const int width[2] = {g->n, g->k};
     for (int which = 0; which < 2; which++) {
-        for (int p = 0; p * STEP < width[which]; p++) {
+        const int begin = which == 0 ? first : 0, end = which == 0 ? first + n : g->k;
+        for (int p = begin / STEP; p * STEP < end; p++) {
             uint16_t *to = (which == 0 ? g->packed_dy : g->packed_x) + (p * steps + s) * TILE;
-            const uint16_t *corner = from[which] + t0 * width[which] + p * STEP;
-            int64_t line = width[which];
+            const uint16_t *corner = (which == 0 ? dy - begin : x) + p * STEP;
+            int64_t line = which == 0 ? dy_line : g->k;
             uint16_t edge[TILE];
-            if (t1 - t0 < STEP || width[which] - p * STEP < STEP) {
-                __mmask32 columns = lanes32(width[which] - p * STEP);
+            if (lines < STEP || end - p * STEP < STEP || p * STEP < begin) {
+                __mmask32 columns = lanes32(end - p * STEP) & ~lanes32(begin - p * STEP);
                 for (int64_t i = 0; i < STEP; i++) {
-                    __m512i v = t0 + i < t1 ? _mm512_maskz_loadu_epi16(columns, corner + i * line)
-                                            : _mm512_setzero_si512();
+                    __m512i v = i < lines ? _mm512_maskz_loadu_epi16(columns, corner + i * line)
+                                          : _mm512_setzero_si512();
                     _mm512_storeu_si512(edge + i * STEP, v);
                 }
                 corner = edge;
@@ -582,11 +597,14 @@ static void gradient_tile(const struct gradient *g, int n0, int n1, int k0, int 
     for (int pass = 0; pass < (g->by_block ? blocks : 1); pass++) {
         int first = g->by_block ? pass : 0, last = g->by_block ? pass + 1 : blocks;
         for (int i = 0; i < pieces; i++) {
-            int all = g->step[i + 1] - g->step[i], done = 0;
+            int most = g->step[i + 1] - g->step[i], done = 0, next;
             do {
-                int some = all - done > LONG_STEPS ? CHUNK_STEPS : all - done;
+                next = most - done > LONG_STEPS ? done + CHUNK_STEPS : most;
                 for (int b = first; b < last; b++) {
-                    int n = n0 + b % wide, k = k0 + b / wide;
+                    int n = n0 + b % wide, k = k0 + b / wide, all = steps_for(g, i, n);
+                    if (done > 0 && done >= all)
+                        continue;
+                    int some = (next < all ? next : all) - done;
                     struct slots s = {c + (int64_t)(g->by_block ? 0 : b) * (g->buffers + 1) * TILE,
                                       content + (int64_t)b * g->buffers};
                     struct place p = place_of(g, n, k);
@@ -596,8 +614,8 @@ static void gradient_tile(const struct gradient *g, int n0, int n1, int k0, int 
                     if (done + some == all && i == pieces - 1)
                         slots_store(g, &p, &s);
                 }
-                done += some;
-            } while (done < all);
+                done = next;
+            } while (done < most);
         }
     }
 }
@@ -613,7 +631,7 @@ static void gradient_bias(const struct gradient *g, int n)
             __m512 sum[16];
             for (int r = 0; r < 16; r++)
                 sum[r] = _mm512_setzero_ps();
-            for (int s = g->step[i]; s < g->step[i + 1]; s++) {
+            for (int s = g->step[i]; s < g->step[i] + steps_for(g, i, n); s++) {
                 const uint16_t *a = g->packed_dy + (n * steps + s) * TILE + half * 512;
                 for (int r = 0; r < 16; r++)
                     sum[r] =
@@ -627,9 +645,39 @@ static void gradient_bias(const struct gradient *g, int n)
     }
 }
 
+/* Lines of piece i, and those of the table. */
+static int own_lines(const struct gradient *g, int i)
+{
+    return g->line == NULL ? 0 : g->line[i + 1] - g->line[i];
+}
+
+static int more_lines(const struct gradient *g, int i)
+{
+    return g->more == NULL ? 0 : g->more->count[i];
+}
+
+/* Step s, which is one of piece i's. */
+static void pack_step(const struct gradient *g, int i, int s)
+{
+    const struct table_lines *m = g->more;
+    const bool own = s - g->step[i] < g->own[i];
+    const int at = (s - g->step[i] - (own ? 0 : g->own[i])) * STEP;
+    const int left = (own ? own_lines(g, i) : more_lines(g, i)) - at,
+              lines = left < STEP ? left : STEP;
+    if (own) {
+        const int64_t t = g->line[i] + at;
+        pack_tokens(g, s, lines, g->dy + t * g->n, g->n, 0, g->n, g->x + t * g->k);
+    } else {
+        pack_tokens(g, s, lines,
+                    (const uint16_t *)m->dy + ((int64_t)i * m->lines + at) * m->dy_stride,
+                    m->dy_stride, m->first, m->n, (const uint16_t *)m->x + (int64_t)at * g->k);
+    }
+}
+
 static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows,
                                                    const act *x, const act *dy, int64_t bias_offset,
-                                                   bool by_row, const struct grad_cut *cut)
+                                                   bool by_row, const struct table_lines *more,
+                                                   const struct grad_cut *cut)
 {
     const struct products *p = ctx->products;
     const struct matrix *w = &p->matrices[m];
@@ -637,7 +685,10 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
         pieces = cut->pieces;
     struct gradient g = {.p = p,
                          .cut = cut,
-                         .line = by_row ? cut->row : cut->token,
+                         .more = more,
+                         .line = x == NULL ? NULL
+                                 : by_row  ? cut->row
+                                           : cut->token,
                          .x = x,
                          .dy = dy,
                          .n = w->n,
@@ -651,16 +702,19 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
         return STATUS_OK;
     int64_t steps = 0;
     for (int i = 0; i < pieces; i++)
-        steps += steps_of(g.line[i + 1] - g.line[i]);
-    size_t header = (size_t)round_up((pieces + 1) * (int64_t)sizeof(int32_t), 64);
+        steps += steps_of(own_lines(&g, i)) + steps_of(more_lines(&g, i));
+    size_t header = (size_t)round_up((2 * pieces + 1) * (int64_t)sizeof(int32_t), 64);
     size_t tile_bytes = TILE * sizeof(uint16_t) * (size_t)steps;
     unsigned char *memory;
     TRY(cpu_shared_reserve(ctx, header + tile_bytes * (size_t)(panels_n + panels_k), &memory));
-    int32_t *step = (int32_t *)(void *)memory;
+    int32_t *step = (int32_t *)(void *)memory, *own = step + pieces + 1;
     step[0] = 0;
-    for (int i = 0; i < pieces; i++)
-        step[i + 1] = step[i] + steps_of(g.line[i + 1] - g.line[i]);
+    for (int i = 0; i < pieces; i++) {
+        own[i] = steps_of(own_lines(&g, i));
+        step[i + 1] = step[i] + own[i] + steps_of(more_lines(&g, i));
+    }
     g.step = step;
+    g.own = own;
     g.packed_dy = (uint16_t *)(void *)(memory + header);
     g.packed_x = g.packed_dy + (int64_t)panels_n * steps * TILE;
     /* Tiles as large as the second cache likes, but enough of them for all threads. */
@@ -694,8 +748,7 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
             int i = 0;
             while (step[i + 1] <= s)
                 i++;
-            int64_t t0 = g.line[i] + (s - step[i]) * STEP;
-            pack_tokens(&g, (int)s, t0, t0 + STEP < g.line[i + 1] ? t0 + STEP : g.line[i + 1]);
+            pack_step(&g, i, (int)s);
         }
 #pragma omp for schedule(dynamic) nowait
         for (int task = 0; task < tiles_n * tiles_k; task++) {

@@ -426,33 +426,64 @@ static enum status products_linear_backward_data(struct kernel_ctx *ctx, int m, 
                     dx);
 }
 
-/* All pieces of TILE_N outputs from n0 (the tile's lines of dW), and their bias. */
+/* sum (the tile's lines, K) of `tokens` lines; zeros where there is none. */
+static dnnl_status_t gradient_sum(const struct products *p, dnnl_stream_t stream,
+                                  const struct tile *t, int64_t tokens, const float *dy,
+                                  const float *x, float *sum, void *scratch)
+{
+    dnnl_memory_desc_t a, b;
+    dnnl_dims_t a_dims = {t->lines, tokens}, a_strides = {1, t->n}, b_dims = {tokens, t->k};
+    dnnl_dims_t b_strides = {t->k, 1};
+    if (tokens == 0) {
+        memset(sum, 0, (size_t)t->lines * (size_t)t->k * sizeof *sum);
+        return dnnl_success;
+    }
+    dnnl_status_t st = dnnl_memory_desc_init_by_strides(&a, 2, a_dims, dnnl_f32, a_strides);
+    if (st == dnnl_success)
+        st = dnnl_memory_desc_init_by_strides(&b, 2, b_dims, dnnl_f32, b_strides);
+    if (st == dnnl_success)
+        st = run(p->engine, stream, &t->p, &a, dy, &b, x, NULL, NULL, sum, scratch);
+    return st;
+}
+
+/* The table's lines of piece i, for the tile's outputs from n0 on, to its sums and those of the
+ * bias. Few and small: a line at a time. */
+static void add_more(const struct table_lines *more, int i, const struct tile *t, int n0,
+                     float *sum, double *column)
+{
+    for (int64_t l = 0; more != NULL && l < more->count[i]; l++) {
+        const float *g = (const float *)more->dy + ((int64_t)i * more->lines + l) * more->dy_stride,
+                    *x = (const float *)more->x + l * t->k;
+        for (int e = 0; e < t->lines; e++) {
+            const int n = n0 + e - more->first;
+            if (n < 0 || n >= more->n)
+                continue;
+            column[e] += (double)g[n];
+            for (int k = 0; k < t->k; k++)
+                sum[(int64_t)e * t->k + k] += g[n] * x[k];
+        }
+    }
+}
+
+/* All pieces of TILE_N outputs from n0 (the tile's lines of dW), and their bias. line NULL: no
+ * lines but those of more. */
 static dnnl_status_t gradient_tile(const struct products *p, dnnl_stream_t stream,
                                    const struct tile *t, const int32_t *line, const float *x,
-                                   const float *dy, int n0, int64_t at, int64_t bias_at,
-                                   const struct grad_cut *cut, float *sum, void *scratch)
+                                   const float *dy, const struct table_lines *more, int n0,
+                                   int64_t at, int64_t bias_at, const struct grad_cut *cut,
+                                   float *sum, void *scratch)
 {
     for (int i = 0; i < cut->pieces; i++) {
-        int64_t tokens = line[i + 1] - line[i];
-        const float *g = dy + (int64_t)line[i] * t->n + n0;
-        if (tokens > 0) {
-            dnnl_memory_desc_t a, b;
-            dnnl_dims_t a_dims = {t->lines, tokens}, a_strides = {1, t->n}, b_dims = {tokens, t->k};
-            dnnl_dims_t b_strides = {t->k, 1};
-            dnnl_status_t st = dnnl_memory_desc_init_by_strides(&a, 2, a_dims, dnnl_f32, a_strides);
-            if (st == dnnl_success)
-                st = dnnl_memory_desc_init_by_strides(&b, 2, b_dims, dnnl_f32, b_strides);
-            if (st == dnnl_success)
-                st = run(p->engine, stream, &t->p, &a, g, &b, x + (int64_t)line[i] * t->k, NULL,
-                         NULL, sum, scratch);
-            if (st != dnnl_success)
-                return st;
-        } else {
-            memset(sum, 0, (size_t)t->lines * (size_t)t->k * sizeof *sum);
-        }
+        const int64_t tokens = line != NULL ? line[i + 1] - line[i] : 0;
+        const float *g = tokens > 0 ? dy + (int64_t)line[i] * t->n + n0 : NULL;
+        double column[TILE_N] = {0};
+        dnnl_status_t st = gradient_sum(
+            p, stream, t, tokens, g, tokens > 0 ? x + (int64_t)line[i] * t->k : NULL, sum, scratch);
+        if (st != dnnl_success)
+            return st;
+        add_more(more, i, t, n0, sum, column);
         cpu_cut_put(cut, i, sum, at, (int64_t)t->lines * t->k);
         if (bias_at >= 0) {
-            double column[TILE_N] = {0};
             float rounded[TILE_N];
             for (int64_t r = 0; r < tokens; r++) {
                 for (int e = 0; e < t->lines; e++)
@@ -468,7 +499,8 @@ static dnnl_status_t gradient_tile(const struct products *p, dnnl_stream_t strea
 
 static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows,
                                                    const act *x, const act *dy, int64_t bias_offset,
-                                                   bool by_row, const struct grad_cut *cut)
+                                                   bool by_row, const struct table_lines *more,
+                                                   const struct grad_cut *cut)
 {
     const struct products *p = ctx->products;
     const struct matrix *matrix = &p->matrices[m];
@@ -496,8 +528,12 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
             int n0 = i * TILE_N;
             const struct tile *t = &p->tiles[n0 + TILE_N <= matrix->n ? w->tile : w->tail];
             if (failure == dnnl_success)
-                failure = (int)gradient_tile(p, stream, t, by_row ? cut->row : cut->token, x, dy,
-                                             n0, matrix->offset + (int64_t)n0 * matrix->k,
+                failure = (int)gradient_tile(p, stream, t,
+                                             x == NULL ? NULL
+                                             : by_row  ? cut->row
+                                                       : cut->token,
+                                             x, dy, more, n0,
+                                             matrix->offset + (int64_t)n0 * matrix->k,
                                              bias_offset >= 0 ? bias_offset + n0 : -1, cut, sum,
                                              (unsigned char *)sum + sums);
         }

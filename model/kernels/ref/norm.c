@@ -1,4 +1,5 @@
-/* norm.c - reference embeddings and residual + norm, forward and backward; see ref.h. */
+/* norm.c - reference embeddings, tables of positions and residual + norm, forward and backward; see
+ * ref.h. */
 #include "model/kernels/ref/ref.h"
 
 #include <math.h>
@@ -59,8 +60,9 @@ enum status ref_embed(struct kernel_ctx *ctx, const struct rows *rows, int chann
         double m, r;
         int b = row_of(rows, t, &p);
         for (int e = 0; e < channels; e++) {
-            float s = word[(int64_t)ids[t] * channels + e] +
-                      position[(p + first_position) * channels + e];
+            float s = word[(int64_t)ids[t] * channels + e];
+            if (position != NULL)
+                s += position[(p + first_position) * channels + e];
             if (type != NULL)
                 s += type[(int64_t)(types != NULL ? types[t] : 0) * channels + e];
             x[e] = (double)s;
@@ -88,6 +90,7 @@ enum status ref_embed_backward(struct kernel_ctx *ctx, const struct rows *rows, 
                                int type_rows, int64_t gamma_offset, int64_t beta_offset,
                                const struct grad_cut *cut)
 {
+    position_rows = position_offset >= 0 ? position_rows : 0;
     int64_t lines = (int64_t)word_rows + position_rows + (type_offset >= 0 ? type_rows : 0) + 4;
     double *words, *positions, *tables, *dgamma, *dbeta, *x, *g;
     TRY(mem_alloc((size_t)(lines * channels), sizeof *words, "embedding gradient sums", &words));
@@ -111,13 +114,15 @@ enum status ref_embed_backward(struct kernel_ctx *ctx, const struct rows *rows, 
             norm_backward(x, channels, (double)mean[t], (double)rstd[t], gamma, g, dgamma, dbeta);
             for (int e = 0; e < channels; e++) {
                 words[(int64_t)ids[t] * channels + e] += g[e];
-                positions[(p + first_position) * channels + e] += g[e];
+                if (position_offset >= 0)
+                    positions[(p + first_position) * channels + e] += g[e];
                 if (type_offset >= 0)
                     tables[(int64_t)(types != NULL ? types[t] : 0) * channels + e] += g[e];
             }
         }
         ref_cut_put(cut, i, word_offset, (int64_t)word_rows * channels, words);
-        ref_cut_put(cut, i, position_offset, (int64_t)position_rows * channels, positions);
+        if (position_offset >= 0)
+            ref_cut_put(cut, i, position_offset, (int64_t)position_rows * channels, positions);
         if (type_offset >= 0)
             ref_cut_put(cut, i, type_offset, (int64_t)type_rows * channels, tables);
         ref_cut_put(cut, i, gamma_offset, channels, dgamma);
@@ -194,5 +199,70 @@ enum status ref_residual_norm_backward(struct kernel_ctx *ctx, const struct rows
         }
     }
     mem_free(dgamma);
+    return STATUS_OK;
+}
+
+enum status ref_table_norm(struct kernel_ctx *ctx, int lines, int channels, const float *table,
+                           const float *gamma, const float *beta, float eps, act *out)
+{
+    double *x;
+    TRY(mem_alloc((size_t)channels, sizeof *x, "one line's channels", &x));
+    for (int s = 0; s < lines; s++) {
+        const float *line = table + (int64_t)distance_slot(s, ctx->distances.span) * channels;
+        double m, r;
+        for (int e = 0; e < channels; e++)
+            x[e] = (double)line[e];
+        moments(x, channels, (double)eps, &m, &r);
+        for (int e = 0; e < channels; e++)
+            ref_put(ctx, out, (int64_t)s * channels + e,
+                    gamma == NULL ? x[e] : (x[e] - m) * r * (double)gamma[e] + (double)beta[e]);
+    }
+    mem_free(x);
+    return STATUS_OK;
+}
+
+enum status ref_table_norm_backward(struct kernel_ctx *ctx, int lines, int channels, const act *da,
+                                    const float *table, const float *gamma, float eps,
+                                    int64_t table_offset, int64_t gamma_offset, int64_t beta_offset,
+                                    const struct grad_cut *cut)
+{
+    const int slots = 2 * ctx->distances.span;
+    double *sums, *dgamma, *dbeta, *x;
+    TRY(mem_alloc((size_t)(slots + 3) * (size_t)channels, sizeof *sums, "table gradient sums",
+                  &sums));
+    dgamma = sums + (int64_t)slots * channels;
+    dbeta = dgamma + channels;
+    x = dbeta + channels;
+    for (int i = 0; i < cut->pieces; i++) {
+        memset(sums, 0, (size_t)(slots + 3) * (size_t)channels * sizeof *sums);
+        for (int s = 0; s < lines; s++) {
+            const int64_t slot = distance_slot(s, ctx->distances.span);
+            double *g = sums + slot * channels, m, r;
+            for (int e = 0; e < channels; e++) {
+                x[e] = (double)table[slot * channels + e];
+                g[e] = ref_get(ctx, da, ((int64_t)i * lines + s) * channels + e);
+            }
+            moments(x, channels, (double)eps, &m, &r);
+            if (gamma != NULL)
+                norm_backward(x, channels, m, r, gamma, g, dgamma, dbeta);
+        }
+        ref_cut_put(cut, i, table_offset, (int64_t)slots * channels, sums);
+        if (gamma == NULL)
+            continue;
+        ref_cut_put(cut, i, gamma_offset, channels, dgamma);
+        ref_cut_put(cut, i, beta_offset, channels, dbeta);
+    }
+    mem_free(sums);
+    return STATUS_OK;
+}
+
+enum status ref_table_dropout(struct kernel_ctx *ctx, int copies, int lines, int channels,
+                              const struct dropout *dropout, const act *x, bool add, act *y)
+{
+    for (int64_t at = 0; at < (int64_t)copies * lines * channels; at++) {
+        const uint64_t index = (uint64_t)(at % ((int64_t)lines * channels));
+        double v = ref_get(ctx, x, at) * ref_dropout(dropout, -1, index);
+        ref_put(ctx, y, at, add ? ref_get(ctx, y, at) + v : v);
+    }
     return STATUS_OK;
 }

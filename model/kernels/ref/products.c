@@ -40,7 +40,7 @@ enum status ref_linear_backward_data(struct kernel_ctx *ctx, int m, int64_t rows
 
 enum status ref_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
                                        const act *dy, int64_t bias_offset, bool by_row,
-                                       const struct grad_cut *cut)
+                                       const struct table_lines *more, const struct grad_cut *cut)
 {
     const struct matrix *w = &ctx->matrices[m];
     const int32_t *line = by_row ? cut->row : cut->token;
@@ -50,12 +50,21 @@ enum status ref_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t ro
     column = sum + (int64_t)w->n * w->k;
     for (int i = 0; i < cut->pieces; i++) {
         memset(sum, 0, (size_t)w->n * (size_t)(w->k + 1) * sizeof *sum);
-        for (int64_t t = line[i]; t < line[i + 1]; t++) {
+        for (int64_t t = line[i]; x != NULL && t < line[i + 1]; t++) {
             for (int n = 0; n < w->n; n++) {
                 double g = ref_get(ctx, dy, t * w->n + n);
                 column[n] += g;
                 for (int k = 0; k < w->k; k++)
                     sum[(int64_t)n * w->k + k] += g * ref_get(ctx, x, t * w->k + k);
+            }
+        }
+        for (int64_t t = 0; more != NULL && t < more->count[i]; t++) {
+            for (int e = 0; e < more->n; e++) {
+                double g = ref_get(ctx, more->dy, (i * more->lines + t) * more->dy_stride + e);
+                int n = more->first + e;
+                column[n] += g;
+                for (int k = 0; k < w->k; k++)
+                    sum[(int64_t)n * w->k + k] += g * ref_get(ctx, more->x, t * w->k + k);
             }
         }
         ref_cut_put(cut, i, w->offset, (int64_t)w->n * w->k, sum);

@@ -9,10 +9,10 @@ double ref_dropout(const struct dropout *d, int row, uint64_t index)
         return 1.0;
     uint64_t key =
         random_key(d->seed, RANDOM_DROPOUT, (uint64_t)d->step, (uint64_t)(d->layer * 16 + d->site));
-    uint64_t id = (uint64_t)d->row[row];
-    struct philox r = philox4x32(key, (uint32_t)(index / 8),
-                                 d->chunk != NULL ? (uint32_t)d->chunk[row] : 0, (uint32_t)id,
-                                 (uint32_t)(id >> 32));
+    uint64_t id = row < 0 ? UINT64_MAX : (uint64_t)d->row[row];
+    uint32_t chunk = row < 0 || d->chunk == NULL ? 0 : (uint32_t)d->chunk[row];
+    struct philox r =
+        philox4x32(key, (uint32_t)(index / 8), chunk, (uint32_t)id, (uint32_t)(id >> 32));
     uint32_t lane = (r.v[index % 8 / 2] >> (index % 2 * 16)) & 0xFFFFu;
     uint32_t threshold = (uint32_t)rint((double)d->p * 65536.0);
     return lane >= threshold ? 65536.0 / (65536.0 - threshold) : 0.0;
@@ -59,6 +59,7 @@ static enum status ref_open(const struct kernel_opts *opts, struct kernel_ctx **
     TRY(ref_supports(opts->precision));
     TRY(mem_alloc(1, sizeof *ctx, "a kernel context", &ctx));
     ctx->bf16 = opts->precision == PRECISION_BF16;
+    ctx->distances = opts->distances;
     ctx->count = opts->count;
     TRY_GOTO(fail, mem_alloc((size_t)opts->count, sizeof *ctx->matrices, "the list of matrices",
                              &ctx->matrices));
@@ -87,6 +88,8 @@ static double activation_value(enum activation kind, double x)
         return 0.5 * x * (1.0 + tanh(sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
     case ACTIVATION_RELU:
         return x > 0.0 ? x : 0.0;
+    case ACTIVATION_TANH:
+        break;
     }
     return 0.0;
 }
@@ -102,6 +105,8 @@ static double activation_slope(enum activation kind, double x)
     }
     case ACTIVATION_RELU:
         return x > 0.0 ? 1.0 : 0.0;
+    case ACTIVATION_TANH:
+        break;
     }
     return 0.0;
 }
@@ -256,6 +261,38 @@ static enum status ref_max_pool_backward(struct kernel_ctx *ctx, const struct ro
     return STATUS_OK;
 }
 
+static enum status ref_neighbours(struct kernel_ctx *ctx, const struct rows *rows, int channels,
+                                  int taps, const act *x, act *out)
+{
+    for (int b = 0; b < rows->count; b++)
+        for (int64_t t = rows->begin[b]; t < rows->begin[b + 1]; t++)
+            for (int e = 0; e < channels; e++)
+                for (int i = 0; i < taps; i++) {
+                    int64_t from = t + i - taps / 2;
+                    bool inside = from >= rows->begin[b] && from < rows->begin[b + 1];
+                    ref_put(ctx, out, (t * channels + e) * taps + i,
+                            inside ? ref_get(ctx, x, from * channels + e) : 0.0);
+                }
+    return STATUS_OK;
+}
+
+static enum status ref_neighbours_backward(struct kernel_ctx *ctx, const struct rows *rows,
+                                           int channels, int taps, const act *dout, act *dx)
+{
+    for (int b = 0; b < rows->count; b++)
+        for (int64_t t = rows->begin[b]; t < rows->begin[b + 1]; t++)
+            for (int e = 0; e < channels; e++) {
+                double sum = ref_get(ctx, dx, t * channels + e);
+                for (int i = 0; i < taps; i++) {
+                    int64_t by = t - i + taps / 2;
+                    if (by >= rows->begin[b] && by < rows->begin[b + 1])
+                        sum += ref_get(ctx, dout, (by * channels + e) * taps + i);
+                }
+                ref_put(ctx, dx, t * channels + e, sum);
+            }
+    return STATUS_OK;
+}
+
 static enum status ref_adamw(struct kernel_ctx *ctx, const struct adamw_args *args,
                              const struct adamw_segment *segments, int count)
 {
@@ -311,6 +348,13 @@ const struct kernels *kernels_ref(void)
         .linear_backward_weight = ref_linear_backward_weight,
         .attention = ref_attention,
         .attention_backward = ref_attention_backward,
+        .table_norm = ref_table_norm,
+        .table_norm_backward = ref_table_norm_backward,
+        .table_dropout = ref_table_dropout,
+        .attention_relative = ref_attention_relative,
+        .attention_relative_backward = ref_attention_relative_backward,
+        .neighbours = ref_neighbours,
+        .neighbours_backward = ref_neighbours_backward,
         .residual_norm = ref_residual_norm,
         .residual_norm_backward = ref_residual_norm_backward,
         .add = ref_add,

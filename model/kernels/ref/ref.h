@@ -19,6 +19,7 @@
 
 struct kernel_ctx {
     bool bf16;
+    struct distances distances;
     struct matrix *matrices;
     int count;
     const float *weights; /* borrowed: the master weights */
@@ -57,7 +58,8 @@ static inline void ref_put(const struct kernel_ctx *ctx, act *x, int64_t i, doub
         ((float *)x)[i] = (float)value;
 }
 
-/* What a decision multiplies its value with: 0, or the scale. row and index as kernels.h says. */
+/* What a decision multiplies its value with: 0, or the scale. row (-1: that of tables) and index as
+ * kernels.h says. */
 double ref_dropout(const struct dropout *d, int row, uint64_t index);
 
 /* Put the sums of piece i, for the n elements at offset, where the cut says, and do its merges on
@@ -70,7 +72,7 @@ enum status ref_linear_backward_data(struct kernel_ctx *ctx, int m, int64_t rows
                                      act *dx);
 enum status ref_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
                                        const act *dy, int64_t bias_offset, bool by_row,
-                                       const struct grad_cut *cut);
+                                       const struct table_lines *more, const struct grad_cut *cut);
 enum status ref_classify(struct kernel_ctx *ctx, int rows, int channels, int outputs, const act *x,
                          const float *w, const float *bias, float *logits);
 enum status ref_classify_backward(struct kernel_ctx *ctx, int rows, int channels, int outputs,
@@ -87,6 +89,29 @@ enum status ref_attention_backward(struct kernel_ctx *ctx, const struct rows *qu
                                    int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
                                    const struct dropout *dropout, const act *out, const float *lse,
                                    const act *dout, act *dq, act *dk, act *dv);
+
+enum status ref_attention_relative(struct kernel_ctx *ctx, const struct rows *queries,
+                                   const struct rows *keys, int heads, int head_size, const act *q,
+                                   int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
+                                   const struct relative *relative, const struct dropout *dropout,
+                                   act *out, float *lse);
+enum status ref_attention_relative_backward(struct kernel_ctx *ctx, const struct rows *queries,
+                                            const struct rows *keys, int heads, int head_size,
+                                            const act *q, int64_t q_stride, const act *k,
+                                            const act *v, int64_t kv_stride,
+                                            const struct relative *relative,
+                                            const struct dropout *dropout, const act *out,
+                                            const float *lse, const act *dout, act *dq, act *dk,
+                                            act *dv, act *dtable, const struct grad_cut *cut);
+
+enum status ref_table_norm(struct kernel_ctx *ctx, int lines, int channels, const float *table,
+                           const float *gamma, const float *beta, float eps, act *out);
+enum status ref_table_norm_backward(struct kernel_ctx *ctx, int lines, int channels, const act *da,
+                                    const float *table, const float *gamma, float eps,
+                                    int64_t table_offset, int64_t gamma_offset, int64_t beta_offset,
+                                    const struct grad_cut *cut);
+enum status ref_table_dropout(struct kernel_ctx *ctx, int copies, int lines, int channels,
+                              const struct dropout *dropout, const act *x, bool add, act *y);
 
 enum status ref_embed(struct kernel_ctx *ctx, const struct rows *rows, int channels,
                       const int32_t *ids, const int32_t *types, const float *word,
