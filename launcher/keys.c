@@ -154,6 +154,7 @@ const struct key keys[] = {
     {.name = "log.every", .type = KEY_INT, .offset = AT(log.every), .fallback = "10", .low = 0, .high = 1e9, .unit = "steps", NEUTRAL, .help = "steps between lines on the screen and in log.jsonl"},
     {.name = "log.hash_every", .type = KEY_INT, .offset = AT(log.hash_every), .fallback = "0", .low = 0, .high = 1e9, .unit = "steps", NEUTRAL, .help = "steps between hashes of all weights in log.jsonl; 0: at checkpoints"},
     {.name = "log.parts", .type = KEY_BOOL, .offset = AT(log.parts), .fallback = "false", .unit = "", NEUTRAL, .help = "write the mean time of each part of a step to results.json; waits for the device after each part, so steps get slower"},
+    {.name = "log.screen", .type = KEY_CHOICE, .offset = AT(log.screen), .fallback = "auto", .choices = "auto|lines|redraw", .unit = "", NEUTRAL, .help = "progress in place, or line by line; auto: in place on a terminal, which mpirun hides from its ranks"},
     {.name = "log.level", .type = KEY_CHOICE, .offset = AT(log.level), .fallback = "info", .choices = "error|warning|info|debug", .unit = "", NEUTRAL, .help = "the least important lines that are said on the screen"},
 
     CHOICE_KEY("parallel.backend", parallel.backend, "auto", "auto|cpu|cuda", "what computes"),

@@ -91,6 +91,7 @@ enum config_pre_tokenizer {
     CONFIG_WORDS_BYTELEVEL,
     CONFIG_WORDS_METASPACE
 };
+enum config_screen { CONFIG_SCREEN_AUTO, CONFIG_SCREEN_LINES, CONFIG_SCREEN_REDRAW };
 enum config_search_kind { CONFIG_SEARCH_GRID, CONFIG_SEARCH_RANDOM };
 enum config_resume { CONFIG_RESUME_AUTO, CONFIG_RESUME_NEVER };
 
@@ -227,6 +228,7 @@ struct run_config {
         bool parts;         /* time each part of a step */
         int64_t hash_every; /* steps between weight hashes in log.jsonl; 0: checkpoints only */
         enum config_level level;
+        enum config_screen screen;
     } log;
 
     struct {
