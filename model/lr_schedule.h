@@ -1,6 +1,6 @@
 /*
- * schedule.h - learning-rate schedules: one factor for each step, by which every group's peak rate
- * is multiplied.
+ * lr_schedule.h - learning-rate schedules: one factor for each step, by which every group's peak
+ * rate is multiplied.
  *
  * The formulas are those of transformers.optimization (T) and torch.optim.lr_scheduler (P), written
  * as functions of the step alone, so that a resumed run needs no state. Only the plateau has one,
@@ -21,13 +21,13 @@
  *   table                 LambdaLR (P) of a function given by points
  *
  * Warm-up comes in front of each: s / warmup of where the schedule begins (of 1 for most), as
- * SequentialLR (P) with LinearLR, or the T functions, have it. Behind it the schedule counts from 0,
- * in steps or in epochs.
+ * SequentialLR (P) with LinearLR, or the T functions, have it. Behind it the schedule counts from
+ * 0, in steps or in epochs.
  *
  * Local.
  */
-#ifndef COHORT_MODEL_SCHEDULE_H
-#define COHORT_MODEL_SCHEDULE_H
+#ifndef COHORT_MODEL_LR_SCHEDULE_H
+#define COHORT_MODEL_LR_SCHEDULE_H
 
 #include <math.h>
 #include <stdbool.h>
@@ -36,39 +36,39 @@
 
 #include "base/status.h"
 
-enum schedule_kind {
-    SCHEDULE_LINEAR,
-    SCHEDULE_COSINE,
-    SCHEDULE_CONSTANT,
-    SCHEDULE_STEP,
-    SCHEDULE_MULTI_STEP,
-    SCHEDULE_EXPONENTIAL,
-    SCHEDULE_POLYNOMIAL,
-    SCHEDULE_COSINE_WITH_RESTARTS,
-    SCHEDULE_WARM_RESTARTS,
-    SCHEDULE_CYCLIC,
-    SCHEDULE_ONE_CYCLE,
-    SCHEDULE_PLATEAU,
-    SCHEDULE_TABLE
+enum lr_kind {
+    LR_LINEAR,
+    LR_COSINE,
+    LR_CONSTANT,
+    LR_STEP,
+    LR_MULTI_STEP,
+    LR_EXPONENTIAL,
+    LR_POLYNOMIAL,
+    LR_COSINE_WITH_RESTARTS,
+    LR_WARM_RESTARTS,
+    LR_CYCLIC,
+    LR_ONE_CYCLE,
+    LR_PLATEAU,
+    LR_TABLE
 };
 enum cyclic_mode { CYCLIC_TRIANGULAR, CYCLIC_TRIANGULAR2, CYCLIC_EXP_RANGE };
 
 /* A point of a table: from step (or epoch) `at` on. */
-struct schedule_point {
+struct lr_point {
     int64_t at;
     double factor;
 };
 
 /* t is what the schedule counts, n how much of it there is in all, both behind the warm-up. */
-struct schedule {
-    enum schedule_kind kind;
+struct lr_schedule {
+    enum lr_kind kind;
     int64_t warmup, total; /* steps */
     int64_t epoch_steps;   /* stepped per epoch: the steps of one; 0: per step */
-    int64_t length;        /* n of linear, cosine, polynomial, one_cycle and, for start, constant; 0:
-                              what there is (constant: 0) */
-    double start, end;     /* factors: linear's both, constant's first */
-    double least;          /* cosine, polynomial, both restarts, cyclic: lowest factor */
-    double cycles;         /* waves of cosine, cycles of cosine_with_restarts */
+    int64_t length;    /* n of linear, cosine, polynomial, one_cycle and, for start, constant; 0:
+                          what there is (constant: 0) */
+    double start, end; /* factors: linear's both, constant's first */
+    double least;      /* cosine, polynomial, both restarts, cyclic: lowest factor */
+    double cycles;     /* waves of cosine, cycles of cosine_with_restarts */
     double power;
     double gamma; /* step, multi_step, exponential, cyclic with exp_range */
     int64_t step_size;
@@ -79,23 +79,23 @@ struct schedule {
     enum cyclic_mode mode;
     double rise, div_factor, final_div_factor; /* one_cycle: pct_start and so on */
     bool three_phase, straight;                /* straight: annealed linearly, not by a cosine */
-    const struct schedule_point *points;       /* table: (point_count), borrowed */
+    const struct lr_point *points;             /* table: (point_count), borrowed */
     int64_t point_count;
     bool interpolate; /* between points; else the last point holds */
 };
 
 /* STATUS_CONFIG: a value that the kind cannot work with, in one sentence with its key's name. */
-NODISCARD enum status schedule_check(const struct schedule *schedule);
+NODISCARD enum status lr_schedule_check(const struct lr_schedule *schedule);
 /* The factor for s applied steps before this one. The plateau's own factor is not in it. */
-double schedule_factor(const struct schedule *schedule, int64_t s);
+double lr_schedule_factor(const struct lr_schedule *schedule, int64_t s);
 
 /*
  * Points from text: "0:1, 100:0.5" or one a line, "0 1" (',' or newline between points; ':', blanks
  * or a tab inside one; '#' begins a comment). Points ascend and begin at 0; factors are finite and
  * not negative. *points is owned (mem_free). STATUS_CONFIG names the place.
  */
-NODISCARD enum status schedule_points(const char *text, size_t n, const char *where,
-                                      struct schedule_point **points, int64_t *count);
+NODISCARD enum status lr_schedule_points(const char *text, size_t n, const char *where,
+                                         struct lr_point **points, int64_t *count);
 
 /* ---- the plateau: a state that follows scores */
 

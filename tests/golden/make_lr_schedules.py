@@ -1,6 +1,6 @@
-"""make_schedules.py - whole curves of torch's and transformers' schedulers, for tests/model/test_schedule.c.
+"""make_lr_schedules.py - whole curves of torch's and transformers' schedulers, for tests/model/test_lr_schedule.c.
 
-    build/peer/bin/python tests/golden/make_schedules.py > tests/golden/schedules.json
+    build/peer/bin/python tests/golden/make_lr_schedules.py > tests/golden/lr_schedules.json
 
 A curve is the factor applied at each step, as a training loop with these classes has it: the rate of the optimizer before
 its step, over the rate it was made with. Where torch has no warm-up, s / warmup of the curve's first value stands in front.

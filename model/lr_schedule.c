@@ -1,5 +1,5 @@
-/* schedule.c - see schedule.h. */
-#include "model/schedule.h"
+/* lr_schedule.c - see lr_schedule.h. */
+#include "model/lr_schedule.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -23,7 +23,7 @@ static double between(double low, double high, double x)
 
 /* ---- kinds, as functions of t and n ---- */
 
-static double linear(const struct schedule *z, int64_t t, int64_t n)
+static double linear(const struct lr_schedule *z, int64_t t, int64_t n)
 {
     if (z->start == 1.0 && z->end == 0.0)
         return fmax(0.0, (double)(n - t) / at_least_one(n));
@@ -31,13 +31,13 @@ static double linear(const struct schedule *z, int64_t t, int64_t n)
     return z->start + (z->end - z->start) * progress;
 }
 
-static double cosine(const struct schedule *z, int64_t t, int64_t n)
+static double cosine(const struct lr_schedule *z, int64_t t, int64_t n)
 {
     double progress = (double)t / at_least_one(n);
     return between(z->least, 1.0, fmax(0.0, 0.5 * (1.0 + cos(2.0 * pi * z->cycles * progress))));
 }
 
-static double multi_step(const struct schedule *z, int64_t t)
+static double multi_step(const struct lr_schedule *z, int64_t t)
 {
     int64_t passed = 0;
     for (int64_t i = 0; i < z->milestone_count; i++)
@@ -45,21 +45,20 @@ static double multi_step(const struct schedule *z, int64_t t)
     return pow(z->gamma, (double)passed);
 }
 
-static double polynomial(const struct schedule *z, int64_t t, int64_t n)
+static double polynomial(const struct lr_schedule *z, int64_t t, int64_t n)
 {
     double left = t < n ? 1.0 - (double)t / at_least_one(n) : 0.0;
     return between(z->least, 1.0, pow(left, z->power));
 }
 
-static double cosine_with_restarts(const struct schedule *z, int64_t t, int64_t n)
+static double cosine_with_restarts(const struct lr_schedule *z, int64_t t, int64_t n)
 {
     double progress = (double)t / at_least_one(n);
-    double wave = progress >= 1.0 ? 0.0
-                                  : 0.5 * (1.0 + cos(pi * fmod(z->cycles * progress, 1.0)));
+    double wave = progress >= 1.0 ? 0.0 : 0.5 * (1.0 + cos(pi * fmod(z->cycles * progress, 1.0)));
     return between(z->least, 1.0, fmax(0.0, wave));
 }
 
-static double warm_restarts(const struct schedule *z, int64_t t)
+static double warm_restarts(const struct lr_schedule *z, int64_t t)
 {
     int64_t cycle = z->first_cycle;
     if (z->cycle_factor == 1) {
@@ -73,7 +72,7 @@ static double warm_restarts(const struct schedule *z, int64_t t)
     return between(z->least, 1.0, 0.5 * (1.0 + cos(pi * (double)t / (double)cycle)));
 }
 
-static double cyclic(const struct schedule *z, int64_t t)
+static double cyclic(const struct lr_schedule *z, int64_t t)
 {
     const int64_t down = z->down > 0 ? z->down : z->up, all = z->up + down;
     const int64_t cycle = t / all, place = t % all;
@@ -93,11 +92,13 @@ static double anneal(bool straight, double from, double to, double share)
     return to + (from - to) / 2.0 * (cos(pi * share) + 1.0);
 }
 
-static double one_cycle(const struct schedule *z, int64_t t, int64_t n)
+static double one_cycle(const struct lr_schedule *z, int64_t t, int64_t n)
 {
     const double low = 1.0 / z->div_factor, end = low / z->final_div_factor;
     const double last = (double)n - 1.0, rise = z->rise * (double)n;
-    const double three[3][3] = {{rise - 1.0, low, 1.0}, {2.0 * rise - 2.0, 1.0, low}, {last, low, end}},
+    const double three[3][3] = {{rise - 1.0, low, 1.0},
+                                {2.0 * rise - 2.0, 1.0, low},
+                                {last, low, end}},
                  two[2][3] = {{rise - 1.0, low, 1.0}, {last, 1.0, end}};
     const double(*phase)[3] = z->three_phase ? three : two;
     const int phases = z->three_phase ? 3 : 2;
@@ -113,7 +114,7 @@ static double one_cycle(const struct schedule *z, int64_t t, int64_t n)
     }
 }
 
-static double of_table(const struct schedule *z, int64_t t)
+static double of_table(const struct lr_schedule *z, int64_t t)
 {
     int64_t low = 0, high = z->point_count; /* the last point that is not behind t */
     while (high - low > 1) {
@@ -123,67 +124,67 @@ static double of_table(const struct schedule *z, int64_t t)
         else
             high = middle;
     }
-    const struct schedule_point *p = &z->points[low];
+    const struct lr_point *p = &z->points[low];
     if (!z->interpolate || low + 1 == z->point_count)
         return p->factor;
     double share = (double)(t - p->at) / (double)(p[1].at - p->at);
     return p->factor + (p[1].factor - p->factor) * share;
 }
 
-static double behind_warmup(const struct schedule *z, int64_t t, int64_t rest)
+static double behind_warmup(const struct lr_schedule *z, int64_t t, int64_t rest)
 {
     const int64_t n = z->length > 0 ? z->length : rest;
     switch (z->kind) {
-    case SCHEDULE_LINEAR:
+    case LR_LINEAR:
         return linear(z, t, n);
-    case SCHEDULE_COSINE:
+    case LR_COSINE:
         return cosine(z, t, n);
-    case SCHEDULE_CONSTANT:
+    case LR_CONSTANT:
         return t < z->length ? z->start : 1.0;
-    case SCHEDULE_STEP:
+    case LR_STEP:
         return pow(z->gamma, (double)(t / z->step_size));
-    case SCHEDULE_MULTI_STEP:
+    case LR_MULTI_STEP:
         return multi_step(z, t);
-    case SCHEDULE_EXPONENTIAL:
+    case LR_EXPONENTIAL:
         return pow(z->gamma, (double)t);
-    case SCHEDULE_POLYNOMIAL:
+    case LR_POLYNOMIAL:
         return polynomial(z, t, n);
-    case SCHEDULE_COSINE_WITH_RESTARTS:
+    case LR_COSINE_WITH_RESTARTS:
         return cosine_with_restarts(z, t, n);
-    case SCHEDULE_WARM_RESTARTS:
+    case LR_WARM_RESTARTS:
         return warm_restarts(z, t);
-    case SCHEDULE_CYCLIC:
+    case LR_CYCLIC:
         return cyclic(z, t);
-    case SCHEDULE_ONE_CYCLE:
+    case LR_ONE_CYCLE:
         return one_cycle(z, t, n);
-    case SCHEDULE_PLATEAU:
+    case LR_PLATEAU:
         return 1.0;
-    case SCHEDULE_TABLE:
+    case LR_TABLE:
         return of_table(z, t);
     }
     return 1.0;
 }
 
 /* Where the schedule begins; 1 also where there is nothing behind the warm-up. */
-static double beginning(const struct schedule *z)
+static double beginning(const struct lr_schedule *z)
 {
     switch (z->kind) {
-    case SCHEDULE_LINEAR:
+    case LR_LINEAR:
         return z->start;
-    case SCHEDULE_CONSTANT:
+    case LR_CONSTANT:
         return z->length > 0 ? z->start : 1.0;
-    case SCHEDULE_CYCLIC:
+    case LR_CYCLIC:
         return z->least;
-    case SCHEDULE_ONE_CYCLE:
+    case LR_ONE_CYCLE:
         return 1.0 / z->div_factor;
-    case SCHEDULE_TABLE:
+    case LR_TABLE:
         return z->points[0].factor;
     default:
         return 1.0;
     }
 }
 
-double schedule_factor(const struct schedule *z, int64_t s)
+double lr_schedule_factor(const struct lr_schedule *z, int64_t s)
 {
     if (s < z->warmup)
         return (double)s / at_least_one(z->warmup) * beginning(z);
@@ -195,42 +196,47 @@ double schedule_factor(const struct schedule *z, int64_t s)
 
 /* ---- refusals ---- */
 
-enum status schedule_check(const struct schedule *z)
+enum status lr_schedule_check(const struct lr_schedule *z)
 {
     switch (z->kind) {
-    case SCHEDULE_STEP:
+    case LR_STEP:
         if (z->step_size < 1)
-            return status_fail(STATUS_CONFIG, "schedule.name=step: schedule.step_size is %lld, "
-                                              "wanted at least 1",
+            return status_fail(STATUS_CONFIG,
+                               "schedule.name=step: schedule.step_size is %lld, "
+                               "wanted at least 1",
                                (long long)z->step_size);
         break;
-    case SCHEDULE_MULTI_STEP:
+    case LR_MULTI_STEP:
         if (z->milestone_count < 1)
             return status_fail(STATUS_CONFIG, "schedule.name=multi_step: schedule.milestones is "
                                               "empty, wanted steps or epochs: [30,80]");
         break;
-    case SCHEDULE_COSINE_WITH_RESTARTS:
+    case LR_COSINE_WITH_RESTARTS:
         if (z->cycles < 1.0)
-            return status_fail(STATUS_CONFIG, "schedule.name=cosine_with_restarts: "
-                                              "schedule.num_cycles is %g, wanted at least 1",
+            return status_fail(STATUS_CONFIG,
+                               "schedule.name=cosine_with_restarts: "
+                               "schedule.num_cycles is %g, wanted at least 1",
                                z->cycles);
         break;
-    case SCHEDULE_WARM_RESTARTS:
+    case LR_WARM_RESTARTS:
         if (z->first_cycle < 1)
-            return status_fail(STATUS_CONFIG, "schedule.name=warm_restarts: schedule.t_0 is %lld, "
-                                              "wanted the length of the first cycle",
+            return status_fail(STATUS_CONFIG,
+                               "schedule.name=warm_restarts: schedule.t_0 is %lld, "
+                               "wanted the length of the first cycle",
                                (long long)z->first_cycle);
         break;
-    case SCHEDULE_CYCLIC:
+    case LR_CYCLIC:
         if (z->up < 1)
-            return status_fail(STATUS_CONFIG, "schedule.name=cyclic: schedule.step_size_up is "
-                                              "%lld, wanted at least 1",
+            return status_fail(STATUS_CONFIG,
+                               "schedule.name=cyclic: schedule.step_size_up is "
+                               "%lld, wanted at least 1",
                                (long long)z->up);
         break;
-    case SCHEDULE_TABLE:
+    case LR_TABLE:
         if (z->point_count < 1)
-            return status_fail(STATUS_CONFIG, "schedule.name=table: schedule.table is empty, wanted "
-                                              "points \"0:1,100:0.5\" or a file of them");
+            return status_fail(STATUS_CONFIG,
+                               "schedule.name=table: schedule.table is empty, wanted "
+                               "points: \"0:1,100:0.5\"");
         break;
     default:
         break;
@@ -282,7 +288,7 @@ static bool take_word(struct reader *r, char word[64])
     return n > 0;
 }
 
-static enum status take_point(struct reader *r, struct schedule_point *point)
+static enum status take_point(struct reader *r, struct lr_point *point)
 {
     char word[64];
     if (!take_word(r, word) || !parse_int64(word, &point->at) || point->at < 0)
@@ -300,8 +306,8 @@ static enum status take_point(struct reader *r, struct schedule_point *point)
     return STATUS_OK;
 }
 
-enum status schedule_points(const char *text, size_t n, const char *where,
-                            struct schedule_point **points, int64_t *count)
+enum status lr_schedule_points(const char *text, size_t n, const char *where,
+                               struct lr_point **points, int64_t *count)
 {
     struct reader r = {.p = text, .end = text + n, .where = where, .line = 1};
     size_t capacity = 0;
@@ -317,7 +323,7 @@ enum status schedule_points(const char *text, size_t n, const char *where,
         const char *from = r.p;
         TRY_GOTO(fail, mem_grow(points, &capacity, (size_t)*count + 1, sizeof **points,
                                 "the schedule's table"));
-        struct schedule_point *point = &(*points)[*count];
+        struct lr_point *point = &(*points)[*count];
         TRY_GOTO(fail, take_point(&r, point));
         if (*count == 0 ? point->at != 0 : point->at <= point[-1].at) {
             r.p = from;
