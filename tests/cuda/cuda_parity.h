@@ -64,6 +64,7 @@ struct cuda_parity {
     int64_t parameters;     /* elements of a gradient buffer; 0: no backward */
     double gradient_length; /* terms of a gradient's sum beside T, for the bound; 0: none */
     bool fastest;
+    struct distances distances; /* of the context */
 
     /* Made for the case. */
     bool reference; /* this is ref's side */
@@ -446,6 +447,7 @@ static inline struct kernel_ctx *cuda_parity_new(const struct kernels *k,
         .max_tokens = 2 * CUDA_PARITY_TOKENS,
         .max_rows = 64,
         .max_channels = 4096,
+        .distances = p->distances,
         .training = true,
         .fastest = p->fastest};
     assert_ok(k->open(&opts, &ctx));
@@ -467,6 +469,7 @@ static inline struct kernel_ctx *cuda_parity_open(const struct kernels *k,
     assert_true(p->matrix_count <= most);
     if (kept != NULL && of.precision == p->precision && of.matrix_count == p->matrix_count &&
         of.weight_count == p->weight_count && of.fastest == p->fastest &&
+        of.distances.line == p->distances.line &&
         (bytes == 0 || memcmp(matrices, p->matrices, bytes) == 0))
         return kept;
     if (kept != NULL)
