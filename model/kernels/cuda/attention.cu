@@ -108,7 +108,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, residents<D>)
                         s[n][e] = minus_infinity();
         }
 
-        softmax_so_far<D>(s, to_log2, most, total, sum);
+        softmax_so_far<D, TILE / 8>(s, to_log2, most, total, sum);
         if (d.threshold != 0) {
 #pragma unroll
             for (int n = 0; n < TILE / 8; n += 4)

@@ -110,6 +110,24 @@ static __device__ __forceinline__ philox_bits decide_pieces(const decisions &d, 
     return p;
 }
 
+/* The same as 16 bits: bit 4 n + e is set where element e of piece n stays, lines query and query +
+ * 8. */
+static __device__ __forceinline__ uint32_t decide_bits_of_pieces(const decisions &d, int query,
+                                                                 int group)
+{
+    uint32_t bits = 0;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const philox_bits p = decide_pieces(d, query + 8 * half, group);
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+            bits |= (p.v[n] & 0xFFFFu) >= d.threshold ? 1u << (4 * n + 2 * half) : 0u;
+            bits |= p.v[n] >> 16 >= d.threshold ? 2u << (4 * n + 2 * half) : 0u;
+        }
+    }
+    return bits;
+}
+
 /* Zeros in the columns of four pieces that are dropped; lines query and query + 8. */
 static __device__ __forceinline__ void drop_pieces(const decisions &d, float s[][4], int query,
                                                    int group)
@@ -176,11 +194,11 @@ static __device__ __forceinline__ void store_lines(T *to, int64_t stride, int li
     }
 }
 
-/* Scores of a tile become probabilities by the largest so far: lines g and g + 8 in most, total
- * (their sums, of the thread's columns) and sum (their outputs). A tile has at least one key, so
- * the largest score is a number from the first tile on. */
-template <int D>
-static __device__ __forceinline__ void softmax_so_far(float s[TILE / 8][4], float to_log2,
+/* Scores of the next keys, in so many pieces, become probabilities by the largest so far: lines g
+ * and g + 8 in most, total (their sums, of the thread's columns) and sum (their outputs). There is
+ * at least one key, so the largest score is a number from the first time on. */
+template <int D, int PIECES>
+static __device__ __forceinline__ void softmax_so_far(float s[PIECES][4], float to_log2,
                                                       float most[2], float total[2],
                                                       float sum[D / 8][4])
 {
@@ -188,7 +206,7 @@ static __device__ __forceinline__ void softmax_so_far(float s[TILE / 8][4], floa
     for (int half = 0; half < 2; half++) {
         float largest = most[half];
 #pragma unroll
-        for (int n = 0; n < TILE / 8; n++)
+        for (int n = 0; n < PIECES; n++)
             largest = fmaxf(largest, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
         largest = quad_max(largest);
         const float shrink = exp2f((most[half] - largest) * to_log2);
@@ -196,7 +214,7 @@ static __device__ __forceinline__ void softmax_so_far(float s[TILE / 8][4], floa
         most[half] = largest;
         total[half] *= shrink;
 #pragma unroll
-        for (int n = 0; n < TILE / 8; n++) {
+        for (int n = 0; n < PIECES; n++) {
             s[n][2 * half] = exp2f(s[n][2 * half] * to_log2 - offset);
             s[n][2 * half + 1] = exp2f(s[n][2 * half + 1] * to_log2 - offset);
             total[half] += s[n][2 * half] + s[n][2 * half + 1];

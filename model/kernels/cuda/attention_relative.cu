@@ -27,6 +27,8 @@ enum { RING = 2 * TILE, GROUP = 16 * 16 /* elements of a group of a band */ };
 /* Blocks that a multiprocessor can hold by their registers, as in attention.cu. */
 template <int D> static constexpr int forward_residents = D == 32 ? 4 : D == 64 ? 3 : 2;
 template <int D> static constexpr int grad_residents = D == 32 ? 3 : 2;
+/* Steps of a product that are unrolled: all that registers are left for. */
+template <int D> static constexpr int unrolled = D <= 64 ? D / 16 : 2;
 
 /* ---- skew. A quad has columns 2t and 2t + 1 of a piece's lines g and g + 8, so a shift along the
  * line moves numbers within the quad and to the next piece, a shift along the column between quads;
@@ -107,7 +109,7 @@ static __device__ __forceinline__ void make_band(uint32_t a[4], const float befo
 
 /* ---- scores of 16 own and 16 other lines, positions and all */
 
-/* What a warp has of its own lines: A operands, kept up to D 64. */
+/* A warp's own lines as A operands, kept up to D 64. */
 template <typename T, int D> struct own_lines {
     static constexpr bool keep = D <= 64;
     const T *tile;
@@ -129,19 +131,19 @@ template <typename T, int D> struct own_lines {
     }
 };
 
-/* s = own lines times lines [line, line + 16) of a tile. */
+/* s = own lines times the 16 lines at `lines` of a tile: a multiple of 16 from its beginning, as in
+ * what follows. */
 template <typename T, int D>
-static __device__ __forceinline__ void multiply(float s[2][4], own_lines<T, D> &own, const T *tile,
-                                                int line)
+static __device__ __forceinline__ void multiply(float s[2][4], own_lines<T, D> &own, const T *lines)
 {
 #pragma unroll
     for (int n = 0; n < 2; n++)
         s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.0f;
-#pragma unroll
+#pragma unroll unrolled<D>
     for (int step = 0; step < D / 16; step++) {
         const uint32_t *a = own.at(step);
         uint32_t b[4];
-        load_b<T, D>(b, tile, line, step);
+        load_b<T, D>(b, lines, 0, step);
         mma_16816<T>(s[0], a, b);
         mma_16816<T>(s[1], a, b + 2);
     }
@@ -154,66 +156,68 @@ template <typename T> struct windows {
     float before[2][4];
 };
 
-/* Line of the ring where 16 offsets begin: those of other lines from `other` on and the warp's own,
- * of which the lowest is 16 less, are lines ring - 16 to ring + 15. */
+/* Line of the ring for the offset of an other line and the warp's first own line. 16 other lines
+ * from this one on have those of the 16 lines here and the 16 before. */
 static __device__ __forceinline__ int ring_line(int other)
 {
     return (other + TILE - (int)threadIdx.x / 32 * 16) & (RING - 1);
 }
 
-static __device__ __forceinline__ int ring_before(int ring)
+/* Once, when the first tiles are there. */
+template <typename T, int D>
+static __device__ __forceinline__ void begin_scores(own_lines<T, D> &own, windows<T> &w)
 {
-    return (ring - 16) & (RING - 1);
+    own.load();
+    multiply<T, D>(w.before, own, w.own + ring_line(-16) * D);
 }
 
-/* s = scores of the warp's own lines and other lines [other, other + 16), which are lines [line,
- * line + 16) of the tile. Called for each 16 other lines in order, from 0 on. */
+/* s = scores of the warp's own lines and other lines [other, other + 16), which are those at
+ * `lines`. Called for each 16 other lines in order, from 0 on. */
 template <typename T, int D>
 static __device__ __forceinline__ void scores(float s[2][4], own_lines<T, D> &own, windows<T> &w,
-                                              const T *tile, int line, int other)
+                                              const T *lines, int other)
 {
-    const int ring = ring_line(other);
-    float now[2][4];
-    if (other == 0)
-        multiply<T, D>(w.before, own, w.own, ring_before(ring));
-    multiply<T, D>(s, own, tile, line);
-    multiply<T, D>(now, own, w.own, ring);
+    const int ring = ring_line(other) * D, ring_before = ring_line(other - 16) * D;
+    float y[2][2][4], now[2][4];
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+        s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.0f;
+        y[0][n][0] = y[0][n][1] = y[0][n][2] = y[0][n][3] = 0.0f;
+        y[1][n][0] = y[1][n][1] = y[1][n][2] = y[1][n][3] = 0.0f;
+    }
+#pragma unroll unrolled<D>
+    for (int step = 0; step < D / 16; step++) { /* what has the other lines as its B operand */
+        uint32_t a[4], b[4];
+        load_b<T, D>(b, lines, 0, step);
+        const uint32_t *own_a = own.at(step);
+        mma_16816<T>(s[0], own_a, b);
+        mma_16816<T>(s[1], own_a, b + 2);
+        load_a<T, D>(a, w.other + ring_before, 0, step);
+        mma_16816<T>(y[0][0], a, b);
+        mma_16816<T>(y[0][1], a, b + 2);
+        load_a<T, D>(a, w.other + ring, 0, step);
+        mma_16816<T>(y[1][0], a, b);
+        mma_16816<T>(y[1][1], a, b + 2);
+    }
+    add_other(s, y);
+    multiply<T, D>(now, own, w.own + ring);
     add_own(s, w.before, now);
 #pragma unroll
     for (int n = 0; n < 2; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++)
             w.before[n][e] = now[n][e];
-
-    float y[2][2][4];
-#pragma unroll
-    for (int i = 0; i < 2; i++)
-#pragma unroll
-        for (int n = 0; n < 2; n++)
-            y[i][n][0] = y[i][n][1] = y[i][n][2] = y[i][n][3] = 0.0f;
-#pragma unroll
-    for (int step = 0; step < D / 16; step++) {
-        uint32_t a[4], b[4];
-        load_b<T, D>(b, tile, line, step);
-        load_a<T, D>(a, w.other, ring_before(ring), step);
-        mma_16816<T>(y[0][0], a, b);
-        mma_16816<T>(y[0][1], a, b + 2);
-        load_a<T, D>(a, w.other, ring, step);
-        mma_16816<T>(y[1][0], a, b);
-        mma_16816<T>(y[1][1], a, b + 2);
-    }
-    add_other(s, y);
 }
 
-/* sum += a (16 x 16) times lines [line, line + 16) of a tile. */
+/* sum += a (16 x 16) times 16 lines of a tile. */
 template <typename T, int D>
 static __device__ __forceinline__ void add_product(float sum[D / 8][4], const uint32_t a[4],
-                                                   const T *tile, int line)
+                                                   const T *lines)
 {
 #pragma unroll
     for (int step = 0; step < D / 16; step++) {
         uint32_t b[4];
-        load_b_lines<T, D>(b, tile, line, step);
+        load_b_lines<T, D>(b, lines, 0, step);
         mma_16816<T>(sum[2 * step], a, b);
         mma_16816<T>(sum[2 * step + 1], a, b + 2);
     }
@@ -325,34 +329,36 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, forward_residents<D>
         if (line >= p.nq)
             continue;
         if (k0 == 0)
-            q.load();
-        float s[TILE / 8][4];
+            begin_scores<T, D>(q, w);
+#pragma unroll 1
+        for (int j0 = 0; j0 < TILE && j0 < left; j0 += 32) { /* keys k0 + j0 to k0 + j0 + 31 */
+            float s[4][4] = {};
+            /* In a loop: unrolled, the two would be interleaved and want registers for both. */
+#pragma unroll 1
+            for (int j = 0; j < 32; j += 16) {
 #pragma unroll
-        for (int j = 0; j < TILE / 16; j++) {
-            if (16 * j < left)
-                scores<T, D>(s + 2 * j, q, w, k_tile, 16 * j, k0 + 16 * j);
-        }
-        if (left < TILE) {
+                for (int e = 0; e < 4; e++) {
+                    s[0][e] = s[2][e];
+                    s[1][e] = s[3][e];
+                }
+                scores<T, D>(s + 2, q, w, k_tile + (j0 + j) * D, k0 + j0 + j);
+            }
+            if (left - j0 < 32) {
 #pragma unroll
-            for (int n = 0; n < TILE / 8; n++)
+                for (int n = 0; n < 4; n++)
 #pragma unroll
-                for (int e = 0; e < 4; e++)
-                    if (n * 8 + 2 * t + e % 2 >= left)
-                        s[n][e] = minus_infinity();
-        }
-        softmax_so_far<D>(s, to_log2, most, total, sum);
-        if (d.threshold != 0) {
+                    for (int e = 0; e < 4; e++)
+                        if (j0 + n * 8 + 2 * t + e % 2 >= left)
+                            s[n][e] = minus_infinity();
+            }
+            softmax_so_far<D, 4>(s, to_log2, most, total, sum);
+            if (d.threshold != 0)
+                drop_pieces(d, s, line + lane / 4, (k0 + j0) / 8);
 #pragma unroll
-            for (int n = 0; n < TILE / 8; n += 4)
-                if (n * 8 < left)
-                    drop_pieces(d, s + n, line + lane / 4, k0 / 8 + n);
-        }
-#pragma unroll
-        for (int j = 0; j < TILE / 16; j++) {
-            if (16 * j < left) {
+            for (int j = 0; j < 2; j++) {
                 uint32_t a[4];
                 pack_a<T>(a, s[2 * j], s[2 * j + 1]);
-                add_product<T, D>(sum, a, v_tile, 16 * j);
+                add_product<T, D>(sum, a, v_tile + (j0 + 16 * j) * D);
             }
         }
     }
@@ -380,8 +386,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, grad_residents<D>)
     const int line = q0 + warp * 16;
     const int64_t channel = (int64_t)p.head * c.head_size;
     const int64_t out_stride = (int64_t)c.heads * c.head_size;
-    const T *k = (const T *)c.k + p.k_begin * c.kv_stride + channel;
-    const T *v = (const T *)c.v + p.k_begin * c.kv_stride + channel;
+    const int64_t kv_at = p.k_begin * c.kv_stride + channel;
     const decisions d = decisions_of(c, p);
     T *q_tile = shared, *g_tile = shared + TILE * D;
     T *k_tile = shared + 2 * TILE * D, *v_tile = shared + 3 * TILE * D;
@@ -414,9 +419,10 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, grad_residents<D>)
         const int left = p.nk - k0;
         if (k0 > 0)
             __syncthreads();
-        load_tile<T, TILE, D, swizzled<D>>(k_tile, k + k0 * c.kv_stride, c.kv_stride, left,
+        const int64_t at = kv_at + k0 * c.kv_stride;
+        load_tile<T, TILE, D, swizzled<D>>(k_tile, (const T *)c.k + at, c.kv_stride, left,
                                            c.head_size, c.aligned);
-        load_tile<T, TILE, D, swizzled<D>>(v_tile, v + k0 * c.kv_stride, c.kv_stride, left,
+        load_tile<T, TILE, D, swizzled<D>>(v_tile, (const T *)c.v + at, c.kv_stride, left,
                                            c.head_size, c.aligned);
         load_window<T, TILE, D, swizzled<D>>(w.own, call, TO_KEYS, -1, p.head, q0, k0 + TILE);
         load_window<T, TILE, D, swizzled<D>>(w.other, call, TO_QUERIES, -1, p.head, q0, k0 + TILE);
@@ -426,39 +432,34 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, grad_residents<D>)
         if (line >= p.nq)
             continue;
         if (k0 == 0) {
-            q.load();
+            begin_scores<T, D>(q, w);
             g.load();
         }
+        uint32_t kept = 0;
 #pragma unroll 1
-        for (int j0 = 0; j0 < TILE && j0 < left; j0 += 32) { /* keys k0 + j0 to k0 + j0 + 31 */
-            float s[4][4], dp[4][4];
+        for (int j = 0; j < TILE && j < left; j += 16) { /* keys k0 + j to k0 + j + 15 */
+            float s[2][4], dp[2][4];
+            scores<T, D>(s, q, w, k_tile + j * D, k0 + j);
+            multiply<T, D>(dp, g, v_tile + j * D);
+            if (d.threshold != 0) /* decisions of 32 keys, half of which serve the next time */
+                kept = j % 32 == 0 ? decide_bits_of_pieces(d, line + lane / 4, (k0 + j) / 8)
+                                   : kept >> 8;
 #pragma unroll
-            for (int j = 0; j < 2; j++) {
-                scores<T, D>(s + 2 * j, q, w, k_tile, j0 + 16 * j, k0 + j0 + 16 * j);
-                multiply<T, D>(dp + 2 * j, g, v_tile, j0 + 16 * j);
-            }
-            if (d.threshold != 0)
-                drop_pieces(d, dp, line + lane / 4, (k0 + j0) / 8);
-#pragma unroll
-            for (int n = 0; n < 4; n++)
+            for (int n = 0; n < 2; n++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
+                    const bool stays = d.threshold == 0 || (kept >> (4 * n + e) & 1);
                     const float prob = exp2f(s[n][e] * to_log2 - lse[e / 2]);
-                    s[n][e] = prob * (dp[n][e] * d.scale - delta[e / 2]);
-                    if (j0 + n * 8 + 2 * t + e % 2 >= left)
+                    const float back = stays ? dp[n][e] * d.scale : 0.0f;
+                    s[n][e] = prob * (back - delta[e / 2]);
+                    if (j + n * 8 + 2 * t + e % 2 >= left)
                         s[n][e] = 0.0f;
                 }
-#pragma unroll
-            for (int j = 0; j < 2; j++) {
-                const int at = j0 + 16 * j;
-                if (at >= left)
-                    break;
-                uint32_t a[4];
-                pack_a<T>(a, s[2 * j], s[2 * j + 1]);
-                add_product<T, D>(sum, a, k_tile, at);
-                band.put((k0 + at) / 16, s + 2 * j, a);
-                add_product<T, D>(sum, a, w.own, ring_before(ring_line(k0 + at)));
-            }
+            uint32_t a[4];
+            pack_a<T>(a, s[0], s[1]);
+            add_product<T, D>(sum, a, k_tile + j * D);
+            band.put((k0 + j) / 16, s, a);
+            add_product<T, D>(sum, a, w.own + ring_line(k0 + j - 16) * D);
         }
     }
     if (line >= p.nq)
@@ -468,7 +469,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, grad_residents<D>)
         const float none[2][4] = {{0.0f, 0.0f, 0.0f, 0.0f}, {0.0f, 0.0f, 0.0f, 0.0f}};
         uint32_t a[4];
         band.put(end, none, a);
-        add_product<T, D>(sum, a, w.own, ring_before(ring_line(16 * end)));
+        add_product<T, D>(sum, a, w.own + ring_line(16 * end - 16) * D);
     }
     const float factor[2] = {c.scale, c.scale};
     store_lines<T, D>(dq + p.q_begin * c.q_stride + channel, c.q_stride, line, p.nq, c.head_size,
@@ -554,14 +555,14 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, grad_residents<D>)
         if (line >= p.nk)
             continue;
         if (q0 == 0) {
-            k.load();
+            begin_scores<T, D>(k, w);
             v.load();
         }
 #pragma unroll 1
         for (int i0 = 0; i0 < TILE && i0 < left; i0 += 16) { /* queries q0 + i0 to q0 + i0 + 15 */
             float s[2][4], dp[2][4];
-            scores<T, D>(s, k, w, q_tile, i0, q0 + i0);
-            multiply<T, D>(dp, v, g_tile, i0);
+            scores<T, D>(s, k, w, q_tile + i0 * D, q0 + i0);
+            multiply<T, D>(dp, v, g_tile + i0 * D);
             /* Lane l: decisions of query i0 + l % 16 about the warp's 16 keys, key g in bit g. */
             uint32_t kept = 0xFFFFu;
             if (d.threshold != 0) {
@@ -591,11 +592,11 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, grad_residents<D>)
                 }
             uint32_t a[4];
             pack_a<T>(a, s[0], s[1]);
-            add_product<T, D>(sum_v, a, g_tile, i0);
+            add_product<T, D>(sum_v, a, g_tile + i0 * D);
             pack_a<T>(a, dp[0], dp[1]);
-            add_product<T, D>(sum_k, a, q_tile, i0);
+            add_product<T, D>(sum_k, a, q_tile + i0 * D);
             band.put((q0 + i0) / 16, dp, a);
-            add_product<T, D>(sum_k, a, w.own, ring_before(ring_line(q0 + i0)));
+            add_product<T, D>(sum_k, a, w.own + ring_line(q0 + i0 - 16) * D);
         }
     }
     if (line >= p.nk)
@@ -605,7 +606,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, grad_residents<D>)
         const float none[2][4] = {{0.0f, 0.0f, 0.0f, 0.0f}, {0.0f, 0.0f, 0.0f, 0.0f}};
         uint32_t a[4];
         band.put(end, none, a);
-        add_product<T, D>(sum_k, a, w.own, ring_before(ring_line(16 * end)));
+        add_product<T, D>(sum_k, a, w.own + ring_line(16 * end - 16) * D);
     }
     const float factor_k[2] = {c.scale, c.scale}, factor_v[2] = {d.scale, d.scale};
     store_lines<T, D>(dk + kv_at, c.kv_stride, line, p.nk, c.head_size, sum_k, factor_k, c.aligned);
@@ -630,8 +631,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) table_grads(side_cal
     const int parts = call.low + call.high, part = (int)blockIdx.x % parts;
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     const int head = (int)blockIdx.y, heads = (int)gridDim.y;
-    segment_place place;
-    if (!find_segment<TILE>(call, (int)blockIdx.x / parts, &place))
+    const segment_place place = find_segment<TILE>(call, (int)blockIdx.x / parts);
+    if (place.first_row == place.end_row)
         return;
     float *partial = partial_of<TILE, D>(call, (int)blockIdx.x / parts, heads, head, part) +
                      (16 * warp + lane / 4) * D + lane % 4 * 2;
@@ -642,18 +643,16 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) table_grads(side_cal
     for (int n = 0; n < D / 8; n++)
         sum[n][0] = sum[n][1] = sum[n][2] = sum[n][3] = 0.0f;
     bool some = call.slot_begin == 0; /* else sums may go on from the chunk before */
-    int begin, end;
-    for (int row = place.first_row;
-         row < place.end_row && tiles_in_segment<TILE>(call, place, row, &begin, &end); row++) {
+    for (int row = place.first_row; row < place.end_row; row++) {
+        const some_range tiles = tiles_in_segment<TILE>(call, place, row);
         const int first_own = call.own.begin[row], own = call.own.begin[row + 1] - first_own;
         const int other = call.other.begin[row + 1] - call.other.begin[row];
         const int slot = slot_of_row<TILE>(call.own, row) - call.slot_begin;
-        for (int tile = begin; other > 0 && tile < end; tile++) {
+        for (int tile = tiles.begin; other > 0 && tile < tiles.end; tile++) {
             const T *x = (const T *)call.x + (int64_t)(first_own + tile * TILE) * call.x_stride;
             const T *band = (const T *)call.bands + ((int64_t)(slot + tile) * heads + head) * call.band;
-            int at, last;
-            offsets_of_part<TILE>(call, part, tile, other, &at, &last);
-            if (!some && call.slot_begin > 0) {
+            const some_range offsets = offsets_of_part<TILE>(call, part, tile, other);
+            if (!some) {
 #pragma unroll
                 for (int n = 0; n < D / 8; n++)
 #pragma unroll
@@ -663,7 +662,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) table_grads(side_cal
                     }
             }
             some = true;
-            for (; at <= last; at++) {
+            for (int at = offsets.begin; at < offsets.end; at++) {
                 __syncthreads(); /* nobody reads the last tile any more */
                 load_tile<T, TILE, D, swizzled<D>>(x_tile, x + channel, call.x_stride,
                                                    own - tile * TILE, call.head_size, call.aligned);
@@ -684,7 +683,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) table_grads(side_cal
                 for (int i = 0; i < ATTENTION_WARPS; i++) {
                     uint32_t a[4];
                     load_band(a, bands + (i * ATTENTION_WARPS + warp) * GROUP);
-                    add_product<T, D>(sum, a, x_tile, 16 * i);
+                    add_product<T, D>(sum, a, x_tile + 16 * i * D);
                 }
             }
         }

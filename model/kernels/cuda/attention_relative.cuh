@@ -184,15 +184,30 @@ static __device__ __forceinline__ int segments_of_piece(const side_call &call, i
 
 /* Where a block of table_grads works. */
 struct segment_place {
-    int first_row, end_row; /* of the piece, from the segment's first slot on */
+    int first_row, end_row; /* that have tiles in the segment; none: there is no such segment */
     int piece_row, slot;    /* the piece's first row, the segment's first slot in it */
 };
 
-/* false: there is no such segment. */
+/* The row of a piece (rows [first, end)) that has a slot. */
 template <int T>
-static __device__ __forceinline__ bool find_segment(const side_call &call, int segment,
-                                                    segment_place *s)
+static __device__ __forceinline__ int row_of_slot(const rows_device &own, int first, int end,
+                                                  int slot)
 {
+    int low = first;
+    while (end - low > 1) {
+        const int middle = (low + end) / 2;
+        if (slot_in_piece<T>(own, first, middle) <= slot)
+            low = middle;
+        else
+            end = middle;
+    }
+    return low;
+}
+
+template <int T>
+static __device__ __forceinline__ segment_place find_segment(const side_call &call, int segment)
+{
+    segment_place s = {};
     int low = 0, high = call.pieces;
     while (high - low > 1) {
         const int middle = (low + high) / 2;
@@ -203,29 +218,24 @@ static __device__ __forceinline__ bool find_segment(const side_call &call, int s
     }
     const int at = segment - segments_before<T>(call, low);
     if (at < 0 || at >= segments_of_piece<T>(call, low))
-        return false;
-    s->piece_row = call.piece_row[low];
-    s->end_row = call.piece_row[low + 1];
-    s->slot = at * SEGMENT;
-    low = s->piece_row;
-    high = s->end_row;
-    while (high - low > 1) {
-        const int middle = (low + high) / 2;
-        if (slot_in_piece<T>(call.own, s->piece_row, middle) <= s->slot)
-            low = middle;
-        else
-            high = middle;
-    }
-    s->first_row = low;
-    return true;
+        return s;
+    const int end = call.piece_row[low + 1];
+    s.piece_row = call.piece_row[low];
+    s.slot = at * SEGMENT;
+    s.first_row = row_of_slot<T>(call.own, s.piece_row, end, s.slot);
+    s.end_row = row_of_slot<T>(call.own, s.piece_row, end, s.slot + SEGMENT - 1) + 1;
+    return s;
 }
 
-/* A row's tiles that are in the segment and whose bands are there: [begin, end). false: the row
- * lies behind the segment. */
+/* [begin, end) */
+struct some_range {
+    int begin, end;
+};
+
+/* A row's tiles that are in the segment and whose bands are there. */
 template <int T>
-static __device__ __forceinline__ bool tiles_in_segment(const side_call &call,
-                                                        const segment_place &s, int row, int *begin,
-                                                        int *end)
+static __device__ __forceinline__ some_range tiles_in_segment(const side_call &call,
+                                                              const segment_place &s, int row)
 {
     const int slot = slot_in_piece<T>(call.own, s.piece_row, row);
     const int stored = slot_of_row<T>(call.own, row);
@@ -235,9 +245,7 @@ static __device__ __forceinline__ bool tiles_in_segment(const side_call &call,
     int last = (lines + T - 1) / T;
     last = s.slot + SEGMENT - slot < last ? s.slot + SEGMENT - slot : last;
     last = call.slot_end - stored < last ? call.slot_end - stored : last;
-    *begin = first > 0 ? first : 0;
-    *end = last;
-    return slot < s.slot + SEGMENT;
+    return {first > 0 ? first : 0, last};
 }
 
 /* x / T rounded down. */
@@ -246,15 +254,14 @@ template <int T> static __device__ __forceinline__ int floor_of(int x)
     return x >= 0 ? x / T : -((T - 1 - x) / T);
 }
 
-/* Which offsets, in units of T, own tile `tile` of a row with n > 0 other lines adds to `part`:
- * [first, last]. */
+/* Which offsets, in units of T, own tile `tile` of a row with n > 0 other lines adds to `part`. */
 template <int T>
-static __device__ __forceinline__ void offsets_of_part(const side_call &call, int part, int tile,
-                                                       int n, int *first, int *last)
+static __device__ __forceinline__ some_range offsets_of_part(const side_call &call, int part,
+                                                             int tile, int n)
 {
     const int at = part - call.low, least = -tile - 1, most = floor_of<T>(n - 1 - tile * T);
-    *first = part == 0 || at < least ? least : at;
-    *last = part == call.low + call.high - 1 || at > most ? most : at;
+    return {part == 0 || at < least ? least : at,
+            (part == call.low + call.high - 1 || at > most ? most : at) + 1};
 }
 
 /* The partial sums of a segment, head (of the launch) and part. */

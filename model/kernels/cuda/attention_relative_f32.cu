@@ -20,10 +20,7 @@ enum {
     WEIGHTS = OWN * (TILE + SHIFTED) /* of a warp: by other line, and shifted */
 };
 
-template <int D> static constexpr int ring_floats(void)
-{
-    return RING * padded<D>::width;
-}
+template <int D> static constexpr int ring_floats = RING * padded<D>::width;
 
 /* Windows in shared memory, as in attention_relative.cu; before: own lines times the 32 lines of
  * the window ahead of those that come next. */
@@ -189,8 +186,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) forward(relative_cal
     float *q_tile = shared, *k_tile = q_tile + padded<D>::tile, *v_tile = k_tile + padded<D>::tile;
     windows w;
     w.own = v_tile + padded<D>::tile;
-    w.other = w.own + ring_floats<D>();
-    float *weights = w.other + ring_floats<D>() + warp * WEIGHTS;
+    w.other = w.own + ring_floats<D>;
+    float *weights = w.other + ring_floats<D> + warp * WEIGHTS;
 
     if (p.nk > 0) {
         load_tile<float, TILE, D, padded<D>>(
@@ -266,8 +263,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) query_grads(relative
           *v_tile = k_tile + padded<D>::tile;
     windows w;
     w.own = v_tile + padded<D>::tile;
-    w.other = w.own + ring_floats<D>();
-    float *weights = open_weights(w.other + ring_floats<D>());
+    w.other = w.own + ring_floats<D>;
+    float *weights = open_weights(w.other + ring_floats<D>);
     float *band = band_of(call, slot, c.keys.longest);
 
     if (p.nk > 0) {
@@ -354,8 +351,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) key_grads(relative_c
           *g_tile = q_tile + padded<D>::tile;
     windows w;
     w.own = g_tile + padded<D>::tile;
-    w.other = w.own + ring_floats<D>();
-    float *weights = open_weights(w.other + ring_floats<D>());
+    w.other = w.own + ring_floats<D>;
+    float *weights = open_weights(w.other + ring_floats<D>);
     float *band = band_of(call, slot, c.queries.longest);
 
     if (p.nq > 0) {
@@ -421,7 +418,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) key_grads(relative_c
 /* ---- the table's gradient by offset: a warp has 8 offsets, a lane D / 32 channels. Shared memory:
  * own lines, and their dS by offset. */
 template <int D>
-static __global__ void __launch_bounds__(ATTENTION_THREADS) table_grads(side_call call)
+static __global__ void __launch_bounds__(ATTENTION_THREADS, 4) table_grads(side_call call)
 {
     SHARED_ARRAY(float, x_tile, padded<D>::tile);
     SHARED_ARRAY(float, weights, TILE *TILE);
@@ -429,8 +426,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) table_grads(side_cal
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     const int head = (int)blockIdx.y, heads = (int)gridDim.y;
     const int band_line = (call.other.longest + TILE - 1) / TILE * TILE;
-    segment_place place;
-    if (!find_segment<TILE>(call, (int)blockIdx.x / parts, &place))
+    const segment_place place = find_segment<TILE>(call, (int)blockIdx.x / parts);
+    if (place.first_row == place.end_row)
         return;
     float *partial = partial_of<TILE, D>(call, (int)blockIdx.x / parts, heads, head, part) +
                      warp * OWN * D + lane;
@@ -442,19 +439,17 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) table_grads(side_cal
         for (int e = 0; e < D / 32; e++)
             sum[i][e] = 0.0f;
     bool some = call.slot_begin == 0; /* else sums may go on from the chunk before */
-    int begin, end;
-    for (int row = place.first_row;
-         row < place.end_row && tiles_in_segment<TILE>(call, place, row, &begin, &end); row++) {
+    for (int row = place.first_row; row < place.end_row; row++) {
+        const some_range tiles = tiles_in_segment<TILE>(call, place, row);
         const int first_own = call.own.begin[row], own = call.own.begin[row + 1] - first_own;
         const int other = call.other.begin[row + 1] - call.other.begin[row];
         const int slot = slot_of_row<TILE>(call.own, row) - call.slot_begin;
-        for (int tile = begin; other > 0 && tile < end; tile++) {
+        for (int tile = tiles.begin; other > 0 && tile < tiles.end; tile++) {
             const float *x =
                 (const float *)call.x + (int64_t)(first_own + tile * TILE) * call.x_stride;
             const float *band =
                 (const float *)call.bands + ((int64_t)(slot + tile) * heads + head) * call.band;
-            int at, last;
-            offsets_of_part<TILE>(call, part, tile, other, &at, &last);
+            const some_range offsets = offsets_of_part<TILE>(call, part, tile, other);
             if (!some) {
 #pragma unroll
                 for (int i = 0; i < OWN; i++)
@@ -463,7 +458,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) table_grads(side_cal
                         sum[i][e] = partial[i * D + 32 * e];
             }
             some = true;
-            for (; at <= last; at++) {
+            for (int at = offsets.begin; at < offsets.end; at++) {
                 __syncthreads(); /* nobody reads the last tile any more */
                 load_tile<float, TILE, D, padded<D>>(x_tile, x + channel, call.x_stride,
                                                      own - tile * TILE, call.head_size,
@@ -510,7 +505,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) table_grads(side_cal
 
 template <int D> static constexpr int shared_bytes(int tiles)
 {
-    return (tiles * padded<D>::tile + 2 * ring_floats<D>() + ATTENTION_WARPS * WEIGHTS) *
+    return (tiles * padded<D>::tile + 2 * ring_floats<D> + ATTENTION_WARPS * WEIGHTS) *
            (int)sizeof(float);
 }
 
