@@ -1,8 +1,9 @@
 /*
  * attention.c - times attention of the CPU backend alone: microseconds per token and layer, forward and backward.
  *
- *     OMP_NUM_THREADS=1 bench_attention [heads [tokens [size [length [path]]]]]
+ *     OMP_NUM_THREADS=1 bench_attention [heads [tokens [size [length [path [relative]]]]]]
  *
+ * relative 1: DeBERTa-v3's attention, with a table of 512 positions (its projections are not part of it).
  * For each path of this machine, head size and row length: a batch of about `tokens` tokens (default 2,048), fused QKV
  * (T, 3, H, d), without and with dropout 0.1. The time is the main thread's CPU time, the least of many calls; the
  * cases take turns, so that a change of the machine's speed touches all of them.
@@ -12,6 +13,7 @@
 #include <time.h>
 
 #include "model/kernels/cpu/attention.h"
+#include "model/model_impl.h"
 
 #define ROUNDS 7
 #define CALLS_S 0.02 /* CPU time of a round */
@@ -21,6 +23,7 @@ struct one {
     bool bf16;
     struct cpu_features cpu;
     int d, length, drop;
+    bool relative;
     double forward, backward; /* least so far, us per token */
 };
 
@@ -58,7 +61,20 @@ static enum status time_one(struct one *o, int heads, int tokens)
     int32_t *begin = NULL;
     int64_t *row = NULL;
     enum status st;
-    TRY_GOTO(done, mem_alloc(1, sizeof *ctx, "the context", &ctx));
+    struct distances distances = {0};
+    const struct relative_config config = {.span = 256, .buckets = 256, .max_distance = 512};
+    unsigned char *table = NULL, *dtable = NULL;
+    if (o->relative)
+        TRY_GOTO(done, distances_make(&config, &distances));
+    const struct kernel_opts opts = {.precision = o->bf16 ? PRECISION_BF16 : PRECISION_FP32, .max_tokens = T,
+                                     .max_rows = rows, .max_channels = (int)(3 * C), .distances = distances,
+                                     .max_pieces = 1, .training = true};
+    cpu_features_cap(o->cpu);
+    TRY_GOTO(done, kernels_cpu()->open(&opts, &ctx));
+    const int lines = distances_lines(&distances, o->length);
+    TRY_GOTO(done, mem_alloc((size_t)(lines * 2 * C), size, "the table", &table));
+    TRY_GOTO(done, mem_alloc((size_t)(lines * 2 * C), size, "its gradient", &dtable));
+    fill(table, lines * 2 * C, o->bf16, 3);
     TRY_GOTO(done, mem_alloc((size_t)(3 * T * C), size, "q, k, v", &qkv));
     TRY_GOTO(done, mem_alloc((size_t)(3 * T * C), size, "gradients of q, k, v", &dqkv));
     TRY_GOTO(done, mem_alloc((size_t)(T * C), size, "results", &out));
@@ -66,8 +82,6 @@ static enum status time_one(struct one *o, int heads, int tokens)
     TRY_GOTO(done, mem_alloc((size_t)(T * heads), sizeof *lse, "log sums", &lse));
     TRY_GOTO(done, mem_alloc((size_t)rows + 1, sizeof *begin, "begins of rows", &begin));
     TRY_GOTO(done, mem_alloc((size_t)rows, sizeof *row, "rows", &row));
-    ctx->bf16 = o->bf16;
-    ctx->cpu = o->cpu;
     for (int b = 0; b < rows; b++) {
         begin[b + 1] = begin[b] + o->length;
         row[b] = b;
@@ -77,22 +91,39 @@ static enum status time_one(struct one *o, int heads, int tokens)
     struct rows r = {.tokens = T, .count = rows, .longest = o->length, .begin = begin};
     struct dropout dropout = {.p = o->drop ? 0.1f : 0.0f, .seed = 1, .step = 1, .row = row};
     size_t part = (size_t)C * size;
+    const struct relative relative = {.table = table, .lines = lines, .width = (int)(2 * C), .q_at = 0, .k_at = (int)C,
+                                      .scale = 0.1f};
+    int32_t token[2] = {0, (int32_t)T}, piece[2] = {0, rows}, to[1] = {0}, merges[2] = {0};
+    bool add[1] = {false};
+    const struct grad_cut cut = {.pieces = 1, .token = token, .row = piece, .to = to, .add = add, .merge_begin = merges};
     for (double begun = now(); now() < begun + CALLS_S;) {
         double t0 = now();
-        TRY_GOTO(done, cpu_attention(ctx, &r, &r, heads, o->d, qkv, 3 * C, qkv + part, qkv + 2 * part, 3 * C, &dropout,
-                                     out, lse));
+        if (o->relative)
+            TRY_GOTO(done, cpu_attention_relative(ctx, &r, &r, heads, o->d, qkv, 3 * C, qkv + part, qkv + 2 * part,
+                                                  3 * C, &relative, &dropout, out, lse));
+        else
+            TRY_GOTO(done, cpu_attention(ctx, &r, &r, heads, o->d, qkv, 3 * C, qkv + part, qkv + 2 * part, 3 * C,
+                                         &dropout, out, lse));
         double t1 = now();
-        TRY_GOTO(done, cpu_attention_backward(ctx, &r, &r, heads, o->d, qkv, 3 * C, qkv + part, qkv + 2 * part, 3 * C,
-                                              &dropout, out, lse, dout, dqkv, dqkv + part, dqkv + 2 * part));
+        if (o->relative)
+            TRY_GOTO(done, cpu_attention_relative_backward(ctx, &r, &r, heads, o->d, qkv, 3 * C, qkv + part,
+                                                           qkv + 2 * part, 3 * C, &relative, &dropout, out, lse, dout,
+                                                           dqkv, dqkv + part, dqkv + 2 * part, dtable, &cut));
+        else
+            TRY_GOTO(done, cpu_attention_backward(ctx, &r, &r, heads, o->d, qkv, 3 * C, qkv + part, qkv + 2 * part,
+                                                  3 * C, &dropout, out, lse, dout, dqkv, dqkv + part,
+                                                  dqkv + 2 * part));
         double t2 = now();
         o->forward = least(o->forward, (t1 - t0) / (double)T * 1e6);
         o->backward = least(o->backward, (t2 - t1) / (double)T * 1e6);
     }
 done:
     if (ctx != NULL)
-        for (int i = 0; i < CPU_MAX_THREADS; i++)
-            mem_free(ctx->scratch[i].p);
-    mem_free(ctx);
+        kernels_cpu()->close(ctx);
+    cpu_features_cap((struct cpu_features){true, true, true, true});
+    mem_free((void *)(uintptr_t)distances.line);
+    mem_free(table);
+    mem_free(dtable);
     mem_free(qkv);
     mem_free(dqkv);
     mem_free(out);
@@ -107,12 +138,13 @@ int main(int argc, char **argv)
 {
     int heads = argc > 1 ? atoi(argv[1]) : 12, tokens = argc > 2 ? atoi(argv[2]) : 2048;
     int only_size = argc > 3 ? atoi(argv[3]) : 0, only_length = argc > 4 ? atoi(argv[4]) : 0;
+    const bool relative = argc > 6 && atoi(argv[6]) == 1;
     int only_path = argc > 5 ? atoi(argv[5]) : 0; /* 1 to 5 */
     static const int sizes[] = {32, 64}, lengths[] = {20, 128, 512};
     static struct one cases[64];
     int count = 0;
     if (heads < 1 || tokens < 1) {
-        (void)fprintf(stderr, "usage: %s [heads [tokens [size [length [path]]]]]\n", argv[0]);
+        (void)fprintf(stderr, "usage: %s [heads [tokens [size [length [path [relative]]]]]]\n", argv[0]);
         return 64;
     }
     const struct cpu_features all = *cpu_features();
@@ -133,6 +165,7 @@ int main(int argc, char **argv)
                     cases[count] = paths[p];
                     cases[count].d = sizes[i];
                     cases[count].length = lengths[j];
+                    cases[count].relative = relative;
                     cases[count++].drop = drop;
                 }
     for (int round = 0; round < ROUNDS; round++)

@@ -264,8 +264,8 @@ static enum status load_model(struct check *check, const struct first_rows *firs
     check->head_drawn = true;
     if (run->config->model.from_scratch)
         return model_init(*model, 0, model_params(*model)->count, (uint64_t)run->config->seed);
-    TRY(model_load(*model, run->source.path, run->task.head_from_model, (uint64_t)run->config->seed,
-                   &report));
+    TRY(model_load(*model, run->source.path, run->task.head_from_model,
+                   run->config->model.resize_embeddings, (uint64_t)run->config->seed, &report));
     check->head_drawn = report.head_drawn;
     return STATUS_OK;
 }

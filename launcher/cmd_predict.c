@@ -28,7 +28,7 @@ static enum status scorer_load(struct session *session, struct scorer *scorer)
 {
     const struct run_config *config = &session->config;
     struct load_report report;
-    TRY(model_source_open(config->model.path, &scorer->source));
+    TRY(model_source_open(config->model.path, config->model.resize_embeddings, &scorer->source));
     TRY(model_max_length(&scorer->source, config->data.max_length, &scorer->max_length));
     TRY(predict_task(&scorer->source, &scorer->task));
     TRY(task_decide_metric(config, &scorer->task));
@@ -45,7 +45,8 @@ static enum status scorer_load(struct session *session, struct scorer *scorer)
         .kernels = session->kernels,
     };
     TRY(model_create(&opts, &scorer->model));
-    TRY(model_load(scorer->model, config->model.path, true, (uint64_t)config->seed, &report));
+    TRY(model_load(scorer->model, config->model.path, true, config->model.resize_embeddings,
+                   (uint64_t)config->seed, &report));
     if (report.head_drawn)
         return status_fail(
             STATUS_DATA,
@@ -188,7 +189,7 @@ static enum status tokenizer_verb(struct session *session)
     TRY(session_need("data.input", config->data.input, "the file to read"));
     if (encode)
         TRY(session_need("data.text", config->data.text, "the column of the text"));
-    TRY(model_source_open(config->model.path, &source));
+    TRY(model_source_open(config->model.path, config->model.resize_embeddings, &source));
     enum status st = model_max_length(&source, config->data.max_length, &max_length);
     if (st == STATUS_OK)
         st = encode ? predict_encode(config, &source, max_length, &rows) : decode(config, &source);

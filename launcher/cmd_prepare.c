@@ -18,7 +18,8 @@ enum status command_prepare(struct session *session)
                            config->out);
     session_threads(session);
     TRY(comm_watchdog_start(session->world, config->parallel.watchdog_s, NULL));
-    TRY(comm_agree(session->world, model_source_open(config->model.path, &source)));
+    TRY(comm_agree(session->world, model_source_open(config->model.path,
+                                                     config->model.resize_embeddings, &source)));
     enum status st =
         source_prepare(session->world, config, &source, config->data.input, config->out, &report);
     model_source_close(&source);

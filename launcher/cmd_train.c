@@ -176,7 +176,7 @@ static enum status score_test(struct run *run, json_t *results)
     if (st == STATUS_OK)
         st = model_create(&opts, &model);
     if (st == STATUS_OK)
-        st = model_load(model, folder, true, 0, &report);
+        st = model_load(model, folder, true, false, 0, &report);
     TRY_GOTO(done, comm_agree(session->world, st));
     struct predict_opts predict = {.config = config,
                                    .comm = session->world,

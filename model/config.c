@@ -147,10 +147,11 @@ static enum status read_relative(const json_t *config, const char *where, struct
     r->buckets = buckets < 1 ? 0 : (int)buckets;
     r->span = r->buckets > 0 ? r->buckets : r->max_distance;
     if (r->buckets > 0 && (r->buckets < 4 || r->max_distance - 1 <= r->buckets / 2))
-        return status_fail(STATUS_UNAVAILABLE,
-                           "%s: \"position_buckets\" is %d with distances up to %d, wanted at least "
-                           "4 and at most twice the distance",
-                           where, r->buckets, r->max_distance);
+        return status_fail(
+            STATUS_UNAVAILABLE,
+            "%s: \"position_buckets\" is %d with distances up to %d, wanted at least "
+            "4 and at most twice the distance",
+            where, r->buckets, r->max_distance);
     TRY(json_bool_or(config, "share_att_key", where, false, &r->shared));
     TRY(json_text_or(config, "norm_rel_ebd", where, "none", &norm));
     r->norm = strcmp(norm, "layer_norm") == 0;
@@ -179,18 +180,20 @@ static enum status read_deberta(const json_t *config, const char *where, struct 
     for (int i = 0; i < 2; i++) {
         TRY(json_int_or(config, sizes[i], where, 1, MAX_HIDDEN, c->hidden, &size));
         if (size != c->hidden)
-            return status_fail(STATUS_UNAVAILABLE,
-                               "%s: \"%s\" is %lld, cohort has DeBERTa with that of \"hidden_size\","
-                               " %d",
-                               where, sizes[i], (long long)size, c->hidden);
+            return status_fail(
+                STATUS_UNAVAILABLE,
+                "%s: \"%s\" is %lld, cohort has DeBERTa with that of \"hidden_size\","
+                " %d",
+                where, sizes[i], (long long)size, c->hidden);
     }
     TRY(json_int_or(config, "attention_head_size", where, 1, MAX_HIDDEN, c->hidden / c->heads,
                     &size));
     if (size * c->heads != c->hidden)
-        return status_fail(STATUS_UNAVAILABLE,
-                           "%s: %d heads of \"attention_head_size\" %lld, cohort wants them to make "
-                           "up \"hidden_size\", %d",
-                           where, c->heads, (long long)size, c->hidden);
+        return status_fail(
+            STATUS_UNAVAILABLE,
+            "%s: %d heads of \"attention_head_size\" %lld, cohort wants them to make "
+            "up \"hidden_size\", %d",
+            where, c->heads, (long long)size, c->hidden);
     return STATUS_OK;
 }
 

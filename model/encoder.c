@@ -78,9 +78,9 @@ static enum status attend(struct model *m, int l, struct layer_acts *a)
     if (m->relative.width > 0) {
         const struct relative relative = table_of_layer(m, a);
         TRY(table_project(m, l, a));
-        return m->kernels->attention_relative(
-            m->ctx, lines_of(m, l), &m->pass.rows, e->heads, e->hidden / e->heads, s.q, s.q_stride,
-            s.k, s.v, s.kv_stride, &relative, &drop, a->attended, a->lse);
+        return m->kernels->attention_relative(m->ctx, lines_of(m, l), &m->pass.rows, e->heads,
+                                              e->hidden / e->heads, s.q, s.q_stride, s.k, s.v,
+                                              s.kv_stride, &relative, &drop, a->attended, a->lse);
     }
     return m->kernels->attention(m->ctx, lines_of(m, l), &m->pass.rows, e->heads,
                                  e->hidden / e->heads, s.q, s.q_stride, s.k, s.v, s.kv_stride,
@@ -278,10 +278,10 @@ static enum status attention_half_backward(struct model *m, int l, const act *x,
     if (m->relative.width > 0) {
         const struct relative relative = table_of_layer(m, a);
         TRY(table_lines_again(m, l));
-        TRY(k->attention_relative_backward(
-            m->ctx, lines, &m->pass.rows, e->heads, e->hidden / e->heads, s.q, s.q_stride, s.k, s.v,
-            s.kv_stride, &relative, &drop_p, a->attended, a->lse, d[other[0]], g.q, g.k, g.v,
-            m->acts.dtable, cut));
+        TRY(k->attention_relative_backward(m->ctx, lines, &m->pass.rows, e->heads,
+                                           e->hidden / e->heads, s.q, s.q_stride, s.k, s.v,
+                                           s.kv_stride, &relative, &drop_p, a->attended, a->lse,
+                                           d[other[0]], g.q, g.k, g.v, m->acts.dtable, cut));
         TRY(project_backward(m, l, x, a, dq, dkv, cut, sum, other, at));
         return table_project_backward(m, l, cut);
     }
@@ -337,11 +337,10 @@ static enum status conv_backward(struct model *m, const struct grad_cut *cut, st
         free_buffers(*at, spare);
     }
     act *dx = a->d[at->da], *dy = a->d[spare[0]];
-    TRY(k->residual_norm_backward(m->ctx, rows, e->hidden, dx, at->db < 0 ? NULL : a->d[at->db],
-                                  a->conv_sum, a->conv_mean, a->conv_rstd,
-                                  weight_at(m, SLOT_CONV_GAMMA, 0), &none, dx, dy,
-                                  offset_at(m, SLOT_CONV_GAMMA, 0),
-                                  offset_at(m, SLOT_CONV_BETA, 0), false, cut));
+    TRY(k->residual_norm_backward(
+        m->ctx, rows, e->hidden, dx, at->db < 0 ? NULL : a->d[at->db], a->conv_sum, a->conv_mean,
+        a->conv_rstd, weight_at(m, SLOT_CONV_GAMMA, 0), &none, dx, dy,
+        offset_at(m, SLOT_CONV_GAMMA, 0), offset_at(m, SLOT_CONV_BETA, 0), false, cut));
     TRY(apply_backward(m, e->conv_activation, n * e->hidden, a->conv_out, a->conv_active, dy, dy));
     if (drop.p > 0)
         TRY(k->dropout(m->ctx, rows, e->hidden, &drop, dy, dy));

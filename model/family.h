@@ -60,7 +60,7 @@ enum extent {
     EXTENT_TYPES,
     EXTENT_EMBEDDING,
     EXTENT_HIDDEN,
-    EXTENT_QKV, /* 3 C: the rows of q, k and v stacked */
+    EXTENT_QKV,            /* 3 C: the rows of q, k and v stacked */
     EXTENT_RELATIVE_TABLE, /* 2 span */
     EXTENT_RELATIVE,       /* C for each of the projections of the table that there are */
     EXTENT_CONV,           /* C taps: on disk a third dimension of taps */

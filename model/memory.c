@@ -30,9 +30,9 @@ static enum status resolve_opts(const struct model_opts *opts, struct model_opts
         return status_fail(STATUS_ARG, "a model needs a device and kernels");
     if (e->embedding == 0)
         e->embedding = e->hidden;
-    if (e->relative.span > 0 && (e->relative.max_distance < 1 ||
-                                 !(e->relative.content_to_position ||
-                                   e->relative.position_to_content)))
+    if (e->relative.span > 0 &&
+        (e->relative.max_distance < 1 ||
+         !(e->relative.content_to_position || e->relative.position_to_content)))
         return status_fail(STATUS_ARG, "relative positions without a distance or a product");
     if (e->vocab_size < 1 || e->embedding < 1 || e->first_position < 0 || e->hidden < 1 ||
         e->layers < 1 || e->heads < 1 || e->hidden % e->heads != 0 || e->intermediate < 1 ||
@@ -90,10 +90,9 @@ static int relative_matrix(struct model *m, int l)
     const int64_t own = offset_at(m, SLOT_RELATIVE_WEIGHT, l);
     if (r->width == 0)
         return -1;
-    return add_matrix(m,
-                      own >= 0 ? own
-                               : offset_at(m, SLOT_QKV_WEIGHT, l) + r->row * m->opts.encoder.hidden,
-                      r->width, m->opts.encoder.hidden);
+    return add_matrix(
+        m, own >= 0 ? own : offset_at(m, SLOT_QKV_WEIGHT, l) + r->row * m->opts.encoder.hidden,
+        r->width, m->opts.encoder.hidden);
 }
 
 static void plan_relative(struct model *m)
@@ -106,7 +105,9 @@ static void plan_relative(struct model *m)
     m->relative = (struct relative_layout){
         .width = e->hidden * (q + k),
         .q_at = q ? 0 : -1,
-        .k_at = !k ? -1 : q ? e->hidden : 0,
+        .k_at = !k  ? -1
+                : q ? e->hidden
+                    : 0,
         .row = q ? 0 : e->hidden,
         .scale = (float)(1.0 / sqrt((double)(e->hidden / e->heads) * (1 + q + k))),
     };
@@ -346,10 +347,9 @@ int64_t model_lay_acts(struct model *m, char *block)
                     ? place(&c, rows * hidden, (int64_t)sizeof(int32_t))
                     : NULL;
     const bool pooler = m->opts.head.pooling == POOL_POOLER;
-    a->pooler_in =
-        pooler && training && e->pooler_dropout > 0 ? place_act(&c, rows, hidden) : NULL;
-    a->pooler_sum =
-        pooler && e->pooler_activation != ACTIVATION_TANH ? place_act(&c, rows, hidden) : NULL;
+    a->pooler_in = pooler && training && e->pooler_dropout > 0 ? place_act(&c, rows, hidden) : NULL;
+    a->pooler_sum = pooler && e->pooler_activation != ACTIVATION_TANH ? place_act(&c, rows, hidden)
+                                                                      : NULL;
     a->logits = place_float(&c, rows, m->opts.head.outputs);
     a->losses = training ? place(&c, m->opts.max_losses, (int64_t)sizeof(double)) : NULL;
     a->dlogits = training ? place_float(&c, rows, m->opts.head.outputs) : NULL;

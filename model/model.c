@@ -29,9 +29,8 @@ static enum status check_kernels(const struct model *m)
         {"attention_relative",
          m->relative.width == 0 || (k->attention_relative != NULL && k->table_norm != NULL), true},
         {"attention_relative_backward",
-         m->relative.width == 0 ||
-             (k->attention_relative_backward != NULL && k->table_norm_backward != NULL &&
-              k->table_dropout != NULL),
+         m->relative.width == 0 || (k->attention_relative_backward != NULL &&
+                                    k->table_norm_backward != NULL && k->table_dropout != NULL),
          false},
         {"neighbours",
          m->conv_matrix < 0 || (k->neighbours != NULL && k->neighbours_backward != NULL), true},

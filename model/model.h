@@ -27,8 +27,8 @@ enum pooling { POOL_CLS, POOL_POOLER, POOL_MEAN, POOL_MAX }; /* pooler: CLS, the
 const char *pooling_name(enum pooling pooling);
 const char *precision_name(enum precision precision);
 
-/* Disentangled attention (struct distances in kernels.h): how distances are bucketed into slots, and
- * which of the two products with the table there are. span 0: plain attention. */
+/* Disentangled attention (struct distances in kernels.h): how distances are bucketed into slots,
+ * and which of the two products with the table there are. span 0: plain attention. */
 struct relative_config {
     int span;         /* half the rows of the table */
     int buckets;      /* distances beyond half of them share slots by their logarithm; 0: none do */
@@ -80,17 +80,17 @@ struct model_opts {
     enum precision precision;
     int64_t max_tokens; /* of one forward pass (micro-batch) */
     int max_rows;
-    int max_losses;   /* slots of model_loss(); 0: max_rows */
-    bool training;    /* false: no gradients, activations of one layer only */
-    bool recompute;   /* keep only layer inputs, run each layer's forward again in backward */
-    bool fastest;     /* parallel.reproducible=off: bits may depend on threads */
+    int max_losses;    /* slots of model_loss(); 0: max_rows */
+    bool training;     /* false: no gradients, activations of one layer only */
+    bool recompute;    /* keep only layer inputs, run each layer's forward again in backward */
+    bool fastest;      /* parallel.reproducible=off: bits may depend on threads */
     bool exact_pieces; /* parallel.reproducible=any: see struct kernel_opts */
-    bool eager;       /* record and replay nothing (kernels.h, graph_begins) */
-    int grad_buffers; /* flat gradient buffers to allocate (>= 1 when training) */
-    int max_pieces;   /* most pieces of a cut; 0: max_rows */
-    float dropout;    /* < 0: as config.json says; else overrides hidden, attention and classifier
-                         dropout */
-    uint64_t seed;    /* names the dropout decisions */
+    bool eager;        /* record and replay nothing (kernels.h, graph_begins) */
+    int grad_buffers;  /* flat gradient buffers to allocate (>= 1 when training) */
+    int max_pieces;    /* most pieces of a cut; 0: max_rows */
+    float dropout;     /* < 0: as config.json says; else overrides hidden, attention and classifier
+                          dropout */
+    uint64_t seed;     /* names the dropout decisions */
     struct device *device;
     const struct kernels *kernels;
 };

@@ -7,10 +7,10 @@
  * share one layer's memory; an evaluating pass uses x[0] in place and one layer's memory whatever
  * the model is.
  *
- * Relative positions (struct distances in kernels.h). All layers read one table: its first lines, as
- * many as the pass's longest row needs, normed once a pass and dropped anew by each layer, whose
- * projections of it are in layer_acts.table. Backward keeps a gradient of these lines for each piece
- * of the cut, because sums over tokens follow the cut.
+ * Relative positions (struct distances in kernels.h). All layers read one table: its first lines,
+ * as many as the pass's longest row needs, normed once a pass and dropped anew by each layer, whose
+ * projections of it are in layer_acts.table. Backward keeps a gradient of these lines for each
+ * piece of the cut, because sums over tokens follow the cut.
  *
  * Pooled last layer. Where the pooling reads first tokens only, the last layer has queries and
  * everything behind them for B lines instead of T ("lines" below), keys and values for all tokens.
@@ -83,8 +83,8 @@ struct acts {
     act *conv_sum;           /* (T, C) */
     act *conv_top;           /* (T, C) behind its norm, where only first tokens go on; or NULL */
     float *conv_mean, *conv_rstd;
-    act *d[3];               /* (T, C) gradients, training only */
-    act *dwide;              /* (T, max(F, 3 C)), training only */
+    act *d[3];  /* (T, C) gradients, training only */
+    act *dwide; /* (T, max(F, 3 C)), training only */
 };
 
 /* The rows of the last forward pass, host memory of ours. */
@@ -113,14 +113,14 @@ struct model {
     struct param_index index;
     struct matrix *matrices;
     int matrix_count;
-    struct layer_matrices *layer; /* (L) */
+    struct layer_matrices *layer;                   /* (L) */
     int pooler_matrix, project_matrix, conv_matrix; /* -1: none */
     struct distances distances;                     /* line is ours */
     struct relative_layout {
-        int width;         /* W: C for each projection */
-        int q_at, k_at;    /* channels of the projections to queries and keys; -1: none */
-        int64_t row;       /* of qkv's matrix where they are shared: the first one's line */
-        float scale;       /* of the scores */
+        int width;      /* W: C for each projection */
+        int q_at, k_at; /* channels of the projections to queries and keys; -1: none */
+        int64_t row;    /* of qkv's matrix where they are shared: the first one's line */
+        float scale;    /* of the scores */
     } relative;
     bool pooled_last;           /* the last layer computes first tokens only */
     bool pooled_conv;           /* so does what follows the convolution of a single layer */

@@ -12,10 +12,9 @@
 
 enum { TENSOR_ALIGN = 64 }; /* elements: 256 bytes, what device copies and vector loads want */
 
-static const struct family *const families[] = {&family_bert,      &family_distilbert,
-                                                &family_roberta,   &family_xlm_roberta,
-                                                &family_camembert, &family_electra,
-                                                &family_deberta_v2};
+static const struct family *const families[] = {
+    &family_bert,      &family_distilbert, &family_roberta,   &family_xlm_roberta,
+    &family_camembert, &family_electra,    &family_deberta_v2};
 
 const struct family *family_find(const char *model_type)
 {

@@ -2,9 +2,9 @@
  * relative.c - the table of relative positions that the layers of disentangled attention share
  * (kernels.h, struct distances): which slot a distance has, its way through a pass and back.
  *
- * Sums over tokens follow the cut, and the table's gradient is such a sum. So backward has the table
- * once for each piece of the cut: each piece's part of a weight gradient is its tokens' and its
- * table's, and its merges come behind both (struct table_lines).
+ * Sums over tokens follow the cut, and the table's gradient is such a sum. So backward has the
+ * table once for each piece of the cut: each piece's part of a weight gradient is its tokens' and
+ * its table's, and its merges come behind both (struct table_lines).
  */
 #include <math.h>
 #include <string.h>

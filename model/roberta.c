@@ -42,7 +42,7 @@ static const char *const ignored[] = {
     {                                                                                              \
         .model_type = type, .class_name = class, .classifier = "classifier.out_proj",              \
         .prefix = "roberta.", .positions_after_pad = true,                                         \
-        .pooler = {.activation = ACTIVATION_TANH, .dropout_first = true}, .config = &names,            \
+        .pooler = {.activation = ACTIVATION_TANH, .dropout_first = true}, .config = &names,        \
         .rules = rules, .count = COUNT(rules), .ignored = ignored,                                 \
     }
 

@@ -10,7 +10,8 @@
 #include "ckpt/hf.h"
 #include "ckpt/safetensors.h"
 
-enum { STAGING = 1 << 20 }; /* floats moved between a file and the device at a time */
+enum { STAGING = 1 << 20 };     /* floats moved between a file and the device at a time */
+enum { LONGEST_ROW = 1 << 20 }; /* where the model itself sets no limit */
 
 /* A model with one logit for two classes keeps their names under "cohort": transformers would ask
  * for two logits. */
@@ -37,7 +38,22 @@ static enum status stored_labels(struct model_source *source, const char *where)
     return STATUS_OK;
 }
 
-enum status model_source_open(const char *path, struct model_source *out)
+/* The tokenizer has more ids than the model. */
+static enum status grow_vocabulary(struct model_source *source, bool grow)
+{
+    const int have = source->encoder.vocab_size, want = source->tokenizer_info.vocab_size;
+    if (!grow)
+        return status_fail(STATUS_FORMAT,
+                           "%s: the tokenizer has %d ids, the model's vocabulary only %d; "
+                           "model.resize_embeddings=true adds embeddings for the others",
+                           source->path, want, have);
+    source->encoder.vocab_size = want;
+    if (json_object_set_new(source->config, "vocab_size", json_integer(want)) != 0)
+        return status_fail(STATUS_NOMEM, "no memory for config.json");
+    return STATUS_OK;
+}
+
+enum status model_source_open(const char *path, bool grow, struct model_source *out)
 {
     enum status st = STATUS_OK;
     bool generic = false;
@@ -58,12 +74,8 @@ enum status model_source_open(const char *path, struct model_source *out)
     TRY_GOTO(fail, hf_labels(out->config, &out->labels, &out->label_count, &generic));
     TRY_GOTO(fail, tokenizer_open(path, &out->tokenizer));
     tokenizer_get_info(out->tokenizer, &out->tokenizer_info);
-    if (out->tokenizer_info.vocab_size > out->encoder.vocab_size) {
-        st = status_fail(STATUS_FORMAT,
-                         "%s: the tokenizer has %d ids, the model's vocabulary only %d", path,
-                         out->tokenizer_info.vocab_size, out->encoder.vocab_size);
-        goto fail;
-    }
+    if (out->tokenizer_info.vocab_size > out->encoder.vocab_size)
+        TRY_GOTO(fail, grow_vocabulary(out, grow));
     out->cohort = json_object_get(out->config, "cohort");
     TRY_GOTO(fail, stored_labels(out, where.p));
     str_release(&where);
@@ -85,8 +97,9 @@ void model_source_close(struct model_source *source)
 
 enum status model_max_length(const struct model_source *source, int64_t wanted, int *out)
 {
-    int limit = source->encoder.max_positions - source->encoder.first_position;
-    *out = limit;
+    const int usual = source->encoder.max_positions - source->encoder.first_position;
+    const int limit = source->encoder.any_length ? LONGEST_ROW : usual;
+    *out = usual;
     if (wanted > limit)
         return status_fail(STATUS_CONFIG,
                            "data.max_length=%lld is more than the %d positions of %s",
@@ -95,7 +108,7 @@ enum status model_max_length(const struct model_source *source, int64_t wanted, 
         *out = (int)wanted;
     } else if (source->cohort != NULL) {
         int64_t stored;
-        TRY(json_int_or(source->cohort, "max_length", source->path, 4, limit, limit, &stored));
+        TRY(json_int_or(source->cohort, "max_length", source->path, 4, limit, usual, &stored));
         *out = (int)stored;
     }
     return STATUS_OK;
@@ -127,22 +140,41 @@ enum pooling model_pooling(const struct model_source *source, enum config_poolin
 
 /* ---- loading ---- */
 
+/* "12, 36"; what does not fit is left out. */
+static void shape_text(const int64_t *shape, int rank, char *out, size_t size)
+{
+    out[0] = '\0';
+    for (int i = 0; i < rank; i++) {
+        const size_t n = strlen(out);
+        (void)snprintf(out + n, size - n, "%s%lld", i == 0 ? "" : ", ", (long long)shape[i]);
+    }
+}
+
+/* Where grow is true a table of words may have fewer rows than the model. */
 static enum status load_tensor(struct model *model, const struct safetensors *file,
                                const struct tensor_info *tensor, const struct param_file_name *name,
-                               struct device *device, float *staging)
+                               bool grow, uint64_t seed, float *staging, struct load_report *report)
 {
     const struct param_table *table = model_params(model);
+    struct device *device = model_device(model);
     float *to = model_weights(model) + table->params[name->param].offset + name->first;
     bool same = tensor->rank == name->rank;
     for (int i = 0; same && i < name->rank; i++)
         same = tensor->shape[i] == name->shape[i];
-    if (!same)
-        return status_fail(
-            STATUS_FORMAT, "%s has the shape [%lld%s%lld], the configuration wants [%lld%s%lld]",
-            tensor->name, (long long)(tensor->rank > 0 ? tensor->shape[0] : 0),
-            tensor->rank > 1 ? ", " : "", (long long)(tensor->rank > 1 ? tensor->shape[1] : 0),
-            (long long)name->shape[0], name->rank > 1 ? ", " : "",
-            (long long)(name->rank > 1 ? name->shape[1] : 0));
+    /* Parameter 0 is the table of words. */
+    if (!same && grow && name->param == 0 && tensor->rank == 2 &&
+        tensor->shape[0] < name->shape[0] && tensor->shape[1] == name->shape[1]) {
+        report->new_ids = name->shape[0] - tensor->shape[0];
+        TRY(model_init(model, name->param, 1, seed)); /* and what the file has goes over it */
+        same = true;
+    }
+    if (!same) {
+        char has[80], wants[80];
+        shape_text(tensor->shape, tensor->rank, has, sizeof has);
+        shape_text(name->shape, name->rank, wants, sizeof wants);
+        return status_fail(STATUS_FORMAT, "%s has the shape [%s], the configuration wants [%s]",
+                           tensor->name, has, wants);
+    }
     for (int64_t first = 0; first < tensor->elements; first += STAGING) {
         int64_t n = tensor->elements - first < STAGING ? tensor->elements - first : STAGING;
         TRY(safetensors_read(file, tensor, first, n, staging));
@@ -170,12 +202,11 @@ static enum status settle_missing(struct model *model, const char *folder, const
     return STATUS_OK;
 }
 
-enum status model_load(struct model *model, const char *folder, bool load_head, uint64_t seed,
-                       struct load_report *report)
+enum status model_load(struct model *model, const char *folder, bool load_head, bool grow,
+                       uint64_t seed, struct load_report *report)
 {
     const struct param_table *table = model_params(model);
     struct safetensors *file = NULL;
-    struct device *device = NULL;
     bool *have = NULL;
     float *staging = NULL;
     enum status st = STATUS_OK;
@@ -183,7 +214,6 @@ enum status model_load(struct model *model, const char *folder, bool load_head, 
     TRY_GOTO(done, safetensors_open_folder(folder, &file));
     TRY_GOTO(done, mem_alloc((size_t)table->names, sizeof *have, "loaded tensors", &have));
     TRY_GOTO(done, mem_alloc_raw(STAGING, sizeof *staging, "a staging buffer", &staging));
-    device = model_device(model);
     for (int64_t i = 0; i < safetensors_count(file); i++) {
         const struct tensor_info *tensor = safetensors_at(file, i);
         bool skip;
@@ -198,7 +228,7 @@ enum status model_load(struct model *model, const char *folder, bool load_head, 
             report->skipped++;
             continue;
         }
-        TRY_GOTO(done, load_tensor(model, file, tensor, name, device, staging));
+        TRY_GOTO(done, load_tensor(model, file, tensor, name, grow, seed, staging, report));
         have[name - table->file] = true;
         report->loaded++;
     }

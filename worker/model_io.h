@@ -28,9 +28,10 @@ struct model_source {
                        metric), or NULL */
 };
 
-/* STATUS_NOINPUT no such folder or config.json; STATUS_FORMAT, STATUS_UNAVAILABLE as the parts say.
- */
-NODISCARD enum status model_source_open(const char *path, struct model_source *out);
+/* grow: where the tokenizer has more ids than the model, the encoder (and config.json as it will be
+ * saved) gets so many; otherwise that is STATUS_FORMAT. STATUS_NOINPUT no such folder or
+ * config.json; STATUS_FORMAT, STATUS_UNAVAILABLE as the parts say. */
+NODISCARD enum status model_source_open(const char *path, bool grow, struct model_source *out);
 void model_source_close(struct model_source *source);
 
 /* The longest row the model takes: data.max_length, else the model's own limit. STATUS_CONFIG if it
@@ -45,13 +46,15 @@ struct load_report {
     int skipped; /* tensors of other tasks and buffers */
     int drawn;   /* parameters newly drawn from the seed: the head, or a missing pooler */
     bool head_drawn;
+    int64_t new_ids; /* whose embeddings were drawn, since the file has none */
 };
 /*
  * Load the weights in folder into model. load_head: take the classifier from the file; otherwise,
  * or if the file has none, the head (and a missing pooler) is drawn from seed. Any other missing or
- * unfitting tensor is STATUS_FORMAT with its name and both shapes. Local; every rank does the same.
+ * unfitting tensor is STATUS_FORMAT with its name and both shapes; grow: but for a table of words
+ * with fewer rows, whose other rows are drawn. Local; every rank does the same.
  */
-NODISCARD enum status model_load(struct model *model, const char *folder, bool load_head,
+NODISCARD enum status model_load(struct model *model, const char *folder, bool load_head, bool grow,
                                  uint64_t seed, struct load_report *report);
 
 /*

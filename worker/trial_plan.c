@@ -151,6 +151,7 @@ void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *pl
         .training = true,
         .recompute = plan->recompute,
         .grad_buffers = plan->gradient_buffers,
+        .max_pieces = plan->max_pieces,
         .dropout = (float)config->model.dropout,
         .seed = opts->seed,
         .fastest = config->parallel.reproducible == CONFIG_OFF,
@@ -194,7 +195,10 @@ enum status trial_plan_make(const struct trial_opts *opts, int ranks, struct tri
     for (int rank = 0; rank < ranks; rank++) {
         struct step_opts step_opts;
         step_options(config, rank, ranks, &step_opts);
-        int buffers = step_plan_buffers(&step_opts);
+        int buffers = step_plan_buffers(&step_opts), first, leaves;
+        plan_grains_of_rank(step_opts.leaves, rank, ranks, &first, &leaves);
+        const int pieces = step_opts.split ? 1 : leaves; /* of a pass; no rank has more at once */
+        plan->max_pieces = pieces > plan->max_pieces ? pieces : plan->max_pieces;
         plan->gradient_buffers = buffers > plan->gradient_buffers ? buffers
                                                                   : plan->gradient_buffers;
     }

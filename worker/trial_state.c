@@ -479,8 +479,8 @@ enum status trial_restore(struct trial *t)
             if (st == STATUS_OK)
                 st = model_weights_changed(t->model);
         } else {
-            st = model_load(t->model, opts->source->path, opts->task->head_from_model, opts->seed,
-                            &report);
+            st = model_load(t->model, opts->source->path, opts->task->head_from_model,
+                            t->config->model.resize_embeddings, opts->seed, &report);
         }
         TRY_GOTO(done, comm_agree(t->group, st));
         if (t->leader && report.head_drawn)
@@ -491,12 +491,15 @@ enum status trial_restore(struct trial *t)
             log_info("%s: %d tensors loaded with their head, %d skipped%s", opts->source->path,
                      report.loaded, report.skipped,
                      report.drawn > 0 ? ", the pooler drawn from the seed" : "");
+        if (t->leader && report.new_ids > 0)
+            log_info("%s: embeddings of %lld new ids are drawn from the seed", opts->source->path,
+                     (long long)report.new_ids);
         goto done;
     }
     n = name == NULL ? 0 : (int64_t)strlen(name) + 1;
     TRY_GOTO(done, comm_broadcast_blob(t->group, &name, &n, 0));
     folder = name;
-    st = model_load(t->model, folder, true, opts->seed, &report);
+    st = model_load(t->model, folder, true, false, opts->seed, &report);
     if (st == STATUS_OK && report.drawn > 0)
         st = status_fail(STATUS_FORMAT, "%s lacks %d tensors", folder, report.drawn);
     if (st == STATUS_OK)

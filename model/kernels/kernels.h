@@ -32,7 +32,7 @@ enum activation {
     ACTIVATION_GELU_TANH,
     ACTIVATION_RELU,
     ACTIVATION_TANH /* tanh_forward() and tanh_backward(), not activate() */
-}; /* GELU: x/2 (1 + erf(x / sqrt 2)) */
+};                  /* GELU: x/2 (1 + erf(x / sqrt 2)) */
 
 typedef void act; /* float or bfloat16 (uint16_t, the upper half of a float): the context knows */
 
@@ -112,9 +112,9 @@ struct dropout {
     float p; /* 0: no dropout, the rest is unused */
     uint64_t seed;
     int64_t step;
-    int layer, site;    /* sites: 0 embeddings, 1 attention, 2 attention output, 3 output, 4 head,
-                           5 pooler, 6 table of relative positions, 7 convolution */
-    const int64_t *row; /* (B) host */
+    int layer, site;      /* sites: 0 embeddings, 1 attention, 2 attention output, 3 output, 4 head,
+                             5 pooler, 6 table of relative positions, 7 convolution */
+    const int64_t *row;   /* (B) host */
     const int32_t *chunk; /* (B) host, or NULL: all 0 */
 };
 
@@ -133,7 +133,8 @@ struct range {
 };
 
 /* What a layer makes of the first `lines` lines of the table: its projections to queries in
- * channels [q_at, q_at + C) and to keys in [k_at, k_at + C) of each line; -1: the model has none. */
+ * channels [q_at, q_at + C) and to keys in [k_at, k_at + C) of each line; -1: the model has none.
+ */
 struct relative {
     const act *table; /* (lines, width) */
     int lines, width;
@@ -234,9 +235,9 @@ struct kernels {
                          const struct dropout *dropout, act *sum, float *mean, float *rstd,
                          act *out);
     /* Gradient da + db (db may be NULL) of out. Offsets of the five parameters in the flat buffers;
-     * position_offset or type_offset < 0: none. A piece's word, position and type gradients are complete tables: rows
-     * not met are zero (written by this call when the piece is written with =). Rows of a table: V,
-     * P, types. */
+     * position_offset or type_offset < 0: none. A piece's word, position and type gradients are
+     * complete tables: rows not met are zero (written by this call when the piece is written with
+     * =). Rows of a table: V, P, types. */
     enum status (*embed_backward)(struct kernel_ctx *ctx, const struct rows *rows, int channels,
                                   const int32_t *ids, const int32_t *types, const act *da,
                                   const act *db, const act *sum, const float *mean,
@@ -303,12 +304,14 @@ struct kernels {
                                       const struct dropout *dropout, act *out, float *lse);
     /* dtable (pieces, lines, width): each piece's gradient of the table, summed over its rows in
      * float and rounded once; zeros where no distance leads. */
-    enum status (*attention_relative_backward)(
-        struct kernel_ctx *ctx, const struct rows *queries, const struct rows *keys, int heads,
-        int head_size, const act *q, int64_t q_stride, const act *k, const act *v,
-        int64_t kv_stride, const struct relative *relative, const struct dropout *dropout,
-        const act *out, const float *lse, const act *dout, act *dq, act *dk, act *dv, act *dtable,
-        const struct grad_cut *cut);
+    enum status (*attention_relative_backward)(struct kernel_ctx *ctx, const struct rows *queries,
+                                               const struct rows *keys, int heads, int head_size,
+                                               const act *q, int64_t q_stride, const act *k,
+                                               const act *v, int64_t kv_stride,
+                                               const struct relative *relative,
+                                               const struct dropout *dropout, const act *out,
+                                               const float *lse, const act *dout, act *dq, act *dk,
+                                               act *dv, act *dtable, const struct grad_cut *cut);
 
     /* ---- a token and its neighbours in the row, for a convolution over tokens as a product: out
      * (T, C taps), out[t][c taps + i] = x[t + i - taps / 2][c], 0 outside of the row. taps is odd.

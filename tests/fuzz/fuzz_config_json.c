@@ -52,7 +52,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     if (encoder_config_read(config, "config.json", &encoder) == STATUS_OK)
         require(encoder.hidden > 0 && encoder.heads > 0 && encoder.hidden % encoder.heads == 0 && encoder.layers > 0 &&
-                    encoder.vocab_size > 0 && encoder.max_positions > 0,
+                    encoder.vocab_size > 0 && encoder.max_positions > 0 && encoder.conv_taps % 2 == (encoder.conv_taps > 0) &&
+                    (encoder.relative.span == 0 ||
+                     (encoder.relative.max_distance > 0 && (encoder.relative.content_to_position ||
+                                                            encoder.relative.position_to_content))),
                 "an encoder that cannot be");
     if (json_is_object(config) && hf_labels(config, &names, &count, &generic) == STATUS_OK) {
         if (count <= 1000)

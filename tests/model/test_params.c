@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "model/family.h"
 #include "model/model.h"
+#include "model/model_impl.h"
 #include "tests/support/support.h"
 
 static const char small[] =
@@ -98,6 +99,136 @@ static void test_config_families(void **state)
     json_decref(config);
 }
 
+static json_t *deberta_config(void)
+{
+    static const char text[] =
+        "{\"model_type\":\"deberta-v2\",\"vocab_size\":11,\"hidden_size\":12,\"num_hidden_layers\":2,"
+        "\"num_attention_heads\":3,\"intermediate_size\":7,\"max_position_embeddings\":40,\"relative_attention\":true,"
+        "\"pos_att_type\":\"p2c| c2p\",\"position_buckets\":8,\"position_biased_input\":false,\"type_vocab_size\":0,"
+        "\"norm_rel_ebd\":\"layer_norm\",\"share_att_key\":true}";
+    json_t *config;
+    assert_ok(json_parse(text, strlen(text), "deberta", &config));
+    return config;
+}
+
+static void test_config_deberta(void **state)
+{
+    (void)state;
+    struct encoder_config c;
+    json_t *config = deberta_config();
+    assert_ok(encoder_config_read(config, "some/config.json", &c));
+    assert_string_equal(encoder_class_name(&c), "DebertaV2ForSequenceClassification");
+    assert_true(c.any_length && c.relative.shared && c.relative.norm && c.relative.content_to_position &&
+                c.relative.position_to_content);
+    assert_int_equal(c.relative.span, 8);
+    assert_int_equal(c.relative.max_distance, 40);
+    assert_int_equal(c.conv_taps, 0);
+    assert_int_equal(c.pooler_activation, ACTIVATION_GELU);
+    assert_true(c.norm_eps == 1e-7f && c.pooler_dropout == 0);
+    json_object_set_new(config, "position_buckets", json_integer(-1));
+    json_object_set_new(config, "max_relative_positions", json_integer(16));
+    json_object_set_new(config, "pos_att_type", json_pack("[s]", "c2p"));
+    json_object_set_new(config, "conv_kernel_size", json_integer(3));
+    assert_ok(encoder_config_read(config, "some/config.json", &c));
+    assert_int_equal(c.relative.span, 16);
+    assert_int_equal(c.relative.buckets, 0);
+    assert_true(!c.relative.position_to_content);
+    assert_int_equal(c.conv_taps, 3);
+    assert_int_equal(c.conv_activation, ACTIVATION_TANH);
+    json_decref(config);
+
+    static const struct {
+        const char *key, *value;
+        const char *text;
+    } refused[] = {
+        {"pos_att_type", "\"p2p\"", "\"pos_att_type\" has \"p2p\", cohort has c2p and p2c"},
+        {"pos_att_type", "7", "\"pos_att_type\" is neither text nor a list"},
+        {"pos_att_type", "null", "\"pos_att_type\" is empty"},
+        {"relative_attention", "false", "\"relative_attention\" is false"},
+        {"position_buckets", "3", "\"position_buckets\" is 3"},
+        {"position_buckets", "200", "\"position_buckets\" is 200"},
+        {"norm_rel_ebd", "\"batch_norm\"", "\"norm_rel_ebd\" is \"batch_norm\""},
+        {"conv_kernel_size", "4", "a convolution of 4 taps in 1 groups"},
+        {"embedding_size", "6", "\"embedding_size\" is 6"},
+        {"pooler_hidden_size", "24", "\"pooler_hidden_size\" is 24"},
+        {"pooler_hidden_act", "\"mish\"", "\"pooler_hidden_act\" is \"mish\", cohort has gelu"},
+        {"attention_head_size", "8", "\"attention_head_size\" 8"},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        json_t *value = json_loads(refused[i].value, JSON_DECODE_ANY, NULL);
+        config = deberta_config();
+        json_object_set_new(config, refused[i].key, value);
+        enum status st = encoder_config_read(config, "some/config.json", &c);
+        assert_true(st == STATUS_UNAVAILABLE || st == STATUS_FORMAT);
+        assert_fails(st, st, refused[i].text);
+        json_decref(config);
+    }
+}
+
+/* The tensors of the file, by name and shape: projections of the table, and a convolution's three dimensions. */
+static void test_layout_deberta(void **state)
+{
+    (void)state;
+    struct encoder_config c;
+    struct param_table table;
+    struct param_index index;
+    const struct head_config head = {.pooling = POOL_POOLER, .outputs = 2};
+    json_t *config = deberta_config();
+    bool skip;
+    json_object_set_new(config, "conv_kernel_size", json_integer(3));
+    json_object_set_new(config, "share_att_key", json_false());
+    json_object_set_new(config, "pos_att_type", json_string("c2p"));
+    assert_ok(encoder_config_read(config, "some/config.json", &c));
+    assert_ok(params_build(family_find("deberta-v2"), &c, &head, &table, &index));
+    const struct param_file_name *conv = params_match(&table, "deberta.encoder.conv.conv.weight", &skip);
+    assert_non_null(conv);
+    assert_int_equal(conv->rank, 3);
+    assert_int_equal(conv->shape[0], 12);
+    assert_int_equal(conv->shape[1], 12);
+    assert_int_equal(conv->shape[2], 3);
+    assert_int_equal(conv->elements, 12 * 12 * 3);
+    const struct param_file_name *key = params_match(&table, "encoder.layer.1.attention.self.pos_key_proj.weight", &skip);
+    assert_non_null(key);
+    assert_int_equal(key->shape[0], 12);
+    assert_null(params_match(&table, "deberta.encoder.layer.1.attention.self.pos_query_proj.weight", &skip));
+    assert_null(params_match(&table, "deberta.embeddings.position_embeddings.weight", &skip));
+    assert_true(skip);
+    assert_int_equal(params_match(&table, "deberta.encoder.rel_embeddings.weight", &skip)->shape[0], 16);
+    params_release(&table);
+    json_decref(config);
+}
+
+/* transformers' make_log_bucket_position(distance, 8, 40), clamped to slots of -8 .. 7: computed with it once. */
+static void test_slots_of_distances(void **state)
+{
+    static const int wanted[][2] = {{0, 0}, {1, 1}, {3, 3}, {4, 4}, {5, 5}, {8, 5}, {9, 6}, {18, 6}, {19, 7}, {39, 7}, {40, 7},
+                                    {1000, 7}, {-1, -1}, {-4, -4}, {-5, -5}, {-8, -5}, {-9, -6}, {-19, -7}, {-39, -7},
+                                    {-40, -8}, {-1000, -8}};
+    const struct relative_config config = {.span = 8, .buckets = 8, .max_distance = 40};
+    struct distances d;
+    bool seen[16] = {false};
+    (void)state;
+    assert_ok(distances_make(&config, &d));
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        int distance = wanted[i][0];
+        distance = distance > d.reach ? d.reach : distance < -d.reach ? -d.reach : distance;
+        const int line = d.line[d.reach + distance], slot = distance_slot(line, d.span);
+        if (slot != 8 + wanted[i][1])
+            fail_msg("distance %d: slot %d, wanted %d", wanted[i][0], slot, 8 + wanted[i][1]);
+    }
+    for (int i = 0; i <= 2 * d.reach; i++)
+        seen[d.line[i]] = true;
+    for (int line = 0; line < 16; line++)
+        if (!seen[line])
+            fail_msg("line %d of the table is no distance's", line);
+    assert_int_equal(distances_lines(&d, 1), 1);
+    assert_int_equal(distances_lines(&d, 2), 3);
+    assert_int_equal(distances_lines(&d, 5), 9);
+    assert_int_equal(distances_lines(&d, 10), 13);
+    assert_int_equal(distances_lines(&d, 41), 16);
+    mem_free((void *)(uintptr_t)d.line);
+}
+
 static void test_config_refused(void **state)
 {
     (void)state;
@@ -107,7 +238,7 @@ static void test_config_refused(void **state)
         enum status st;
         const char *text;
     } cases[] = {
-        {"model_type", "\"deberta-v2\"", STATUS_UNAVAILABLE, "\"model_type\" is \"deberta-v2\", cohort has bert, distilbert"},
+        {"model_type", "\"modernbert\"", STATUS_UNAVAILABLE, "\"model_type\" is \"modernbert\", cohort has bert, distilbert"},
         {"model_type", NULL, STATUS_FORMAT, "\"model_type\" is missing"},
         {"model_type", "7", STATUS_FORMAT, "model_type"},
         {"position_embedding_type", "\"relative_key\"", STATUS_UNAVAILABLE, "relative_key"},
@@ -268,7 +399,9 @@ static void test_match(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_config_defaults),  cmocka_unit_test(test_config_families), cmocka_unit_test(test_config_refused), cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_config_defaults),  cmocka_unit_test(test_config_families), cmocka_unit_test(test_config_refused),
+        cmocka_unit_test(test_config_deberta), cmocka_unit_test(test_layout_deberta),
+        cmocka_unit_test(test_slots_of_distances), cmocka_unit_test(test_layout),
         cmocka_unit_test(test_file_names_cover), cmocka_unit_test(test_match),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

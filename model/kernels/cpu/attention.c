@@ -9,8 +9,8 @@
 #include "model/kernels/cpu/attention.h"
 #include "model/kernels/cpu/rows.h"
 
-#define GROUPS 8           /* most of a piece: enough units for all threads, few sums to keep */
-#define GROUP_TOKENS 1024  /* of a group, at least */
+#define GROUPS 8          /* most of a piece: enough units for all threads, few sums to keep */
+#define GROUP_TOKENS 1024 /* of a group, at least */
 
 static const struct attention_path *choose(const struct kernel_ctx *ctx)
 {
@@ -88,7 +88,8 @@ static enum status forward(struct kernel_ctx *ctx, struct attention_call *a)
     const int most = a->most_queries;
     if (most == 0)
         return STATUS_OK;
-    TRY(cpu_scratch_reserve(ctx, path->forward_bytes(a->head_size, most, a->most_keys, a->relative != NULL)));
+    TRY(cpu_scratch_reserve(
+        ctx, path->forward_bytes(a->head_size, most, a->most_keys, a->relative != NULL)));
     if (a->relative != NULL) {
         unsigned char *tables;
         a->table_bytes = path->table_bytes(a->head_size, most, a->most_keys, false);
@@ -127,8 +128,8 @@ static enum status backward(struct kernel_ctx *ctx, struct attention_call *a)
     const int heads = a->heads;
     if (a->most_keys == 0)
         return STATUS_OK;
-    TRY(cpu_scratch_reserve(ctx,
-                            path->backward_bytes(a->head_size, a->most_queries, a->most_keys, false)));
+    TRY(cpu_scratch_reserve(
+        ctx, path->backward_bytes(a->head_size, a->most_queries, a->most_keys, false)));
 
     int64_t units = (int64_t)keys->count * heads;
     int threads = cpu_threads(), take = units_at_once(units, threads);
@@ -256,8 +257,7 @@ static enum status backward_relative(struct kernel_ctx *ctx, struct attention_ca
 
 static struct attention_call call_of(const struct rows *queries, const struct rows *keys, int heads,
                                      int head_size, const act *q, int64_t q_stride, const act *k,
-                                     const act *v, int64_t kv_stride,
-                                     const struct dropout *dropout)
+                                     const act *v, int64_t kv_stride, const struct dropout *dropout)
 {
     struct attention_call a = {.queries = queries,
                                .keys = keys,
@@ -330,12 +330,14 @@ enum status cpu_attention_relative(struct kernel_ctx *ctx, const struct rows *qu
     return forward(ctx, &a);
 }
 
-enum status cpu_attention_relative_backward(
-    struct kernel_ctx *ctx, const struct rows *queries, const struct rows *keys, int heads,
-    int head_size, const act *q, int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
-    const struct relative *relative, const struct dropout *dropout, const act *out,
-    const float *lse, const act *dout, act *dq, act *dk, act *dv, act *dtable,
-    const struct grad_cut *cut)
+enum status cpu_attention_relative_backward(struct kernel_ctx *ctx, const struct rows *queries,
+                                            const struct rows *keys, int heads, int head_size,
+                                            const act *q, int64_t q_stride, const act *k,
+                                            const act *v, int64_t kv_stride,
+                                            const struct relative *relative,
+                                            const struct dropout *dropout, const act *out,
+                                            const float *lse, const act *dout, act *dq, act *dk,
+                                            act *dv, act *dtable, const struct grad_cut *cut)
 {
     struct attention_call a =
         call_of(queries, keys, heads, head_size, q, q_stride, k, v, kv_stride, dropout);

@@ -8,10 +8,10 @@
  * nothing and cannot fail.
  *
  * Disentangled attention (relative != NULL): each head's lines of the table are written out by
- * distance once a call (table_prepare), so that neighbouring keys read neighbouring lines. Backward's
- * units are (group of rows, head): the table's gradient is summed over a group in the thread's
- * memory, by distance, then folded into lines, and the groups of a piece are added up in order. Where
- * a group begins depends on the piece alone.
+ * distance once a call (table_prepare), so that neighbouring keys read neighbouring lines.
+ * Backward's units are (group of rows, head): the table's gradient is summed over a group in the
+ * thread's memory, by distance, then folded into lines, and the groups of a piece are added up in
+ * order. Where a group begins depends on the piece alone.
  */
 #ifndef COHORT_MODEL_KERNELS_CPU_ATTENTION_H
 #define COHORT_MODEL_KERNELS_CPU_ATTENTION_H

@@ -398,21 +398,19 @@ static void backward_f32(const struct attention_call *a, int row, int head, unsi
     backward(a, row, head, scratch, sums, false);
 }
 
-static void backward_bf16(const struct attention_call *a, int row, int head,
-                          unsigned char *scratch, unsigned char *sums)
+static void backward_bf16(const struct attention_call *a, int row, int head, unsigned char *scratch,
+                          unsigned char *sums)
 {
     backward(a, row, head, scratch, sums, true);
 }
 
-static void prepare_f32(const struct attention_call *a, int head, bool backward,
-                        unsigned char *to)
+static void prepare_f32(const struct attention_call *a, int head, bool backward, unsigned char *to)
 {
     (void)backward;
     prepare(a, head, to, false);
 }
 
-static void prepare_bf16(const struct attention_call *a, int head, bool backward,
-                         unsigned char *to)
+static void prepare_bf16(const struct attention_call *a, int head, bool backward, unsigned char *to)
 {
     (void)backward;
     prepare(a, head, to, true);

@@ -2,21 +2,22 @@
  * attention_positions.h - disentangled attention for attention_simd.h, which includes it behind its
  * helpers: the parts of the scores and of the gradients that come from the table of positions.
  *
- * A row of scores wants, for query i, q_i TK[line(i - j)] for neighbouring j, and k_j TQ[line(i - j)].
- * With the table written out by distance both are products of strips of queries with blocks of keys
- * and a shift, never a gather:
+ * A row of scores wants, for query i, q_i TK[line(i - j)] for neighbouring j, and k_j TQ[line(i -
+ * j)]. With the table written out by distance both are products of strips of queries with blocks of
+ * keys and a shift, never a gather:
  *
- *   keys' side, TK: lines by descending distance ("t"), so a strip of 32 queries times the lines that
- *   it meets, nk + 31 of them, has what query r of the strip wants for key j at t = 31 - r + j. A row
- *   is shifted by a number of lanes that is the row's alone.
- *   queries' side, TQ: lines by ascending distance ("rho"). A panel of 16 keys times the 47 lines that
- *   they meet in the strip, transposed: lane l of row rho is key l at query rho - 15 + l. Four steps,
- *   each of which moves the lanes of one bit up by its number of rows, straighten that.
+ *   keys' side, TK: lines by descending distance ("t"), so a strip of 32 queries times the lines
+ * that it meets, nk + 31 of them, has what query r of the strip wants for key j at t = 31 - r + j.
+ * A row is shifted by a number of lanes that is the row's alone. queries' side, TQ: lines by
+ * ascending distance ("rho"). A panel of 16 keys times the 47 lines that they meet in the strip,
+ * transposed: lane l of row rho is key l at query rho - 15 + l. Four steps, each of which moves the
+ * lanes of one bit up by its number of rows, straighten that.
  *
- * Backward takes dS apart the same ways in the other direction, rows shifted for the first and lanes
- * moved down for the second, and every sum is again a product: dq, dk, and for the table a sum over
- * all queries and keys of a group of rows, by distance. Nothing is ever added at an address that was
- * looked up, so every sum has one order. sums_fold() adds up the distances of each slot.
+ * Backward takes dS apart the same ways in the other direction, rows shifted for the first and
+ * lanes moved down for the second, and every sum is again a product: dq, dk, and for the table a
+ * sum over all queries and keys of a group of rows, by distance. Nothing is ever added at an
+ * address that was looked up, so every sum has one order. sums_fold() adds up the distances of each
+ * slot.
  *
  * Forward's products are 1 + (nk + 31) / nk + 3/2 of plain attention's two, backward's 7 more than
  * its five.
@@ -34,8 +35,8 @@ typedef uint32_t element_index;
  */
 struct position_tables {
     int rows;
-    int zero_t;   /* t = zero_t - distance */
-    int zero_rho; /* rho = zero_rho + distance */
+    int zero_t;            /* t = zero_t - distance */
+    int zero_rho;          /* rho = zero_rho + distance */
     uint32_t *key_lanes;   /* (words, rows by t): B of the scores, TK */
     uint32_t *key_pairs;   /* (rows by t in pairs, d): B of dq */
     uint32_t *query_rows;  /* (rows by rho, words): A of the scores, TQ */
@@ -123,9 +124,8 @@ INLINE void straighten(float *x, int n)
         const int by = 8 >> bit;
         rows -= by;
         for (int i = 0; i < rows; i++)
-            _mm512_store_ps(x + 16 * i,
-                            _mm512_mask_blend_ps(moved[bit], _mm512_load_ps(x + 16 * i),
-                                                 _mm512_load_ps(x + 16 * (i + by))));
+            _mm512_store_ps(x + 16 * i, _mm512_mask_blend_ps(moved[bit], _mm512_load_ps(x + 16 * i),
+                                                             _mm512_load_ps(x + 16 * (i + by))));
     }
 }
 
@@ -144,8 +144,8 @@ static void positions_carve(unsigned char *base, size_t *at, struct position_scr
  * kt), k0 a multiple of POSITION_KEYS, what positions add. */
 static void add_positions(const struct attention_call *a, const struct position_tables *t,
                           const struct position_scratch *p, int i0, int n, int strip, int k0,
-                          int nk, int words, const uint32_t *q, int64_t q_panel,
-                          const uint32_t *kt, float *s)
+                          int nk, int words, const uint32_t *q, int64_t q_panel, const uint32_t *kt,
+                          float *s)
 {
     const ptrdiff_t panel = (ptrdiff_t)strip * 16;
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -172,9 +172,8 @@ static void add_positions(const struct attention_call *a, const struct position_
         for (int j = 0; a->relative->q_at >= 0 && j < panels; j++) {
             const int key = kb + 16 * j, rho = t->zero_rho + i0 - (k0 + key) - 15;
             float *x = p->by_query, *y = s + (ptrdiff_t)key / 16 * panel;
-            multiply(n + 15, 1, words, t->query_rows + (ptrdiff_t)rho * 16,
-                     (ptrdiff_t)t->rows * 16, kt + (ptrdiff_t)key * words, words * 16, x,
-                     (STRIP + 16) * 16, false);
+            multiply(n + 15, 1, words, t->query_rows + (ptrdiff_t)rho * 16, (ptrdiff_t)t->rows * 16,
+                     kt + (ptrdiff_t)key * words, words * 16, x, (STRIP + 16) * 16, false);
             straighten(x, n);
             for (int r = 0; r < n; r++, x += 16, y += 16)
                 _mm512_store_ps(y, _mm512_add_ps(_mm512_load_ps(y), _mm512_load_ps(x)));
@@ -208,9 +207,9 @@ static size_t sums_bytes(int head_size, int queries, int keys)
 }
 
 struct position_backward {
-    uint32_t *shifted;  /* (STRIP, keys + STRIP): dS by t, rows */
+    uint32_t *shifted; /* (STRIP, keys + STRIP): dS by t, rows */
     uint32_t *shifted_pairs;
-    uint32_t *bent;     /* (STRIP + GROUP, GROUP): dS by rho, rows */
+    uint32_t *bent; /* (STRIP + GROUP, GROUP): dS by rho, rows */
     uint32_t *bent_pairs;
 };
 
@@ -221,8 +220,8 @@ static void position_backward_carve(int nk, unsigned char *base, size_t *at,
 {
     const int64_t lanes = up(least(nk, KEYS_BACKWARD), GROUP) + up(STRIP, GROUP);
     b->shifted = attention_carve(base, at, STRIP * lanes / PER_WORD, 4);
-    b->shifted_pairs =
-        PER_WORD == 1 ? b->shifted : attention_carve(base, at, STRIP * lanes / PER_WORD, 4);
+    b->shifted_pairs = PER_WORD == 1 ? b->shifted
+                                     : attention_carve(base, at, STRIP * lanes / PER_WORD, 4);
     b->bent = attention_carve(base, at, BENT * 16, 4);
     b->bent_pairs = PER_WORD == 1 ? b->bent : attention_carve(base, at, BENT * 16, 4);
 }
@@ -266,9 +265,8 @@ static int shift_rows(const struct position_backward *b, const uint32_t *ds, ptr
         __m512i before = zero;
         for (int j = 0; j < panels; j++) {
             const int k = j - whole;
-            const __m512i x = r < n && k >= 0 && k < from
-                                  ? _mm512_load_si512(ds + (k * rows + r) * 16)
-                                  : zero;
+            const __m512i x =
+                r < n && k >= 0 && k < from ? _mm512_load_si512(ds + (k * rows + r) * 16) : zero;
             _mm512_store_si512(b->shifted + (j * STRIP + r) * 16, pick(before, at, x));
             before = x;
         }
@@ -282,8 +280,8 @@ static int shift_rows(const struct position_backward *b, const uint32_t *ds, ptr
     return panels;
 }
 
-/* n rows of GROUP keys of dS: lane l moved down by GROUP - 1 - l rows; what is not moved to is zero,
- * up to BENT rows. */
+/* n rows of GROUP keys of dS: lane l moved down by GROUP - 1 - l rows; what is not moved to is
+ * zero, up to BENT rows. */
 static void bend_rows(const struct position_backward *b, const uint32_t *ds, int n)
 {
     const __m512i zero = _mm512_setzero_si512();
@@ -302,10 +300,9 @@ static void bend_rows(const struct position_backward *b, const uint32_t *ds, int
 #if ATTENTION_BF16
             _mm512_store_si512(b->bent + 16 * i, _mm512_mask_blend_epi16(mask, here, above));
 #else
-            _mm512_store_si512(b->bent + 16 * i,
-                               _mm512_castps_si512(_mm512_mask_blend_ps(
-                                   (__mmask16)mask, _mm512_castsi512_ps(here),
-                                   _mm512_castsi512_ps(above))));
+            _mm512_store_si512(b->bent + 16 * i, _mm512_castps_si512(_mm512_mask_blend_ps(
+                                                     (__mmask16)mask, _mm512_castsi512_ps(here),
+                                                     _mm512_castsi512_ps(above))));
 #endif
         }
     }
@@ -373,8 +370,7 @@ static void sums_fold(const struct attention_call *a, int head, const unsigned c
              distance++) {
             float *line = to + (int64_t)attention_line(a, distance) * r->width;
             const int at = t.zero_t - distance;
-            const float *key =
-                s.key + (ptrdiff_t)pair_panel(at) * channels * 16 + pair_lane(at),
+            const float *key = s.key + (ptrdiff_t)pair_panel(at) * channels * 16 + pair_lane(at),
                         *query = s.query + (ptrdiff_t)(t.zero_rho + distance) * 16;
             for (int c = 0; c < d; c++)
                 line[c] += a->scale * (side == 0 ? query[(ptrdiff_t)c / 16 * t.rows * 16 + c % 16]

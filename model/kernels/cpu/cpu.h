@@ -144,13 +144,12 @@ NODISCARD enum status cpu_table_norm(struct kernel_ctx *ctx, int lines, int chan
                                      const float *table, const float *gamma, const float *beta,
                                      float eps, act *out);
 NODISCARD enum status cpu_table_norm_backward(struct kernel_ctx *ctx, int lines, int channels,
-                                              const act *da, const float *table,
-                                              const float *gamma, float eps, int64_t table_offset,
-                                              int64_t gamma_offset, int64_t beta_offset,
-                                              const struct grad_cut *cut);
-NODISCARD enum status cpu_table_dropout(struct kernel_ctx *ctx, int copies, int lines,
-                                        int channels, const struct dropout *dropout, const act *x,
-                                        bool add, act *y);
+                                              const act *da, const float *table, const float *gamma,
+                                              float eps, int64_t table_offset, int64_t gamma_offset,
+                                              int64_t beta_offset, const struct grad_cut *cut);
+NODISCARD enum status cpu_table_dropout(struct kernel_ctx *ctx, int copies, int lines, int channels,
+                                        const struct dropout *dropout, const act *x, bool add,
+                                        act *y);
 NODISCARD enum status cpu_neighbours(struct kernel_ctx *ctx, const struct rows *rows, int channels,
                                      int taps, const act *x, act *out);
 NODISCARD enum status cpu_neighbours_backward(struct kernel_ctx *ctx, const struct rows *rows,
@@ -165,12 +164,13 @@ NODISCARD enum status cpu_attention_relative(struct kernel_ctx *ctx, const struc
                                              const act *v, int64_t kv_stride,
                                              const struct relative *relative,
                                              const struct dropout *dropout, act *out, float *lse);
-NODISCARD enum status cpu_attention_relative_backward(
-    struct kernel_ctx *ctx, const struct rows *queries, const struct rows *keys, int heads,
-    int head_size, const act *q, int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
-    const struct relative *relative, const struct dropout *dropout, const act *out,
-    const float *lse, const act *dout, act *dq, act *dk, act *dv, act *dtable,
-    const struct grad_cut *cut);
+NODISCARD enum status
+cpu_attention_relative_backward(struct kernel_ctx *ctx, const struct rows *queries,
+                                const struct rows *keys, int heads, int head_size, const act *q,
+                                int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
+                                const struct relative *relative, const struct dropout *dropout,
+                                const act *out, const float *lse, const act *dout, act *dq, act *dk,
+                                act *dv, act *dtable, const struct grad_cut *cut);
 NODISCARD enum status cpu_attention(struct kernel_ctx *ctx, const struct rows *queries,
                                     const struct rows *keys, int heads, int head_size, const act *q,
                                     int64_t q_stride, const act *k, const act *v, int64_t kv_stride,

@@ -662,7 +662,8 @@ static void pack_step(const struct gradient *g, int i, int s)
     const struct table_lines *m = g->more;
     const bool own = s - g->step[i] < g->own[i];
     const int at = (s - g->step[i] - (own ? 0 : g->own[i])) * STEP;
-    const int left = (own ? own_lines(g, i) : more_lines(g, i)) - at, lines = left < STEP ? left : STEP;
+    const int left = (own ? own_lines(g, i) : more_lines(g, i)) - at,
+              lines = left < STEP ? left : STEP;
     if (own) {
         const int64_t t = g->line[i] + at;
         pack_tokens(g, s, lines, g->dy + t * g->n, g->n, 0, g->n, g->x + t * g->k);
@@ -685,7 +686,9 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
     struct gradient g = {.p = p,
                          .cut = cut,
                          .more = more,
-                         .line = x == NULL ? NULL : by_row ? cut->row : cut->token,
+                         .line = x == NULL ? NULL
+                                 : by_row  ? cut->row
+                                           : cut->token,
                          .x = x,
                          .dy = dy,
                          .n = w->n,

@@ -11,30 +11,31 @@
  * Weights are packed once a step, in both orientations, into panels of 16 columns. Lines of
  * activations are read where they are, a chunk of K at a time, so that a panel's chunk stays in the
  * first cache and the lines' in the second. For weight gradients the tokens are the summed
- * dimension: a task owns a tile of outputs and inputs and packs, for each chunk of tokens, dy like A
- * and x like B.
+ * dimension: a task owns a tile of outputs and inputs and packs, for each chunk of tokens, dy like
+ * A and x like B.
  *
  * Measured beside oneDNN 2.6.3 (bench/products.c, in turns, one busy core of an EPYC with Zen 3),
- * GFLOP/s:
+ * GFLOP/s (640 lines; weight gradients 2,048):
  *
- *   N x K, 640 lines   forward        data gradient   weight gradient
+ *   N x K              forward        data gradient   weight gradient
  *                      own   oneDNN   own    oneDNN   own    oneDNN
- *   384 x 384          74.8  77.4     76.5   81.4     63.8   68.5
- *   1536 x 384         67.3  52.0     77.9   76.4     61.3   53.1
- *   384 x 1536         79.4  78.6     67.1   60.0     51.6   53.9
- *   2304 x 768         75.2  79.7     79.9   74.7     57.5   70.9
- *   3072 x 768         74.9  39.2     77.3   72.9     55.2   34.2
- *   768 x 3072         71.2  71.5     70.8   40.7     52.2   33.2
+ *   384 x 384          74.8  77.4     76.5   81.4     65.6   66.5
+ *   1536 x 384         67.3  52.0     77.9   76.4     57.7   49.8
+ *   384 x 1536         79.4  78.6     67.1   60.0     66.3   66.3
+ *   2304 x 768         75.2  79.7     79.9   74.7     61.6   61.8
+ *   3072 x 768         74.9  39.2     77.3   72.9     59.1   34.7
+ *   768 x 3072         71.2  71.5     70.8   40.7     61.0   31.7
  */
 #include "model/kernels/cpu/products.h"
 
-#define LINES 6  /* of a block */
-#define PANEL 16 /* columns of a block */
+#define LINES 6    /* of a block */
+#define PANEL 16   /* columns of a block */
 #define CHUNK 512  /* of K at a time: 512 did as well as all, 256 cost 5 to 15 % */
 #define HEIGHT 192 /* lines of a task: a chunk of them is 384 KiB */
-#define TOKENS 256 /* of a weight gradient's sum at a time */
-#define TILE_N 96  /* outputs and inputs of a weight gradient's task, at most */
-#define TILE_K 256
+#define TOKENS 128 /* of a weight gradient's sum at a time */
+#define TILE_N                                                                                     \
+    384 /* outputs and inputs of such a task, at most: what x costs to pack is shared by */
+#define TILE_K 128 /* the outputs, what dy costs by the inputs */
 
 struct packed {
     float *forward;  /* B of x W^T: (panels of n, k, 16) */
@@ -136,8 +137,8 @@ static int least(int a, int b)
     return a < b ? a : b;
 }
 
-/* Panel of outputs n0.. : to[k][j] = w[n0 + j][k]. Eight k at a time, so that the lines written stay
- * in the first cache while 16 lines of w are read. */
+/* Panel of outputs n0.. : to[k][j] = w[n0 + j][k]. Eight k at a time, so that the lines written
+ * stay in the first cache while 16 lines of w are read. */
 static void pack_forward(const float *w, const struct matrix *m, int n0, float *to)
 {
     const int columns = least(PANEL, m->n - n0);
@@ -230,8 +231,8 @@ static enum status multiply_all(struct kernel_ctx *ctx, const float *b, int k, i
             const int some = least(CHUNK, k - k0);
             for (int i = first; i < last; i++)
                 for (int r = 0; r < lines; r += LINES)
-                    multiply_block(p->block, least(LINES, lines - r), x + (top + r) * k, k, k0, some,
-                                   b + ((int64_t)i * k + k0) * PANEL,
+                    multiply_block(p->block, least(LINES, lines - r), x + (top + r) * k, k, k0,
+                                   some, b + ((int64_t)i * k + k0) * PANEL,
                                    bias != NULL ? bias + i * PANEL : NULL,
                                    y + (top + r) * n + i * PANEL, n, least(PANEL, n - i * PANEL));
         }
@@ -261,9 +262,9 @@ static enum status products_linear_backward_data(struct kernel_ctx *ctx, int m, 
 struct gradient {
     block_f32 *block;
     const float *x, *dy;
-    int n, k;           /* of the matrix: lines of dy and x */
+    int n, k; /* of the matrix: lines of dy and x */
     int64_t offset, bias_offset;
-    const int32_t *line; /* (pieces + 1) the cut's tokens or rows; NULL: no lines */
+    const int32_t *line;            /* (pieces + 1) the cut's tokens or rows; NULL: no lines */
     const struct table_lines *more; /* or NULL */
     const struct grad_cut *cut;
 };
@@ -292,7 +293,8 @@ static struct lines more_lines(const struct gradient *g, int i)
     if (m == NULL)
         return (struct lines){0};
     return (struct lines){.x = m->x,
-                          .dy = (const float *)m->dy + (int64_t)i * m->lines * m->dy_stride - m->first,
+                          .dy = (const float *)m->dy + (int64_t)i * m->lines * m->dy_stride -
+                                m->first,
                           .count = m->count[i],
                           .x_line = g->k,
                           .dy_line = m->dy_stride};
@@ -320,8 +322,7 @@ static inline __attribute__((always_inline)) void pack_lines(const float *from, 
 
 /* sum (rows of outputs, TILE_K) = or, add, += the lines' for one tile. */
 static void gradient_sum(const struct gradient *g, const struct lines *l, bool add, int n0,
-                         int rows, int k0, int wide, float *sum, float *packed_x,
-                         float *packed_dy)
+                         int rows, int k0, int wide, float *sum, float *packed_x, float *packed_dy)
 {
     if (l->count == 0 && !add)
         memset(sum, 0, sizeof(float) * (size_t)rows * TILE_K);
@@ -377,7 +378,9 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
                          .k = w->k,
                          .offset = w->offset,
                          .bias_offset = bias_offset,
-                         .line = x == NULL ? NULL : by_row ? cut->row : cut->token,
+                         .line = x == NULL ? NULL
+                                 : by_row  ? cut->row
+                                           : cut->token,
                          .more = more,
                          .cut = cut};
     (void)rows;
@@ -412,7 +415,8 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
                 gradient_sum(&g, &table, true, from, to - from, k0, wide,
                              sum + (from - n0) * TILE_K, packed_x, packed_dy);
             for (int e = 0; e < lines; e++)
-                cpu_cut_put(cut, i, sum + e * TILE_K, g.offset + (int64_t)(n0 + e) * g.k + k0, wide);
+                cpu_cut_put(cut, i, sum + e * TILE_K, g.offset + (int64_t)(n0 + e) * g.k + k0,
+                            wide);
             if (bias_offset >= 0 && k0 == 0)
                 bias_sum(&g, i, n0, lines);
         }

@@ -477,9 +477,8 @@ static dnnl_status_t gradient_tile(const struct products *p, dnnl_stream_t strea
         const int64_t tokens = line != NULL ? line[i + 1] - line[i] : 0;
         const float *g = tokens > 0 ? dy + (int64_t)line[i] * t->n + n0 : NULL;
         double column[TILE_N] = {0};
-        dnnl_status_t st = gradient_sum(p, stream, t, tokens, g,
-                                        tokens > 0 ? x + (int64_t)line[i] * t->k : NULL, sum,
-                                        scratch);
+        dnnl_status_t st = gradient_sum(
+            p, stream, t, tokens, g, tokens > 0 ? x + (int64_t)line[i] * t->k : NULL, sum, scratch);
         if (st != dnnl_success)
             return st;
         add_more(more, i, t, n0, sum, column);
@@ -533,7 +532,8 @@ static enum status products_linear_backward_weight(struct kernel_ctx *ctx, int m
                                              x == NULL ? NULL
                                              : by_row  ? cut->row
                                                        : cut->token,
-                                             x, dy, more, n0, matrix->offset + (int64_t)n0 * matrix->k,
+                                             x, dy, more, n0,
+                                             matrix->offset + (int64_t)n0 * matrix->k,
                                              bias_offset >= 0 ? bias_offset + n0 : -1, cut, sum,
                                              (unsigned char *)sum + sums);
         }

@@ -18,10 +18,9 @@ int64_t cpu_relative_bytes(const struct kernel_opts *opts)
     /* table_norm_backward: a float line for each slot and piece. Attention: the projections in four
      * orders, with slots written out by distance, and a piece's and up to eight groups' sums. C is
      * not known here; F is at least as wide. */
-    return opts->distances.span == 0
-               ? 0
-               : (slots * (pieces + 8) + 8 * (int64_t)opts->distances.reach) * opts->max_channels *
-                     (int64_t)sizeof(float);
+    return opts->distances.span == 0 ? 0
+                                     : (slots * (pieces + 8) + 8 * (int64_t)opts->distances.reach) *
+                                           opts->max_channels * (int64_t)sizeof(float);
 }
 
 enum status cpu_table_norm(struct kernel_ctx *ctx, int lines, int channels, const float *table,
@@ -198,8 +197,8 @@ enum status cpu_neighbours(struct kernel_ctx *ctx, const struct rows *rows, int 
                 const int64_t at = inside ? from * n : 0, to = t * n * taps + i;
                 if (ctx->bf16)
                     for (int64_t e = 0; e < n; e++)
-                        ((uint16_t *)out)[to + e * taps] =
-                            inside ? ((const uint16_t *)x)[at + e] : 0;
+                        ((uint16_t *)out)[to + e * taps] = inside ? ((const uint16_t *)x)[at + e]
+                                                                  : 0;
                 else
                     for (int64_t e = 0; e < n; e++)
                         ((float *)out)[to + e * taps] = inside ? ((const float *)x)[at + e] : 0.0f;

@@ -122,7 +122,8 @@ WIDE wide512 wide_zero(void)
 #define _mm512_setzero_si512() wide_zero()
 
 #define _mm512_setr_epi32(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p)                          \
-    ((wide512){_mm256_setr_epi32(a, b, c, d, e, f, g, h), _mm256_setr_epi32(i, j, k, l, m, n, o, p)})
+    ((wide512){_mm256_setr_epi32(a, b, c, d, e, f, g, h),                                          \
+               _mm256_setr_epi32(i, j, k, l, m, n, o, p)})
 #define _mm512_set_epi32(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p)                           \
     ((wide512){_mm256_set_epi32(i, j, k, l, m, n, o, p), _mm256_set_epi32(a, b, c, d, e, f, g, h)})
 #define _mm512_setr_epi64(a, b, c, d, e, f, g, h)                                                  \
@@ -181,7 +182,7 @@ WIDE wide512 wide_gather(wide512 other, __mmask16 k, wide512 at, const float *p)
 /* ---- float */
 
 #define WIDE_BINARY(name, operation)                                                               \
-    WIDE wide512 name(wide512 a, wide512 b)                                                                 \
+    WIDE wide512 name(wide512 a, wide512 b)                                                        \
     {                                                                                              \
         return wide_ps(operation(WIDE_LO(a), WIDE_LO(b)), operation(WIDE_HI(a), WIDE_HI(b)));      \
     }
@@ -202,7 +203,7 @@ WIDE_BINARY(wide_min_ps, _mm256_min_ps)
 #define _mm512_mask_max_ps(other, k, a, b) wide_mask_mov(other, k, wide_max_ps(a, b))
 
 #define WIDE_TERNARY(name, operation)                                                              \
-    WIDE wide512 name(wide512 a, wide512 b, wide512 c)                                                         \
+    WIDE wide512 name(wide512 a, wide512 b, wide512 c)                                             \
     {                                                                                              \
         return wide_ps(operation(WIDE_LO(a), WIDE_LO(b), WIDE_LO(c)),                              \
                        operation(WIDE_HI(a), WIDE_HI(b), WIDE_HI(c)));                             \
@@ -327,9 +328,9 @@ WIDE __m256 wide_maskz_load8(__mmask8 k, const float *p)
 /* ---- integers */
 
 #define WIDE_BINARY_SI(name, operation)                                                            \
-    WIDE wide512 name(wide512 a, wide512 b)                                                                 \
+    WIDE wide512 name(wide512 a, wide512 b)                                                        \
     {                                                                                              \
-        return (wide512){operation(a.lo, b.lo), operation(a.hi, b.hi)};                               \
+        return (wide512){operation(a.lo, b.lo), operation(a.hi, b.hi)};                            \
     }
 WIDE_BINARY_SI(wide_add_epi32, _mm256_add_epi32)
 WIDE_BINARY_SI(wide_mullo_epi32, _mm256_mullo_epi32)
@@ -377,9 +378,9 @@ WIDE __mmask32 wide_cmpge_epu16(wide512 a, wide512 b)
 /* ---- moving parts about */
 
 #define WIDE_UNPACK(name, operation)                                                               \
-    WIDE wide512 name(wide512 a, wide512 b)                                                                 \
+    WIDE wide512 name(wide512 a, wide512 b)                                                        \
     {                                                                                              \
-        return (wide512){operation(a.lo, b.lo), operation(a.hi, b.hi)};                               \
+        return (wide512){operation(a.lo, b.lo), operation(a.hi, b.hi)};                            \
     }
 WIDE_UNPACK(wide_unpacklo_16, _mm256_unpacklo_epi16)
 WIDE_UNPACK(wide_unpackhi_16, _mm256_unpackhi_epi16)
@@ -412,7 +413,8 @@ WIDE __m256i wide_quarters(wide512 a, int i, int j)
 }
 WIDE wide512 wide_shuffle_quarters(wide512 a, wide512 b, int how)
 {
-    return (wide512){wide_quarters(a, how & 3, how >> 2 & 3), wide_quarters(b, how >> 4 & 3, how >> 6)};
+    return (wide512){wide_quarters(a, how & 3, how >> 2 & 3),
+                     wide_quarters(b, how >> 4 & 3, how >> 6)};
 }
 #define _mm512_shuffle_f32x4(a, b, how) wide_shuffle_quarters(a, b, how)
 #define _mm512_shuffle_i32x4(a, b, how) wide_shuffle_quarters(a, b, how)
@@ -493,7 +495,8 @@ WIDE __m256i wide_round_bf16(__m256 x)
 
 WIDE __m256i wide_cvtneps(wide512 a)
 {
-    const __m256i both = _mm256_packus_epi32(wide_round_bf16(WIDE_LO(a)), wide_round_bf16(WIDE_HI(a)));
+    const __m256i both =
+        _mm256_packus_epi32(wide_round_bf16(WIDE_LO(a)), wide_round_bf16(WIDE_HI(a)));
     return _mm256_permute4x64_epi64(both, 0xD8);
 }
 #define _mm512_cvtneps_pbh(a) wide_cvtneps(a)
@@ -527,7 +530,7 @@ WIDE wide512 wide_dpbf16(wide512 sum, wide512 a, wide512 b)
 WIDE wide512 wide_cvtepu16(__m256i x)
 {
     return (wide512){_mm256_cvtepu16_epi32(_mm256_castsi256_si128(x)),
-                  _mm256_cvtepu16_epi32(_mm256_extracti128_si256(x, 1))};
+                     _mm256_cvtepu16_epi32(_mm256_extracti128_si256(x, 1))};
 }
 #define _mm512_cvtepu16_epi32(x) wide_cvtepu16(x)
 

@@ -267,12 +267,14 @@ enum status ref_attention_relative(struct kernel_ctx *ctx, const struct rows *qu
     return forward(&c, out, lse);
 }
 
-enum status ref_attention_relative_backward(
-    struct kernel_ctx *ctx, const struct rows *queries, const struct rows *keys, int heads,
-    int head_size, const act *q, int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
-    const struct relative *relative, const struct dropout *dropout, const act *out,
-    const float *lse, const act *dout, act *dq, act *dk, act *dv, act *dtable,
-    const struct grad_cut *cut)
+enum status ref_attention_relative_backward(struct kernel_ctx *ctx, const struct rows *queries,
+                                            const struct rows *keys, int heads, int head_size,
+                                            const act *q, int64_t q_stride, const act *k,
+                                            const act *v, int64_t kv_stride,
+                                            const struct relative *relative,
+                                            const struct dropout *dropout, const act *out,
+                                            const float *lse, const act *dout, act *dq, act *dk,
+                                            act *dv, act *dtable, const struct grad_cut *cut)
 {
     const struct call c = {.ctx = ctx,
                            .queries = queries,

@@ -95,12 +95,14 @@ enum status ref_attention_relative(struct kernel_ctx *ctx, const struct rows *qu
                                    int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
                                    const struct relative *relative, const struct dropout *dropout,
                                    act *out, float *lse);
-enum status ref_attention_relative_backward(
-    struct kernel_ctx *ctx, const struct rows *queries, const struct rows *keys, int heads,
-    int head_size, const act *q, int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
-    const struct relative *relative, const struct dropout *dropout, const act *out,
-    const float *lse, const act *dout, act *dq, act *dk, act *dv, act *dtable,
-    const struct grad_cut *cut);
+enum status ref_attention_relative_backward(struct kernel_ctx *ctx, const struct rows *queries,
+                                            const struct rows *keys, int heads, int head_size,
+                                            const act *q, int64_t q_stride, const act *k,
+                                            const act *v, int64_t kv_stride,
+                                            const struct relative *relative,
+                                            const struct dropout *dropout, const act *out,
+                                            const float *lse, const act *dout, act *dq, act *dk,
+                                            act *dv, act *dtable, const struct grad_cut *cut);
 
 enum status ref_table_norm(struct kernel_ctx *ctx, int lines, int channels, const float *table,
                            const float *gamma, const float *beta, float eps, act *out);
