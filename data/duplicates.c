@@ -143,6 +143,12 @@ struct search {
     int64_t mine_of; /* whose shingles mine are; -1: nobody's */
 };
 
+static void mark(const struct search *s)
+{
+    if (s->o->mark != NULL)
+        s->o->mark();
+}
+
 static enum status count_rows(struct search *s)
 {
     TRY(mem_alloc((size_t)s->o->count + 1, sizeof *s->first, "the sets", &s->first));
@@ -214,6 +220,7 @@ static enum status hash_rows(struct search *s)
                     break;
                 s->wanted[count] = at + count;
             }
+            mark(s);
             TRY(dataset_read(ds, s->wanted, count, &s->batch));
             hash_block(s, s->first[set] + at);
             at += count;
@@ -341,6 +348,8 @@ static enum status match_band(struct search *s, int begin, int size, int least)
     uint64_t key[AHEAD];
     slots_clear(s);
     for (int32_t at = 0; at < out->rows; at += AHEAD) {
+        if (at % BLOCK_ROWS == 0)
+            mark(s);
         int32_t end = out->rows - at < AHEAD ? (int32_t)out->rows : at + AHEAD;
         for (int32_t row = at; row < end; row++) { /* their slots are on the way from memory */
             if (out->same[row] != row)

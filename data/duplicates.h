@@ -34,7 +34,8 @@ enum { DUPLICATES_SHINGLE = 3, DUPLICATES_HASHES = 96, DUPLICATES_COMPARED = 4 }
 struct duplicates_opts {
     struct dataset *const *sets; /* borrowed */
     int count;                   /* >= 1 */
-    double near; /* least similarity of nearly equal rows, in [0.5, 1]; 1: equal rows only */
+    double near;        /* least similarity of nearly equal rows, in [0.5, 1]; 1: equal rows only */
+    void (*mark)(void); /* called now and then, at least every few seconds; or NULL */
 };
 
 struct duplicates {

@@ -67,9 +67,16 @@ static void close_rows(struct rows *r)
     free(r);
 }
 
+static int marks;
+
+static void count_marks(void)
+{
+    marks++;
+}
+
 static void find(struct dataset *ds, double near, struct duplicates *out)
 {
-    assert_ok(duplicates_find(&(struct duplicates_opts){&ds, 1, near}, out));
+    assert_ok(duplicates_find(&(struct duplicates_opts){&ds, 1, near, count_marks}, out));
 }
 
 /* Texts of all lengths: new ones, copies, and copies with a few ids changed, dropped or added. */
@@ -240,7 +247,9 @@ static void test_edges(void **state)
     (void)state;
     add(r, a, 3); /* one row */
     r->ds = write_rows(r, 0, 1, 512);
+    marks = 0;
     find(r->ds, 0.8, &d);
+    assert_true(marks > 0);
     assert_true(d.same[0] == 0 && d.like[0] == 0 && d.copies == 0 && d.near_copies == 0 && d.rows == 1);
     duplicates_release(&d);
     dataset_close(r->ds);
@@ -259,13 +268,13 @@ static void test_edges(void **state)
     assert_int_equal(d.like[5], 4);
     assert_int_equal(d.near_copies, 1);
     duplicates_release(&d);
-    assert_ok(duplicates_similarity(&(struct duplicates_opts){&r->ds, 1, 0.8}, 4, 5, &s));
+    assert_ok(duplicates_similarity(&(struct duplicates_opts){&r->ds, 1, 0.8, NULL}, 4, 5, &s));
     support_assert_near(s, 1.0, 0.0, "similarity");
-    assert_ok(duplicates_similarity(&(struct duplicates_opts){&r->ds, 1, 0.8}, 0, 4, &s));
+    assert_ok(duplicates_similarity(&(struct duplicates_opts){&r->ds, 1, 0.8, NULL}, 0, 4, &s));
     support_assert_near(s, similarity(r, 0, 4, 512), 0.0, "similarity");
-    assert_fails(duplicates_similarity(&(struct duplicates_opts){&r->ds, 1, 0.8}, 0, 6, &s), STATUS_ARG, "there are 6");
-    assert_fails(duplicates_find(&(struct duplicates_opts){&r->ds, 1, 0.4}, &d), STATUS_ARG, "0.4");
-    assert_fails(duplicates_find(&(struct duplicates_opts){&r->ds, 1, NAN}, &d), STATUS_ARG, "0.5 to 1");
+    assert_fails(duplicates_similarity(&(struct duplicates_opts){&r->ds, 1, 0.8, NULL}, 0, 6, &s), STATUS_ARG, "there are 6");
+    assert_fails(duplicates_find(&(struct duplicates_opts){&r->ds, 1, 0.4, NULL}, &d), STATUS_ARG, "0.4");
+    assert_fails(duplicates_find(&(struct duplicates_opts){&r->ds, 1, NAN, NULL}, &d), STATUS_ARG, "0.5 to 1");
     assert_null(d.same);
     close_rows(r);
 }
@@ -329,12 +338,12 @@ static void test_sets_and_threads(void **state)
     threads_set(1);
     find(r->ds, 0.7, &whole);
     threads_set(3);
-    assert_ok(duplicates_find(&(struct duplicates_opts){sets, 3, 0.7}, &cut));
+    assert_ok(duplicates_find(&(struct duplicates_opts){sets, 3, 0.7, NULL}, &cut));
     threads_set(threads);
     assert_true(whole.near_copies > 20);
     assert_same(&whole, &cut);
-    assert_ok(duplicates_similarity(&(struct duplicates_opts){&r->ds, 1, 0.7}, 3, 250, &s));
-    assert_ok(duplicates_similarity(&(struct duplicates_opts){sets, 3, 0.7}, 3, 250, &t));
+    assert_ok(duplicates_similarity(&(struct duplicates_opts){&r->ds, 1, 0.7, NULL}, 3, 250, &s));
+    assert_ok(duplicates_similarity(&(struct duplicates_opts){sets, 3, 0.7, NULL}, 3, 250, &t));
     support_assert_near(s, t, 0.0, "similarity");
     duplicates_release(&whole);
     duplicates_release(&cut);
