@@ -16,7 +16,10 @@
 #include "data/tfidf_internal.h"
 #include "data/words.h"
 
-enum { SMALL_COUNT = 4096 /* counts below have their level in a table */ };
+enum {
+    SMALL_COUNT = 4096, /* counts below have their level in a table */
+    AHEAD = 16          /* what lies anywhere is fetched so many places before it is needed */
+};
 
 /* ---- rows ---- */
 
@@ -223,6 +226,7 @@ static int64_t number_terms(struct tfidf *t, const uint32_t *sorted, uint32_t *t
     int had = 0; /* words at the position before */
     for (int64_t i = 0; i < t->words; i++) {
         size_t p = sorted[i];
+        __builtin_prefetch(&t->stream[sorted[i + AHEAD < t->words ? i + AHEAD : i]]);
         int here = words_at(t, p, t->opts.ngram_max), same = 0;
         while (same < here && same < had &&
                t->stream[p + (size_t)same] == t->stream[before + (size_t)same])
@@ -297,6 +301,7 @@ static void count_rows(struct tfidf *t, const uint32_t *term, uint32_t *list, ui
     for (int64_t r = 0; r < t->rows; r++) {
         size_t end = row_end(t, from), n = terms_of_row(t, term, from, end, list);
         for (size_t i = 0; i < n; i++) {
+            __builtin_prefetch(&seen[list[i + AHEAD < n ? i + AHEAD : i]], 1);
             if (seen[list[i]] != (uint32_t)r + 1) {
                 seen[list[i]] = (uint32_t)r + 1;
                 t->begin[list[i] + 1]++;
@@ -321,8 +326,12 @@ static enum status fill_columns(struct tfidf *t, const uint32_t *term, uint32_t 
     TRY(mem_alloc(SMALL_COUNT, sizeof *small, "the different counts", &small));
     for (int64_t r = 0; r < t->rows && st == STATUS_OK; r++) {
         size_t end = row_end(t, from), n = terms_of_row(t, term, from, end, list);
-        for (size_t i = 0; i < n; i++)
+        for (size_t i = 0; i < n; i++) {
+            size_t next = list[i + AHEAD < n ? i + AHEAD : i];
+            __builtin_prefetch(&counts[next], 1);
+            __builtin_prefetch(&t->begin[next], 1);
             counts[list[i]]++;
+        }
         for (size_t i = 0; i < n && st == STATUS_OK; i++) {
             uint32_t count = counts[list[i]];
             if (count == 0)
@@ -399,4 +408,14 @@ void tfidf_get_info(const struct tfidf *t, struct tfidf_info *info)
     info->bytes = (int64_t)(t->bytes.capacity + t->word_capacity * sizeof *t->word +
                             t->stream_capacity * sizeof *t->stream) +
                   t->terms * 13 + t->pairs * 6;
+}
+
+enum status tfidf_name(const struct tfidf *t, int64_t term, struct str *out)
+{
+    for (uint32_t i = 0; i < t->length[term]; i++) {
+        const struct word *word = &t->word[t->stream[t->first[term] + i] - 1];
+        TRY(str_add(out, " ", i > 0));
+        TRY(str_add(out, t->bytes.p + word->begin, word->length));
+    }
+    return STATUS_OK;
 }

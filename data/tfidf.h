@@ -30,6 +30,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "base/str.h"
 
 enum { TFIDF_MAX_NGRAM = 8 };
 
@@ -84,13 +85,13 @@ NODISCARD enum status tfidf_gram(struct tfidf_fit *fit, int k, const double *a, 
 NODISCARD enum status tfidf_cross(struct tfidf_fit *fit, const int64_t *rows, int64_t count, int k,
                                   const double *a, double *z);
 /*
- * The weights X^T a of every term of the vocabulary, in the terms' order: visit(arg, term, n bytes,
- * w (k)); the term is NUL-terminated and valid during the call. Stops at the first status that is
- * not STATUS_OK and returns it.
+ * The weights X^T a of every term of the vocabulary, in the terms' order: visit(arg, term, w (k)).
+ * Stops at the first status that is not STATUS_OK and returns it.
  */
 NODISCARD enum status tfidf_weights(struct tfidf_fit *fit, int k, const double *a,
-                                    enum status (*visit)(void *arg, const char *term, size_t n,
-                                                         const double *w),
+                                    enum status (*visit)(void *arg, int64_t term, const double *w),
                                     void *arg);
+/* Append a term, its words joined by a space. term is in [0, terms). */
+NODISCARD enum status tfidf_name(const struct tfidf *tfidf, int64_t term, struct str *out);
 
 #endif

@@ -355,12 +355,9 @@ enum status tfidf_cross(struct tfidf_fit *f, const int64_t *rows, int64_t count,
 /* Scratch holds `wide` columns of a; here all k are needed at once, so they have memory of their
  * own. */
 enum status tfidf_weights(struct tfidf_fit *f, int k, const double *a,
-                          enum status (*visit)(void *arg, const char *term, size_t n,
-                                               const double *w),
-                          void *arg)
+                          enum status (*visit)(void *arg, int64_t term, const double *w), void *arg)
 {
     const struct tfidf *t = f->tfidf;
-    struct str name = {0};
     double *q = NULL, *w = NULL;
     enum status st;
     TRY_GOTO(done, mem_alloc((size_t)t->rows * (size_t)k, sizeof *q, "the terms' weights", &q));
@@ -378,16 +375,9 @@ enum status tfidf_weights(struct tfidf_fit *f, int k, const double *a,
             for (int c = 0; c < k; c++)
                 w[c] += value * q[(int64_t)t->row[e] * k + c];
         }
-        str_clear(&name);
-        for (int i = 0; i < t->length[j]; i++) {
-            const struct word *word = &t->word[t->stream[t->first[j] + (uint32_t)i] - 1];
-            TRY_GOTO(done, str_add(&name, " ", i > 0));
-            TRY_GOTO(done, str_add(&name, t->bytes.p + word->begin, word->length));
-        }
-        TRY_GOTO(done, visit(arg, name.p, name.n, w));
+        TRY_GOTO(done, visit(arg, j, w));
     }
 done:
-    str_release(&name);
     mem_free(q);
     mem_free(w);
     return st;

@@ -4,7 +4,6 @@
 #ifndef COHORT_DATA_TFIDF_INTERNAL_H
 #define COHORT_DATA_TFIDF_INTERNAL_H
 
-#include "base/str.h"
 #include "data/tfidf.h"
 
 struct word {

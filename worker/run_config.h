@@ -76,6 +76,7 @@ enum config_pre_tokenizer {
     CONFIG_WORDS_BYTELEVEL,
     CONFIG_WORDS_METASPACE
 };
+enum config_baseline_pooling { CONFIG_BASELINE_CLS, CONFIG_BASELINE_MEAN };
 enum config_resume { CONFIG_RESUME_AUTO, CONFIG_RESUME_NEVER };
 
 /* "every n steps" or "every epoch". */
@@ -176,6 +177,18 @@ struct run_config {
         double inner_share; /* cv.select=inner: share of the training rows that decides */
         bool allow_missing_class;
     } cv;
+
+    struct { /* of `baseline` */
+        char kinds[CONFIG_TEXT]; /* "": tfidf, and embeddings where there is a model */
+        double C, tolerance;
+        int64_t max_iterations;
+        int64_t ngram_min, ngram_max;
+        bool lowercase, sublinear;
+        double min_df, max_df;
+        int64_t max_features; /* 0: all */
+        enum config_baseline_pooling pooling;
+        bool standardize;
+    } baseline;
 
     struct {
         struct config_every every;
