@@ -17,8 +17,10 @@ enum random_purpose {
     RANDOM_INIT = 1,    /* weights drawn from the seed */
     RANDOM_SHUFFLE = 2, /* order of an epoch */
     RANDOM_DROPOUT = 3,
-    RANDOM_FOLD = 4,     /* folds and hold-out splits */
-    RANDOM_BOOTSTRAP = 5 /* confidence intervals */
+    RANDOM_FOLD = 4,      /* folds and hold-out splits */
+    RANDOM_BOOTSTRAP = 5, /* confidence intervals */
+    RANDOM_REPEAT = 6,    /* seeds of repeats */
+    RANDOM_SEARCH = 7     /* settings of a random search */
 };
 
 struct philox {

@@ -165,6 +165,8 @@ NODISCARD enum status comm_settle(struct comm *comm, double timeout_s);
  * still waits for, so that its memory can be freed. The group carries no more numbers. Local.
  */
 void comm_give_up(struct comm *comm);
+/* Whether messages were left that will never end: the group can agree, but sum no more. Local. */
+bool comm_is_lost(const struct comm *comm);
 
 /*
  * Begin summing elements [low, high) of the ranks' buffers: buffer[k] is this rank's k-th top node
@@ -201,6 +203,27 @@ NODISCARD enum status comm_reduce_any_order(struct comm *comm, float *buffer, in
                                             int64_t high, int64_t block);
 
 /*
+ * ---- mail ----
+ *
+ * Short messages between ranks outside of collectives, for whoever hands out work: rank 0 looks at
+ * its mail while it trains, between two collectives, and need not be waited for. Messages from one
+ * rank to another arrive in order. Local, but for open and close.
+ */
+enum { COMM_MAIL_BYTES = 1024 };
+struct comm_mail;
+/* Collective on comm. *out is owned (comm_mail_close). STATUS_NOMEM, STATUS_OS. */
+NODISCARD enum status comm_mail_open(struct comm *comm, struct comm_mail **out);
+/* Collective: waits for what was sent, so every message must be received by somebody. */
+void comm_mail_close(struct comm_mail *mail);
+/* n bytes, copied; returns at once. STATUS_ARG: to itself, out of range; STATUS_NOMEM, STATUS_OS.
+ */
+NODISCARD enum status comm_mail_send(struct comm_mail *mail, int to, const void *bytes, int n);
+/* The next message into bytes (COMM_MAIL_BYTES); *from -1: there is none. STATUS_OS. */
+NODISCARD enum status comm_mail_receive(struct comm_mail *mail, int *from, void *bytes, int *n);
+/* For waits on mail: marks progress, looks (comm_on_mark) and gives the core away for 1 ms. */
+void comm_idle(const char *phase);
+
+/*
  * ---- watchdog and status page ----
  *
  * A thread of each rank watches a counter that comm_mark() bumps. No mark for `timeout_s` seconds
@@ -223,6 +246,9 @@ void comm_watchdog_stop(void);
  * of a clock. Local.
  */
 void comm_mark(int64_t step, const char *phase);
+/* Have look(arg) called at the end of every comm_mark(), on the main thread and never from inside
+ * itself: a place to look at mail from while work goes on. NULL ends it. Local. */
+void comm_on_mark(void (*look)(void *arg), void *arg);
 
 enum comm_place_state {
     COMM_PLACE_RUNS,   /* it runs, or was killed: compare process with those alive on host */

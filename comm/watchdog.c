@@ -93,7 +93,19 @@ static int64_t wall_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-void comm_mark(int64_t step, const char *phase)
+static struct {
+    void (*look)(void *arg);
+    void *arg;
+    bool inside;
+} on_mark;
+
+void comm_on_mark(void (*look)(void *arg), void *arg)
+{
+    on_mark.look = look;
+    on_mark.arg = arg;
+}
+
+static void note_place(int64_t step, const char *phase)
 {
     if (step >= 0)
         atomic_store_explicit(&now.step, step, memory_order_relaxed);
@@ -111,6 +123,16 @@ void comm_mark(int64_t step, const char *phase)
     memcpy(place->phase, phase, n);
     atomic_store_explicit(&page->slot, free_slot, memory_order_release);
     atomic_store_explicit(&page->marks, marks, memory_order_relaxed);
+}
+
+void comm_mark(int64_t step, const char *phase)
+{
+    note_place(step, phase);
+    if (on_mark.look == NULL || on_mark.inside)
+        return;
+    on_mark.inside = true;
+    on_mark.look(on_mark.arg);
+    on_mark.inside = false;
 }
 
 /* ---- the thread ---- */

@@ -2,10 +2,11 @@
  * scores.h - scores of rows as an HDF5 file: out-of-fold predictions, for people who go on in
  * Python or R.
  *
- * Layout (docs/formats.md): /row int64, /fold int32 (-1: none), /logits and /scores float32 (rows,
- * outputs), /label int32 or /value float32 (rows, outputs) where known, /names the labels, /id
- * strings where the data has them: UTF-8 texts of the longest's length, NUL-padded, so one very
- * long id makes every row long. Same bytes for the same table.
+ * Layout (docs/formats.md): /row int64, /repeat int32 where there are several, /fold int32 (-1:
+ * none), /logits and /scores float32 (rows, outputs), /label int32 or /value float32 (rows,
+ * outputs) where known, /names the labels, /id strings where the data has them: UTF-8 texts of the
+ * longest's length, NUL-padded, so one very long id makes every row long. Same bytes for the same
+ * table.
  *
  * Local.
  */
@@ -20,6 +21,7 @@ struct scores_table {
     int64_t rows;
     int outputs, classes;
     const int64_t *row;       /* (rows) */
+    const int32_t *repeat;    /* (rows) or NULL */
     const int32_t *fold;      /* (rows) or NULL */
     const float *logits;      /* (rows, outputs) */
     const float *scores;      /* (rows, outputs) probabilities, or values */

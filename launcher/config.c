@@ -18,6 +18,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "launcher/keys.h"
+#include "launcher/search.h"
 
 enum { FILE_LIMIT = 1 << 20, DEPTH_LIMIT = 16 };
 
@@ -153,6 +154,30 @@ static enum status setting_text(const config_setting_t *setting, const char *whe
     }
 }
 
+/* A value that is a list gives one word an entry, so that words may have commas. */
+static enum status take_searched(struct run_config *config, const config_setting_t *setting,
+                                 const char *key, const char *where)
+{
+    struct str value = {0};
+    bool list = config_setting_is_array(setting) == CONFIG_TRUE ||
+                config_setting_is_list(setting) == CONFIG_TRUE;
+    int n = list ? config_setting_length(setting) : 1;
+    enum status st = search_begin(config, key, where);
+    for (int i = 0; i < n && st == STATUS_OK; i++) {
+        const config_setting_t *one = list ? config_setting_get_elem(setting, (unsigned)i)
+                                           : setting;
+        str_clear(&value);
+        if (config_setting_is_aggregate(one))
+            st = status_fail(STATUS_CONFIG, "%s: search.%s holds a list inside a list", where, key);
+        if (st == STATUS_OK)
+            st = setting_text(one, where, key, &value);
+        if (st == STATUS_OK)
+            st = search_add(config, value.p, where);
+    }
+    str_release(&value);
+    return st == STATUS_OK ? search_end(config, where) : st;
+}
+
 static enum status take_setting(struct run_config *config, const config_setting_t *setting,
                                 const char *group, const char *file)
 {
@@ -162,7 +187,7 @@ static enum status take_setting(struct run_config *config, const config_setting_
     TRY_GOTO(done, str_addf(&name, "%s%s%s", group, group[0] == '\0' ? "" : ".", own));
     TRY_GOTO(done, str_addf(&where, "%s:%d", file, (int)config_setting_source_line(setting)));
     if (config_setting_is_group(setting)) {
-        if (group[0] != '\0') {
+        if (group[0] != '\0' && strcmp(group, "search") != 0) {
             st = status_fail(STATUS_CONFIG, "%s: %s is a group inside a group", where.p, name.p);
             goto done;
         }
@@ -171,6 +196,10 @@ static enum status take_setting(struct run_config *config, const config_setting_
         goto done;
     }
     const struct key *key = key_find(name.p);
+    if (key == NULL && strncmp(name.p, SEARCH_PREFIX, strlen(SEARCH_PREFIX)) == 0) {
+        st = take_searched(config, setting, name.p + strlen(SEARCH_PREFIX), where.p);
+        goto done;
+    }
     if (key == NULL) {
         st = unknown_key(where.p, name.p);
         goto done;
@@ -217,6 +246,8 @@ enum status config_set_argument(struct run_config *config, const char *argument)
     memcpy(name, argument, n);
     name[n] = '\0';
     const struct key *key = key_find(name);
+    if (key == NULL && strncmp(name, SEARCH_PREFIX, strlen(SEARCH_PREFIX)) == 0)
+        return search_set(config, name + strlen(SEARCH_PREFIX), equals + 1, "command line");
     if (key == NULL)
         return unknown_key("command line", name);
     return key_set(config, key, equals + 1, "command line");
@@ -273,6 +304,33 @@ static enum status add_key(const struct run_config *config, const struct key *ke
     return st;
 }
 
+/* The searched keys in their groups, with lists of text: lr = ["2e-5", "5e-5"]; */
+static enum status add_searched(const struct run_config *config, struct str *out)
+{
+    for (int64_t i = 0; i < config->search.count; i++) {
+        const struct config_searched *one = &config->search.key[i];
+        size_t group = strcspn(one->key, ".") + 1;
+        bool opens = i == 0 || strncmp(one[-1].key, one->key, group) != 0;
+        bool closes = i + 1 == config->search.count || strncmp(one[1].key, one->key, group) != 0;
+        if (opens)
+            TRY(str_addf(out, "    %.*s: {\n", (int)group - 1, one->key));
+        TRY(str_addf(out, "        %s = [", one->key + group));
+        for (const char *p = one->values;;) {
+            size_t n = strcspn(p, "\n");
+            char word[CONFIG_TEXT];
+            memcpy(word, p, n);
+            word[n] = '\0';
+            TRY(str_add(out, ", ", p == one->values ? 0 : 2));
+            TRY(add_quoted(out, word));
+            if (p[n] == '\0')
+                break;
+            p += n + 1;
+        }
+        TRY(str_addf(out, closes ? "];\n    };\n" : "];\n"));
+    }
+    return STATUS_OK;
+}
+
 enum status config_text(const struct run_config *config, struct str *out)
 {
     char group[32] = "";
@@ -291,6 +349,8 @@ enum status config_text(const struct run_config *config, struct str *out)
             group[n] = '\0';
         }
         TRY(add_key(config, &keys[i], out));
+        if (strcmp(keys[i].name, "search.rungs") == 0) /* the last of its group */
+            TRY(add_searched(config, out));
     }
     return str_addf(out, "};\n");
 }
@@ -324,8 +384,41 @@ enum status config_difference(const struct run_config *a, const struct run_confi
             st =
                 str_addf(out, "%s%s (%s, now %s)", out->n == 0 ? "" : ", ", keys[i].name, x.p, y.p);
     }
+    if (st == STATUS_OK)
+        st = search_difference(a, b, out);
     str_release(&x);
     str_release(&y);
+    return st;
+}
+
+enum status config_same(const struct run_config *a, const struct run_config *b, const char *prefix,
+                        bool *same)
+{
+    struct str x = {0}, y = {0};
+    enum status st = STATUS_OK;
+    *same = true;
+    for (size_t i = 0; st == STATUS_OK && *same && i < keys_count; i++) {
+        if (strncmp(keys[i].name, prefix, strlen(prefix)) != 0)
+            continue;
+        str_clear(&x);
+        str_clear(&y);
+        st = key_get(a, &keys[i], &x);
+        if (st == STATUS_OK)
+            st = key_get(b, &keys[i], &y);
+        *same = st == STATUS_OK && strcmp(x.p, y.p) == 0;
+    }
+    str_release(&x);
+    str_release(&y);
+    return st;
+}
+
+enum status config_copy_key(const struct run_config *from, const char *key, struct run_config *to)
+{
+    struct str value = {0};
+    enum status st = key_get(from, key_find(key), &value);
+    if (st == STATUS_OK)
+        st = key_set(to, key_find(key), value.p, key);
+    str_release(&value);
     return st;
 }
 

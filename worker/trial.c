@@ -46,6 +46,16 @@ static uint32_t take_signals(void)
     return flags;
 }
 
+void trial_ask_stop(void)
+{
+    stop_asked = 1;
+}
+
+bool trial_stop_asked(void)
+{
+    return stop_asked != 0;
+}
+
 void trial_catch_signals(void)
 {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
@@ -553,6 +563,12 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
 
 /* ---- what people and programs see ---- */
 
+/* Whether this rank says what the trial does. */
+static bool shows(const struct trial *t)
+{
+    return t->leader && !t->opts->quiet;
+}
+
 static double rate(double tokens, double seconds)
 {
     return seconds > 0.0 ? tokens / seconds : 0.0;
@@ -578,13 +594,22 @@ static enum status report_step(struct trial *t, const struct step_outcome *step,
         TRY(trial_hash(t, &hash));
     if (!t->leader)
         return STATUS_OK;
-    if (log_is_terminal() && !last) {
-        double all = (double)t->plan.steps - (double)t->at.step;
+    double pace = t->at.seconds / (double)t->at.step;
+    double all = (double)t->plan.steps - (double)t->at.step;
+    if (t->opts->progress != NULL) {
+        struct trial_place place = {.step = t->at.step,
+                                    .steps = t->plan.steps,
+                                    .loss = step->loss,
+                                    .tokens_per_s = rate((double)t->at.tokens, t->at.seconds),
+                                    .seconds_left = pace * all};
+        t->opts->progress(t->opts->progress_arg, &place);
+    }
+    if (shows(t) && log_is_terminal() && !last) {
         log_progress("epoch %lld  step %lld/%lld  loss %.4f (%.4f)  %.0f tokens/s  %s left",
                      (long long)epoch + 1, (long long)t->at.step, (long long)t->plan.steps,
                      step->loss, average, rate((double)t->at.tokens, t->at.seconds),
-                     minutes_seconds(t->at.seconds / (double)t->at.step * all, left));
-    } else if (line) {
+                     minutes_seconds(pace * all, left));
+    } else if (shows(t) && line) {
         log_info("Epoch: [%lld][%lld/%lld] Elapsed %s (remain %s) Loss: %.4f(%.4f) LR: %.8f  ",
                  (long long)epoch + 1, (long long)in_epoch, (long long)per_epoch,
                  minutes_seconds(elapsed, took), minutes_seconds(elapsed / share - elapsed, left),
@@ -640,6 +665,30 @@ static enum status evaluate(struct trial *t, const struct trial_rows *on, float 
     return comm_agree(t->group, st);
 }
 
+/* The lines of an evaluation that took so long. */
+static void say_evaluation(const struct trial *t, double score, double loss, bool improved,
+                           double seconds)
+{
+    char took[32];
+    double passes = (double)t->at.step / (double)t->plan.steps_per_epoch;
+    int64_t batches = (t->opts->select.count + t->config->train.batch_size - 1) /
+                      t->config->train.batch_size;
+    log_progress("%s", "");
+    log_info("EVAL: [%lld/%lld] Elapsed %s (remain 0m 0s) Loss: %.4f(%.4f) ",
+             (long long)batches - 1, (long long)batches, minutes_seconds(seconds, took), loss,
+             loss);
+    log_info("Epoch %.4g - avg_train_loss: %.4f  avg_val_loss: %.4f  time: %.0fs", passes,
+             t->at.epoch_rows > 0 ? t->at.epoch_loss / (double)t->at.epoch_rows : 0.0, loss,
+             t->at.epoch_seconds + seconds);
+    if (isnan(score)) {
+        log_info("Epoch %.4g - Score: undefined (%s)", passes, metric_name(t->opts->task->metric));
+    } else {
+        log_info("Epoch %.4g - Score: %.4f", passes, score);
+        if (improved && t->opts->select_best)
+            log_info("Epoch %.4g - Save Best Score: %.4f Model", passes, score);
+    }
+}
+
 /* Collective. Evaluate, compare with the best, log. *improved: these weights are the best so far.
  */
 static enum status evaluate_and_judge(struct trial *t, bool *improved)
@@ -650,7 +699,6 @@ static enum status evaluate_and_judge(struct trial *t, bool *improved)
     float *logits = NULL;
     double started = clock_s();
     enum status st = STATUS_OK;
-    char took[32];
     *improved = false;
     TRY_GOTO(done, evaluate(t, &opts->select, &logits, &values));
     double score = values.value[opts->task->metric], loss = values.value[METRIC_LOSS];
@@ -667,23 +715,8 @@ static enum status evaluate_and_judge(struct trial *t, bool *improved)
     at->history[at->evaluations++] = (struct evaluation){at->step, score, loss};
     if (!t->leader)
         goto done;
-    double passes = (double)at->step / (double)t->plan.steps_per_epoch;
-    int64_t batches = (opts->select.count + t->config->train.batch_size - 1) /
-                      t->config->train.batch_size;
-    log_progress("%s", "");
-    log_info("EVAL: [%lld/%lld] Elapsed %s (remain 0m 0s) Loss: %.4f(%.4f) ",
-             (long long)batches - 1, (long long)batches, minutes_seconds(clock_s() - started, took),
-             loss, loss);
-    log_info("Epoch %.4g - avg_train_loss: %.4f  avg_val_loss: %.4f  time: %.0fs", passes,
-             at->epoch_rows > 0 ? at->epoch_loss / (double)at->epoch_rows : 0.0, loss,
-             at->epoch_seconds + clock_s() - started);
-    if (isnan(score)) {
-        log_info("Epoch %.4g - Score: undefined (%s)", passes, metric_name(opts->task->metric));
-    } else {
-        log_info("Epoch %.4g - Score: %.4f", passes, score);
-        if (*improved && opts->select_best)
-            log_info("Epoch %.4g - Save Best Score: %.4f Model", passes, score);
-    }
+    if (shows(t))
+        say_evaluation(t, score, loss, *improved, clock_s() - started);
     json_t *line = json_pack("{s:s, s:I, s:I, s:s, s:o, s:o, s:o, s:f}", "kind", "eval", "step",
                              (json_int_t)at->step, "rows", (json_int_t)opts->select.count, "metric",
                              metric_name(opts->task->metric), "score", json_finite(score), "loss",
@@ -708,20 +741,21 @@ static enum status between_steps(struct trial *t, uint32_t flags, bool *stop)
 {
     const struct run_config *config = t->config;
     struct progress *at = &t->at;
-    bool last = at->step == t->plan.steps, improved = false;
+    bool last = at->step == t->plan.steps, improved = false, pause = at->step == t->until;
     int64_t old_best = at->best_step, old_without = at->without_gain;
     double old_score = at->best_score;
-    if (t->opts->select.count > 0 && (last || due(&config->eval.every, at->step, &t->plan))) {
+    if (t->opts->select.count > 0 &&
+        (last || pause || due(&config->eval.every, at->step, &t->plan))) {
         TRY(evaluate_and_judge(t, &improved));
         if (t->opts->select_best && config->eval.patience > 0 &&
             at->without_gain >= config->eval.patience && !last) {
             at->stopped = true;
-            if (t->leader)
+            if (shows(t))
                 log_info("early stop: no gain in %lld evaluations, best %.4f at step %lld",
                          (long long)at->without_gain, at->best_score, (long long)at->best_step);
         }
     }
-    *stop = last || at->stopped || (flags & FLAG_STOP) != 0;
+    *stop = last || pause || at->stopped || (flags & FLAG_STOP) != 0;
     bool publish = t->opts->select_best && t->opts->select.count > 0 ? improved
                                                                      : last || at->stopped;
     if (at->step % t->plan.steps_per_epoch == 0) { /* after the line, before the state is saved */
@@ -752,7 +786,7 @@ static enum status train(struct trial *t)
 {
     struct target_room room;
     uint32_t flags = 0;
-    bool stop = t->at.stopped || t->at.step >= t->plan.steps;
+    bool stop = t->at.stopped || t->at.step >= t->until;
     enum status st = target_room_make(&room, (size_t)t->config->train.batch_size,
                                       (size_t)t->opts->task->outputs);
     if (st == STATUS_OK && !stop) {
@@ -778,7 +812,7 @@ static enum status train(struct trial *t)
         TRY_GOTO(done, between_steps(t, flags, &stop));
         TRY_GOTO(done, comm_agree(t->group, fault_here("step.end")));
     }
-    if ((flags & FLAG_STOP) != 0 && t->at.step < t->plan.steps && !t->at.stopped)
+    if ((flags & FLAG_STOP) != 0 && t->at.step < t->until && !t->at.stopped)
         st = status_fail(
             STATUS_REQUEUE,
             "stopped by a signal at step %lld of %lld; checkpoint-%lld is saved, the same "
@@ -802,12 +836,14 @@ static enum status score_chosen(struct trial *t, struct trial_result *result)
     result->steps = t->at.step;
     result->best_step = opts->select_best && opts->select.count > 0 ? t->at.best_step : t->at.step;
     result->best_score = opts->select_best ? t->at.best_score : NAN;
+    result->last_score = t->at.evaluations > 0 ? t->at.history[t->at.evaluations - 1].score : NAN;
     result->tokens = t->at.tokens;
     result->seconds = t->at.seconds;
     memcpy(result->part_s, t->part_s, sizeof result->part_s);
     result->timed_steps = t->timed_steps;
     model_replays(t->model, &result->replayed, &result->stretches);
-    if (opts->score.count == 0)
+    result->paused = t->at.step < t->plan.steps && !t->at.stopped;
+    if (opts->score.count == 0 || result->paused)
         return STATUS_OK;
     if (earlier) {
         st = path_join(opts->folder, "best", &best);
@@ -826,7 +862,7 @@ static void say_replays(const struct trial *t)
 {
     int64_t replayed, all;
     model_replays(t->model, &replayed, &all);
-    if (t->leader && all > 0)
+    if (shows(t) && all > 0)
         log_info("CUDA graphs: %lld of %lld stretches of work replayed (%.1f %%)",
                  (long long)replayed, (long long)all, 100.0 * (double)replayed / (double)all);
 }
@@ -838,12 +874,15 @@ enum status trial_run(const struct trial_opts *opts, struct trial_result *result
                       .group = opts->group,
                       .leader = comm_rank(opts->group) == 0};
     enum status st;
-    *result = (struct trial_result){.best_score = NAN};
+    *result = (struct trial_result){.best_score = NAN, .last_score = NAN};
     TRY_GOTO(done, comm_agree(t.group, open_parts(&t)));
+    t.until = t.plan.steps;
+    if (opts->until > 0.0 && opts->until < 1.0)
+        t.until = (int64_t)ceil(opts->until * (double)t.plan.steps);
     TRY_GOTO(done, trial_restore(&t));
     st = run_log_open(opts->folder, t.leader, t.at.step, &t.log);
     TRY_GOTO(done, comm_agree(t.group, st));
-    if (t.leader)
+    if (shows(&t))
         log_info("%lld rows in batches of %lld: %lld steps an epoch, %lld in all, %lld of warm-up; "
                  "%s, %s, %d rank%s",
                  (long long)opts->train.count, (long long)opts->config->train.batch_size,

@@ -29,6 +29,14 @@ struct trial_rows {
     int64_t count;
 };
 
+/* Where a trial stands. */
+struct trial_place {
+    int64_t step, steps;
+    double loss;         /* of this step */
+    double tokens_per_s; /* of the steps so far */
+    double seconds_left; /* at this rate */
+};
+
 struct trial_opts {
     const struct run_config *config;
     struct comm *group;
@@ -48,9 +56,14 @@ struct trial_opts {
     const char
         *fence; /* token of run.lock in config->out, checked before each commit; NULL: none */
     const char *folder;   /* where checkpoint-<step>, best and log.jsonl go */
-    int fold;             /* for the log; -1: no cross-validation */
     uint64_t seed;        /* of this trial: weights, order, dropout */
     uint64_t config_hash; /* of everything that can change the result */
+    double until; /* in (0, 1): evaluate, save and pause after this share of the steps, rounded up;
+                     else: to the end */
+    bool quiet; /* no lines on steps and evaluations: several trials run, and a screen shows them */
+    void (*progress)(void *arg, const struct trial_place *place); /* after each step, on the group's
+                                                                     rank 0; NULL: nobody asks */
+    void *progress_arg;
 };
 
 /* Parts of a step whose time log.parts tells. */
@@ -66,8 +79,10 @@ enum trial_part {
 const char *trial_part_name(enum trial_part part); /* "forward" */
 
 struct trial_result {
+    bool paused;                 /* at opts->until: there is more to do, and logits is NULL */
     int64_t steps, best_step;    /* steps run; the step whose weights were chosen */
     double best_score;           /* of the selection metric; NaN: no evaluation */
+    double last_score;           /* of the last evaluation; NaN: none */
     int64_t tokens;              /* real tokens with specials, trained on */
     double seconds;              /* wall time of training steps */
     double part_s[TRIAL_PARTS];  /* of this start's steps, with log.parts */
@@ -92,7 +107,7 @@ struct trial_plan {
     int64_t max_pass_tokens; /* largest pass of any rank */
     int max_pass_rows;
     int gradient_buffers;
-    int max_pieces; /* of a pass's cut, on any rank */
+    int max_pieces;             /* of a pass's cut, on any rank */
     int64_t cut_rows;           /* training rows longer than max_length */
     struct model_memory memory; /* per rank */
     int64_t memory_bytes;       /* per rank, all told */
@@ -105,5 +120,9 @@ NODISCARD enum status trial_plan_make(const struct trial_opts *opts, int ranks,
  * on. For a process that is about to train: where nobody looks at them, signals should do what they
  * do everywhere. */
 void trial_catch_signals(void);
+/* As if a signal had asked for a stop, for a trial that must end because another group's does; and
+ * whether one has. Local. */
+void trial_ask_stop(void);
+bool trial_stop_asked(void);
 
 #endif

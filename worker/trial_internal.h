@@ -41,6 +41,7 @@ struct trial {
     struct comm *group;
     bool leader; /* rank 0 of the group */
     struct trial_plan plan;
+    int64_t until; /* steps of this start: plan.steps, or where it pauses */
     struct model *model;
     struct optimizer *optimizer;
     struct sampler *sampler;

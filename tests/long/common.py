@@ -41,23 +41,30 @@ class Report:
         if os.environ.get("COHORT_FIGURES"):
             with open(os.environ["COHORT_FIGURES"], "a", encoding="utf-8") as f:
                 f.write(f"| {self.name} | {what} | {got}{'' if ok else ' **too large**'} | {bound} |\n")
-        return ok
 
     def check(self, what, got, bound):
-        """got must be a number of at most bound; NaN fails."""
+        """got must be a number of at most bound; NaN fails. Returns got."""
         ok = bool(got <= bound)
         self.checks += 1
         self.failed += not ok
-        return self._row(what, "%.3g" % got, "%g" % bound, ok)
+        self._row(what, "%.3g" % got, "%g" % bound, ok)
+        return got
 
     def equal(self, what, got, wanted):
         ok = got == wanted
         self.checks += 1
         self.failed += not ok
-        return self._row(what, "equal" if ok else f"{str(got)[:200]} instead of {str(wanted)[:200]}", "equal", ok)
+        self._row(what, "equal" if ok else f"{str(got)[:200]} instead of {str(wanted)[:200]}", "equal", ok)
+        return ok
 
     def note(self, what, value):
         self._row(what, value, "", True)
+
+    def cell(self, family, column, value):
+        """One figure of the matrix of families (COHORT_MATRIX: a file of JSON lines, see matrix.py)."""
+        if os.environ.get("COHORT_MATRIX"):
+            with open(os.environ["COHORT_MATRIX"], "a", encoding="utf-8") as f:
+                f.write(json.dumps({"family": family, "column": column, "value": value}) + "\n")
 
     def finish(self):
         print(f"{'FAIL' if self.failed else 'PASS'} {self.name}: {self.checks - self.failed} of {self.checks} checks",

@@ -1,10 +1,11 @@
 /*
  * dump_gradients.c - gradients of one batch as a safetensors file, for tests/long/gradients.py.
  *
- *     long_dump_gradients MODEL_FOLDER ROWS.jsonl OUT.safetensors
+ *     long_dump_gradients MODEL_FOLDER ROWS.jsonl OUT.safetensors [PRECISION] [recompute]
  *
- * ROWS.jsonl: {"ids":[...],"types":[...],"label":n} a line. Mean cross-entropy of all rows in one pass, fp32, CPU kernels, no
- * dropout, the folder's own head. Prints the loss.
+ * ROWS.jsonl: {"ids":[...],"types":[...],"label":n} a line. Mean cross-entropy of all rows in one pass, no dropout, the
+ * folder's own head; PRECISION: fp32 (as without), bf16 or fp16. Prints the loss. Built three times: with the CPU kernels, with
+ * those for AVX-512 by AVX2 (_wide), and, defining DUMP_ON_CUDA, with the CUDA kernels in emulation (_cuda).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,7 +75,13 @@ static enum status read_rows(const char *path, struct rows_in *in)
     return st;
 }
 
-static enum status compute(struct model *model, const struct rows_in *in, int outputs)
+/* fp16 gradients of a small batch vanish unless they are scaled, as worker/scaler does. */
+static double scale_of(enum precision precision)
+{
+    return precision == PRECISION_FP16 ? 1024.0 : 1.0;
+}
+
+static enum status compute(struct model *model, const struct rows_in *in, int outputs, double scale)
 {
     const struct loss_opts loss_opts = {.kind = LOSS_CROSS_ENTROPY, .outputs = outputs};
     const struct loss_target target = {.label = in->label};
@@ -89,7 +96,7 @@ static enum status compute(struct model *model, const struct rows_in *in, int ou
     enum status st = mem_alloc((size_t)(B * outputs), sizeof *dlogits, "gradients of logits", &dlogits);
     TRY_GOTO(done, st);
     TRY_GOTO(done, model_forward(model, &in->input, true, 0, logits));
-    TRY_GOTO(done, loss_compute(&loss_opts, &target, B, logits, B, 1.0, loss, dlogits));
+    TRY_GOTO(done, loss_compute(&loss_opts, &target, B, logits, B, scale, loss, dlogits));
     TRY_GOTO(done, model_backward(model, dlogits, &cut, NULL, NULL));
     for (int b = 0; b < B; b++)
         sum += loss[b] / B;
@@ -100,13 +107,18 @@ done:
     return st;
 }
 
-static enum status write_gradients(struct model *model, const char *path)
+static enum status write_gradients(struct model *model, double scale, const char *path)
 {
     const struct param_table *table = model_params(model);
     struct safetensors_entry *entries;
     struct safetensors_writer *file = NULL;
-    enum status st;
-    TRY(mem_alloc((size_t)table->names, sizeof *entries, "tensor names", &entries));
+    float *gradient;
+    TRY(mem_alloc((size_t)table->total, sizeof *gradient, "gradients", &gradient));
+    enum status st = mem_alloc((size_t)table->names, sizeof *entries, "tensor names", &entries);
+    TRY_GOTO(done, st);
+    TRY_GOTO(done, device_get(model_device(model), gradient, model_gradient(model, 0), (size_t)table->total * sizeof *gradient));
+    for (int64_t i = 0; i < table->total; i++)
+        gradient[i] /= (float)scale;
     for (int i = 0; i < table->names; i++) {
         const struct param_file_name *name = &table->file[i];
         entries[i] = (struct safetensors_entry){.name = name->name, .dtype = TENSOR_F32, .rank = name->rank};
@@ -117,7 +129,7 @@ static enum status write_gradients(struct model *model, const char *path)
     for (int i = 0; i < table->names; i++) {
         const struct param_file_name *name = &table->file[i];
         TRY_GOTO(done, safetensors_write(file, i, 0, name->elements,
-                                         model_gradient(model, 0) + table->params[name->param].offset + name->first));
+                                         gradient + table->params[name->param].offset + name->first));
     }
     st = safetensors_finish(file);
     file = NULL;
@@ -125,36 +137,45 @@ done:
     if (file != NULL)
         safetensors_abandon(file);
     mem_free(entries);
+    mem_free(gradient);
     return st;
 }
 
-static enum status run(char **argv)
+static enum status run(char **argv, enum precision precision, bool recompute)
 {
+#ifdef DUMP_ON_CUDA
+    const struct kernels *kernels = kernels_cuda();
+    const enum device_kind kind = DEVICE_CUDA;
+#else
+    const struct kernels *kernels = kernels_cpu();
+    const enum device_kind kind = DEVICE_CPU;
+#endif
     struct model_source source;
     struct load_report report;
     struct device *device = NULL;
     struct model *model = NULL;
     struct rows_in in = {0};
     TRY(model_source_open(argv[1], false, &source));
-    enum status st = device_open(DEVICE_CPU, 0, &device);
+    enum status st = device_open(kind, 0, &device);
     TRY_GOTO(done, st);
     TRY_GOTO(done, read_rows(argv[2], &in));
     struct model_opts opts = {
         .encoder = source.encoder,
         .head = {.pooling = model_pooling(&source, CONFIG_POOLING_AUTO), .outputs = source.label_count, .dropout = 0.0f},
-        .precision = PRECISION_FP32,
+        .precision = precision,
         .max_tokens = in.input.tokens,
         .max_rows = in.input.rows,
         .training = true,
+        .recompute = recompute,
         .grad_buffers = 1,
         .dropout = 0.0f,
         .device = device,
-        .kernels = kernels_cpu(),
+        .kernels = kernels,
     };
     TRY_GOTO(done, model_create(&opts, &model));
     TRY_GOTO(done, model_load(model, argv[1], true, false, 0, &report));
-    TRY_GOTO(done, compute(model, &in, source.label_count));
-    st = write_gradients(model, argv[3]);
+    TRY_GOTO(done, compute(model, &in, source.label_count, scale_of(precision)));
+    st = write_gradients(model, scale_of(precision), argv[3]);
 done:
     model_destroy(model);
     device_close(device);
@@ -166,11 +187,18 @@ done:
 
 int main(int argc, char **argv)
 {
-    if (argc != 4) {
-        fprintf(stderr, "usage: long_dump_gradients MODEL_FOLDER ROWS.jsonl OUT.safetensors\n");
+    enum precision precision = PRECISION_FP32;
+    bool recompute = argc > 4 && strcmp(argv[argc - 1], "recompute") == 0;
+    int words = argc - recompute;
+    if (words == 5 && strcmp(argv[4], "bf16") == 0)
+        precision = PRECISION_BF16;
+    else if (words == 5 && strcmp(argv[4], "fp16") == 0)
+        precision = PRECISION_FP16;
+    else if (words != 4 && !(words == 5 && strcmp(argv[4], "fp32") == 0)) {
+        fprintf(stderr, "usage: %s MODEL_FOLDER ROWS.jsonl OUT.safetensors [fp32|bf16|fp16] [recompute]\n", argv[0]);
         return 64;
     }
-    enum status st = run(argv);
+    enum status st = run(argv, precision, recompute);
     if (st != STATUS_OK)
         fprintf(stderr, "%s\n", status_message());
     return status_exit_code(st);

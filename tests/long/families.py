@@ -1,4 +1,5 @@
-"""Every family beside transformers in fp32: logits, every gradient, fifty steps of training, folders both ways.
+"""Every family beside transformers: logits, every gradient, fifty steps of training, folders both ways; gradients again with
+layers recomputed, in 16 bits and on CUDA (gradients.variants). The rows of the table in docs/results/parity.md.
 
 Small random encoders with odd sizes, rows of one token to the most that the positions hold. Their tokenizer is a small
 WordPiece vocabulary for all of them: families' own tokenizers are compared by tokenizer.py.
@@ -21,6 +22,7 @@ DEBERTA = dict(SIZES, type_vocab_size=0, relative_attention=True, position_bucke
                share_att_key=True, pos_att_type="p2c|c2p", position_biased_input=False, pooler_dropout=0)
 BEHIND_PAD = dict(SIZES, pad_token_id=0, bos_token_id=2, eos_token_id=3)
 FAMILIES = [
+    ("bert", dict(SIZES, type_vocab_size=2), 64),
     ("distilbert", dict(dim=36, n_layers=3, n_heads=3, hidden_dim=50, max_position_embeddings=64, dropout=0.0,
                         attention_dropout=0.0, seq_classif_dropout=0.0), 64),
     ("roberta", BEHIND_PAD, 63),
@@ -65,11 +67,11 @@ def logits(report, scratch, what, folder, model, longest):
     rows = [{"text": common.text_of(rng, k)} for k in [0, 1, 2, longest - 2, 100] + [rng.randrange(60) for _ in range(12)]]
     got = common.logits_of(common.predict(folder, rows, scratch, data__max_length=longest))
     wanted = common.reference_logits(model, Texts(folder), rows, longest)
-    report.check(f"{what}, {len(rows)} texts: greatest difference of a logit", common.greatest(got, wanted), 1e-5)
+    return report.check(f"{what}, {len(rows)} texts: greatest difference of a logit", common.greatest(got, wanted), 1e-5)
 
 
 def to_transformers(report, scratch, what, folder, longest):
-    """What cohort trained, in transformers: its class, its logits."""
+    """What cohort trained, in transformers: its class, its logits. Returns the greatest difference of a logit."""
     rows = [{"text": r["text"], "label": r["label"]} for r in common.labelled_texts(64, 4, seed=2)]
     source, out = os.path.join(scratch, "train.jsonl"), common.fresh(os.path.join(scratch, "run"))
     common.write_jsonl(source, rows)
@@ -80,7 +82,7 @@ def to_transformers(report, scratch, what, folder, longest):
                                                                       attn_implementation="eager", dtype=torch.float32)
     report.equal(f"{what}, trained: what transformers finds strange", {k: v for k, v in info.items() if v}, {})
     report.equal(f"{what}, trained: architectures", loaded.config.architectures, [type(loaded).__name__])
-    logits(report, scratch, f"{what}, trained and loaded by transformers", best, loaded.eval(), longest)
+    return logits(report, scratch, f"{what}, trained and loaded by transformers", best, loaded.eval(), longest)
 
 
 def main(report, scratch):
@@ -90,11 +92,16 @@ def main(report, scratch):
         what += ", keys' side" if sizes.get("pos_att_type") == ["c2p"] else ""
         folder = os.path.join(scratch, f"family-{i}")
         model = random_model(kind, folder, i, sizes)
-        logits(report, scratch, what, folder, model, longest)
-        gradients.compare(report, scratch, what, folder, model, [1, 7, longest, 13, 2, longest - 1, 16, 17])
-        to_transformers(report, scratch, what, folder, longest)
-        train50.compare(report, scratch, what, folder, model, 1e-3, longest,
-                        common.labelled_texts(train50.ROWS, 4, seed=1, longest=70))
+        lengths = [1, 7, longest, 13, 2, longest - 1, 16, 17]
+        # transformers wrote the folder, so that its logits and gradients are "transformers -> load" as well.
+        cells = {"logits": logits(report, scratch, what, folder, model, longest),
+                 "gradients": gradients.compare(report, scratch, what, folder, model, lengths),
+                 **gradients.variants(report, scratch, what, folder, model, lengths),
+                 "trained by cohort, loaded by transformers": to_transformers(report, scratch, what, folder, longest),
+                 "loss of 50 steps": train50.compare(report, scratch, what, folder, model, 1e-3, longest, common.labelled_texts(
+                     train50.ROWS, 4, seed=1, longest=70))}
+        for column, value in cells.items():
+            report.cell(what, column, ("equal" if value else "**differ**") if isinstance(value, bool) else "%.1e" % value)
 
 
 if __name__ == "__main__":

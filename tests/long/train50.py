@@ -62,6 +62,7 @@ def weights_apart(model, folder):
 
 
 def compare(report, scratch, what, folder, model, lr, max_length, rows):
+    """Returns the greatest difference of the loss at a step."""
     source, out = os.path.join(scratch, "train.jsonl"), common.fresh(os.path.join(scratch, "run"))
     common.write_jsonl(source, rows)
     common.cohort("train", model__path=folder, model__dropout=0, data__train=source, data__text="text",
@@ -73,7 +74,7 @@ def compare(report, scratch, what, folder, model, lr, max_length, rows):
     got = numpy.array([(line["loss"], line["lr"], line["grad_norm"]) for line in log])
     report.equal(f"{what}: steps, rows of the last", (len(log), log[-1]["rows"]), (STEPS, ROWS % BATCH))
     wanted = reference(model.train(), common.tokenizer_of(folder), rows, lr, max_length)
-    report.check(f"{what}: greatest difference of the loss at a step", common.greatest(got[:, 0], wanted[:, 0]), BOUND)
+    apart = report.check(f"{what}: greatest difference of the loss at a step", common.greatest(got[:, 0], wanted[:, 0]), BOUND)
     report.check(f"{what}: greatest difference of the rate", common.greatest(got[:, 1], wanted[:, 1]), 1e-12)
     report.check(f"{what}: greatest relative difference of the gradient norm",
                  float(numpy.max(numpy.abs(got[:, 2] / wanted[:, 2] - 1))), 1e-3)
@@ -81,6 +82,7 @@ def compare(report, scratch, what, folder, model, lr, max_length, rows):
                 "%.4f, %.4f; %d" % (wanted[0, 0], wanted[-1, 0], numpy.sum(wanted[:, 2] > 1.0)))
     report.note(f"{what}: greatest difference of a weight after {STEPS} steps; of a key's bias",
                 "%.2g; %.2g" % weights_apart(model, os.path.join(out, "best")))
+    return apart
 
 
 def main(report, scratch):
