@@ -251,11 +251,12 @@ enum status baselines_fit(const struct baselines *b, const struct baseline_featu
     char *all = NULL;
     int64_t *begin = NULL;
     *out = (struct baseline_trials){0};
-    enum status st = mem_alloc((size_t)comm_size(world) + 1, sizeof *begin, "the logits", &begin);
-    if (st == STATUS_OK)
-        st = fit_mine(b, features, &packed);
+    enum status st, mine;
+    mine = mem_alloc((size_t)comm_size(world) + 1, sizeof *begin, "the logits", &begin);
+    if (mine == STATUS_OK)
+        mine = fit_mine(b, features, &packed);
     TRY_GOTO(done, comm_wait(world, "waiting for other regressions"));
-    TRY_GOTO(done, comm_agree(world, st));
+    TRY_GOTO(done, comm_agree(world, mine));
     TRY_GOTO(done,
              comm_gather(world, packed.n == 0 ? "" : packed.p, (int64_t)packed.n, 0, &all, begin));
     if (comm_rank(world) == 0)

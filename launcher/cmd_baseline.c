@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
@@ -359,7 +360,9 @@ static enum status run_kind(struct baselines *b, enum baseline_kind kind, json_t
     TRY(comm_broadcast(world, &before, sizeof before, 0));
     if (before)
         return STATUS_OK;
-    st = compute_kind(b, kind, results);
+    st = comm_agree(world, fault_here("baseline.kind"));
+    if (st == STATUS_OK)
+        st = compute_kind(b, kind, results);
     return st != STATUS_OK ? status_prefix(st, "%s", baseline_kind_name(kind)) : st;
 }
 
