@@ -13,6 +13,7 @@ static int my_rank;
 static int all_ranks = 1;
 static char host[64];
 static FILE *copy;
+static enum { REDRAW_AUTO, REDRAW_NEVER, REDRAW_ALWAYS } redraw;
 static int progress_lines; /* on the terminal, to be redrawn; 0: none */
 
 enum { PROGRESS_MOST = 60, PROGRESS_BYTES = 16384, ERASE_BYTES = 4 * PROGRESS_MOST + 8 };
@@ -27,9 +28,15 @@ void log_setup(enum log_level level, int rank, int nranks)
     host[sizeof host - 1] = '\0';
 }
 
+void log_redraw(bool wanted)
+{
+    redraw = wanted ? REDRAW_ALWAYS : REDRAW_NEVER;
+}
+
 bool log_is_terminal(void)
 {
-    return my_rank == 0 && isatty(STDERR_FILENO) == 1;
+    return my_rank == 0 && redraw != REDRAW_NEVER &&
+           (redraw == REDRAW_ALWAYS || isatty(STDERR_FILENO) == 1);
 }
 
 /* Lines quote what files hold: no escape sequence of theirs may reach a terminal. */

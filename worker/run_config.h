@@ -44,7 +44,29 @@ enum config_precision {
 };
 enum config_recompute { CONFIG_RECOMPUTE_AUTO, CONFIG_RECOMPUTE_OFF, CONFIG_RECOMPUTE_ON };
 enum config_loss { CONFIG_LOSS_AUTO, CONFIG_LOSS_CROSS_ENTROPY, CONFIG_LOSS_BCE, CONFIG_LOSS_MSE };
-enum config_schedule { CONFIG_SCHEDULE_LINEAR, CONFIG_SCHEDULE_COSINE, CONFIG_SCHEDULE_CONSTANT };
+enum config_schedule { /* in the order of enum lr_kind */
+                       CONFIG_SCHEDULE_LINEAR,
+                       CONFIG_SCHEDULE_COSINE,
+                       CONFIG_SCHEDULE_CONSTANT,
+                       CONFIG_SCHEDULE_STEP,
+                       CONFIG_SCHEDULE_MULTI_STEP,
+                       CONFIG_SCHEDULE_EXPONENTIAL,
+                       CONFIG_SCHEDULE_POLYNOMIAL,
+                       CONFIG_SCHEDULE_COSINE_WITH_RESTARTS,
+                       CONFIG_SCHEDULE_WARM_RESTARTS,
+                       CONFIG_SCHEDULE_CYCLIC,
+                       CONFIG_SCHEDULE_ONE_CYCLE,
+                       CONFIG_SCHEDULE_PLATEAU,
+                       CONFIG_SCHEDULE_TABLE
+};
+enum config_by { CONFIG_BY_STEP, CONFIG_BY_EPOCH };
+enum config_cyclic_mode { /* in the order of enum cyclic_mode */
+                          CONFIG_CYCLIC_TRIANGULAR,
+                          CONFIG_CYCLIC_TRIANGULAR2,
+                          CONFIG_CYCLIC_EXP_RANGE
+};
+enum config_anneal { CONFIG_ANNEAL_COS, CONFIG_ANNEAL_LINEAR };
+enum config_threshold { CONFIG_THRESHOLD_REL, CONFIG_THRESHOLD_ABS };
 enum config_cv_kind {
     CONFIG_CV_AUTO,
     CONFIG_CV_STRATIFIED,
@@ -92,6 +114,7 @@ enum config_pre_tokenizer {
     CONFIG_WORDS_METASPACE
 };
 enum config_baseline_pooling { CONFIG_BASELINE_CLS, CONFIG_BASELINE_MEAN };
+enum config_screen { CONFIG_SCREEN_AUTO, CONFIG_SCREEN_LINES, CONFIG_SCREEN_REDRAW };
 enum config_search_kind { CONFIG_SEARCH_GRID, CONFIG_SEARCH_RANDOM };
 enum config_resume { CONFIG_RESUME_AUTO, CONFIG_RESUME_NEVER };
 
@@ -164,6 +187,27 @@ struct run_config {
         double warmup_ratio;
         int64_t warmup_steps; /* < 0: ceil(warmup_ratio * T) */
         double num_cycles;
+        enum config_by by; /* what the following counts, behind the warm-up */
+        int64_t length;    /* 0: what there is */
+        double start, end; /* factors of the peak, as min_factor */
+        double min_factor;
+        double power, gamma;
+        int64_t step_size;
+        int64_t milestones[CONFIG_LIST], milestones_count;
+        int64_t t_0, t_mult;
+        int64_t step_size_up, step_size_down; /* down 0: up */
+        enum config_cyclic_mode mode;
+        double pct_start, div_factor, final_div_factor;
+        bool three_phase;
+        enum config_anneal anneal;
+        double factor;    /* plateau */
+        int64_t patience; /* evaluations, as cooldown */
+        double threshold;
+        enum config_threshold threshold_mode;
+        int64_t cooldown;
+        double eps;              /* of optim.lr */
+        char table[CONFIG_TEXT]; /* "0:1,100:0.5" */
+        bool interpolate;
     } schedule;
 
     struct {
@@ -240,6 +284,7 @@ struct run_config {
         bool parts;         /* time each part of a step */
         int64_t hash_every; /* steps between weight hashes in log.jsonl; 0: checkpoints only */
         enum config_level level;
+        enum config_screen screen;
     } log;
 
     struct {

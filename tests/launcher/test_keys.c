@@ -160,6 +160,12 @@ static void test_choices_follow_their_enums(void **state)
     assert_int_equal(config.train.loss, CONFIG_LOSS_MSE);
     assert_ok(set("schedule.name", "constant"));
     assert_int_equal(config.schedule.name, CONFIG_SCHEDULE_CONSTANT);
+    assert_ok(set("schedule.name", "table"));
+    assert_int_equal(config.schedule.name, CONFIG_SCHEDULE_TABLE);
+    assert_ok(set("schedule.mode", "exp_range"));
+    assert_int_equal(config.schedule.mode, CONFIG_CYCLIC_EXP_RANGE);
+    assert_ok(set("schedule.by", "epoch"));
+    assert_int_equal(config.schedule.by, CONFIG_BY_EPOCH);
     assert_ok(set("cv.kind", "holdout"));
     assert_int_equal(config.cv.kind, CONFIG_CV_HOLDOUT);
     assert_ok(set("cv.kind", "leave_one_group_out"));
