@@ -50,7 +50,7 @@ const struct key keys[] = {
     {.name = "resume", .type = KEY_CHOICE, .offset = AT(resume), .fallback = "auto", .choices = "auto|never", .unit = "", NEUTRAL, .help = "auto: go on with the run in out if its configuration is the same; never: refuse a folder that holds a run"},
     {.name = "overwrite", .type = KEY_BOOL, .offset = AT(overwrite), .fallback = "false", .unit = "", NEUTRAL, .help = "remove the run in out and start anew"},
 
-    PATH_KEY("model.path", model.path, "Hugging Face model folder: config.json, model.safetensors, tokenizer files"),
+    PATH_KEY("model.path", model.path, "Hugging Face model folder: config.json, model.safetensors, tokenizer files; predict and eval also take the folder of a cross-validation, whose models they average"),
     CHOICE_KEY("model.pooling", model.pooling, "auto", "auto|cls|pooler|mean|max", "how a row's token vectors become one; auto: what the model was trained with, else pooler"),
     REAL_KEY("model.dropout", model.dropout, "-1", -1, 0.9, "", "overrides every dropout of config.json; below 0: as config.json says"),
     BOOL_KEY("model.from_scratch", model.from_scratch, "false", "draw all weights from seed instead of loading them"),

@@ -58,6 +58,8 @@ assert sorted({l["fold"] for l in log}) == [0, 1, 2, 3], "folds in log.jsonl"
 PY
 checks=$((checks + 1))
 
+must 1 train "${common[@]}" cv.folds=0 data.holdout=0.2 out=single
+
 # Fold 2 alone.
 must 2 train "${common[@]}" cv.run_folds=[2] out=alone
 awk -F'\t' 'NR == 1 || $3 == 2' one/oof.tsv >wanted
@@ -90,6 +92,27 @@ equal "$(grep -o '"kind":"eval".*"rows":[0-9]*' inner/fold-0/log.jsonl | grep -o
 must 2 train "${common[@]}" cv.select=best train.epochs=2 out=best
 said 'optimistic'
 grep -q '"select": "best"' best/results.json || fail "results.json does not say that cv.select was best"
+
+# predict with the folder of the run: the mean of its models' scores, on any ranks.
+for fold in 0 1 2 3; do
+    must 1 predict model.path=one/fold-$fold/best data.input=train.tsv data.text=text out=member-$fold.jsonl
+done
+must 1 predict model.path=one data.input=train.tsv data.text=text out=mean-1.jsonl
+said 'the mean of 4 models of one'
+must 3 predict model.path=one data.input=train.tsv data.text=text out=mean-3.jsonl
+same mean-1.jsonl mean-3.jsonl
+python3 - <<'PY' >found 2>&1 || fail "predict with four models: $(cat found)"
+import json
+read = lambda name: [json.loads(line)["scores"] for line in open(name)]
+members, mean = [read(f"member-{k}.jsonl") for k in range(4)], read("mean-1.jsonl")
+assert len(mean) == 60
+for i, scores in enumerate(mean):
+    wanted = [sum(m[i][c] for m in members) / 4 for c in range(3)]
+    assert all(abs(a - b) < 1e-6 for a, b in zip(scores, wanted)), (i, scores, wanted)
+PY
+checks=$((checks + 1))
+must 1 eval model.path=one data.input=train.tsv data.text=text data.label=label
+refused 78 'its model is ' 1 predict model.path=single data.input=train.tsv data.text=text
 
 # Groups: none is in two folds.
 must 2 train "${common[@]}" data.group=group out=group
