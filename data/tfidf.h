@@ -8,10 +8,12 @@
  * vocabulary, whoever else has it.
  *
  *     words       data/words.h, of the lowercased text
- *     terms       n-grams of ngram_min to ngram_max neighbouring words, joined by a space, sorted
- * bytewise vocabulary  min_df <= rows with the term <= max_df among the fit's rows; of those the
- * max_features most frequent idf         ln((1 + n) / (1 + df)) + 1 value       (1 + ln count, or
- * count) * idf, each row divided by its Euclidean norm; a row without a term is zero
+ *     terms       n-grams of ngram_min to ngram_max neighbouring words, joined by a space
+ *     vocabulary  terms that min_df to max_df of the fit's rows have, sorted bytewise;
+ *                 max_features: the most frequent of them
+ *     idf         ln((1 + n) / (1 + df)) + 1
+ *     value       (1 + ln count, or count) * idf; each row divided by its Euclidean norm;
+ *                 a row without a term is zero
  *
  * The matrix X of a fit is never stored: a fit keeps four bytes a term and the counts are kept by
  * column, so that X X^T can be applied in one pass over them, which is all that a linear model with
