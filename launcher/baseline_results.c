@@ -8,11 +8,12 @@
 #include "base/mem.h"
 #include "launcher/baselines.h"
 #include "launcher/oof.h"
+#include "model/trees.h"
 #include "worker/evaluate.h"
 
 const char *baseline_kind_name(enum baseline_kind kind)
 {
-    static const char *const names[] = {"tfidf", "embeddings"};
+    static const char *const names[] = {"tfidf", "embeddings", "trees"};
     return names[kind];
 }
 
@@ -159,9 +160,16 @@ static json_t *features_json(const struct run_config *config, enum baseline_kind
                          (int)config->baseline.sublinear, "min_df", config->baseline.min_df,
                          "max_df", config->baseline.max_df, "max_features",
                          (json_int_t)config->baseline.max_features);
-    return json_pack("{s:s, s:b}", "pooling",
-                     config->baseline.pooling == CONFIG_BASELINE_CLS ? "cls" : "mean",
-                     "standardize", (int)config->baseline.standardize);
+    const char *pooling = config->baseline.pooling == CONFIG_BASELINE_CLS ? "cls" : "mean";
+    if (kind == BASELINE_EMBEDDINGS)
+        return json_pack("{s:s, s:b}", "pooling", pooling, "standardize",
+                         (int)config->baseline.standardize);
+    const char *version;
+    if (trees_library(&version) != STATUS_OK)
+        version = "";
+    return json_pack("{s:s, s:s, s:I, s:I, s:f}", "pooling", pooling, "xgboost", version, "trees",
+                     (json_int_t)config->baseline.trees, "depth",
+                     (json_int_t)config->baseline.tree_depth, "rate", config->baseline.tree_rate);
 }
 
 static json_t *baseline_json(const struct baselines *b, enum baseline_kind kind,

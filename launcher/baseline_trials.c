@@ -92,8 +92,9 @@ static enum status pack(struct str *packed, struct header *header, const float *
     return terms->n == 0 ? STATUS_OK : str_add(packed, terms->p, terms->n);
 }
 
-static enum status fit_portion(const struct baselines *b, const struct baseline_features *features,
-                               int trial, int portion, struct str *packed)
+static enum status fit_portion(const struct baselines *b, enum baseline_kind kind,
+                               const struct baseline_features *features, int trial, int portion,
+                               struct str *packed)
 {
     const struct run *run = &b->run;
     struct header header;
@@ -109,7 +110,9 @@ static enum status fit_portion(const struct baselines *b, const struct baseline_
     TRY(scored_rows_make(b, trial, &rows));
     baseline_columns(&run->task, portion, &first, &last);
     header.floats = rows.score_count * (last - first);
-    const struct baseline_fold part = {.config = run->config,
+    const struct baseline_fold part = {.model = kind == BASELINE_TREES ? BASELINE_MODEL_TREES
+                                                                       : BASELINE_MODEL_LINEAR,
+                                       .config = run->config,
                                        .task = &run->task,
                                        .targets = &run->train.targets,
                                        .train = rows.rows.train,
@@ -229,22 +232,22 @@ done:
 
 /* ---- on all ranks ---- */
 
-static enum status fit_mine(const struct baselines *b, const struct baseline_features *features,
-                            struct str *packed)
+static enum status fit_mine(const struct baselines *b, enum baseline_kind kind,
+                            const struct baseline_features *features, struct str *packed)
 {
     const struct comm *world = b->run.session->world;
     int ranks = comm_size(world), units = b->trials * b->portions;
     enum status st = STATUS_OK;
     for (int unit = comm_rank(world); unit < units && st == STATUS_OK; unit += ranks) {
-        st = fit_portion(b, features, unit / b->portions, unit % b->portions, packed);
+        st = fit_portion(b, kind, features, unit / b->portions, unit % b->portions, packed);
         log_progress("regression %d of %d", unit + 1, units);
     }
     log_progress("%s", "");
     return st;
 }
 
-enum status baselines_fit(const struct baselines *b, const struct baseline_features *features,
-                          struct baseline_trials *out)
+enum status baselines_fit(const struct baselines *b, enum baseline_kind kind,
+                          const struct baseline_features *features, struct baseline_trials *out)
 {
     struct comm *world = b->run.session->world;
     struct str packed = {0};
@@ -254,7 +257,7 @@ enum status baselines_fit(const struct baselines *b, const struct baseline_featu
     enum status st, mine;
     mine = mem_alloc((size_t)comm_size(world) + 1, sizeof *begin, "the logits", &begin);
     if (mine == STATUS_OK)
-        mine = fit_mine(b, features, &packed);
+        mine = fit_mine(b, kind, features, &packed);
     TRY_GOTO(done, comm_wait(world, "waiting for other regressions"));
     TRY_GOTO(done, comm_agree(world, mine));
     TRY_GOTO(done,

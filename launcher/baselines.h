@@ -9,8 +9,8 @@
 #include "launcher/outcome.h"
 #include "worker/baseline.h"
 
-enum baseline_kind { BASELINE_TFIDF, BASELINE_EMBEDDINGS, BASELINE_KINDS };
-/* "tfidf", "embeddings": in baseline.kinds, and a folder in out. */
+enum baseline_kind { BASELINE_TFIDF, BASELINE_EMBEDDINGS, BASELINE_TREES, BASELINE_KINDS };
+/* "tfidf", "embeddings", "trees": in baseline.kinds, and a folder in out. */
 const char *baseline_kind_name(enum baseline_kind kind);
 
 enum { BASELINE_DATASETS = 3 };
@@ -24,8 +24,9 @@ struct baselines {
     struct dataset *datasets[BASELINE_DATASETS];
     const char *keys[BASELINE_DATASETS];
     int dataset_count;
-    uint64_t texts;    /* hash of what tfidf reads; 0 without it; rank 0 */
-    uint64_t identity; /* hash of all that can change a score; rank 0 */
+    struct baseline_features vectors; /* of all kinds that want them, once made */
+    uint64_t texts;                   /* hash of what tfidf reads; 0 without it; rank 0 */
+    uint64_t identity;                /* hash of all that can change a score; rank 0 */
 };
 
 /* One kind's logits and what is known of its regressions. */
@@ -45,7 +46,7 @@ void baseline_trials_release(struct baseline_trials *trials);
 /* List the trials: every repeat and fold that cv.run_folds wants, or one. Local; owned. */
 NODISCARD enum status baselines_list_trials(struct baselines *b);
 /* Fit all trials. *out is filled on rank 0; baseline_trials_release(). Collective. */
-NODISCARD enum status baselines_fit(const struct baselines *b,
+NODISCARD enum status baselines_fit(const struct baselines *b, enum baseline_kind kind,
                                     const struct baseline_features *features,
                                     struct baseline_trials *out);
 

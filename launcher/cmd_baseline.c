@@ -1,6 +1,6 @@
 /*
  * cmd_baseline.c - baseline: what TF-IDF, and the vectors of a frozen encoder, are worth with a
- * linear model, on the rows that train would train and score on.
+ * linear model or trees, on the rows that train would train and score on.
  *
  * Features are made once for all rows, then the trials' regressions are dealt to the ranks one by
  * one; rank 0 gets their logits and goes on as after train's folds. A kind takes seconds or minutes
@@ -20,6 +20,7 @@
 #include "launcher/baselines.h"
 #include "launcher/config.h"
 #include "launcher/keys.h"
+#include "model/trees.h"
 #include "worker/evaluate.h"
 
 static bool leads(const struct baselines *b)
@@ -44,12 +45,12 @@ static enum status read_kinds(const struct run_config *config, bool *wanted)
         }
         if (!known)
             return status_fail(STATUS_CONFIG,
-                               "baseline.kinds=%s: \"%.*s\" is not a kind, wanted tfidf or "
-                               "embeddings, joined by commas",
+                               "baseline.kinds=%s: \"%.*s\" is not a kind, wanted tfidf, "
+                               "embeddings or trees, joined by commas",
                                config->baseline.kinds, (int)n, p);
         p += n + (p[n] == ',');
     }
-    if (wanted[BASELINE_EMBEDDINGS])
+    if (wanted[BASELINE_EMBEDDINGS] || wanted[BASELINE_TREES])
         TRY(session_need("model.path", config->model.path,
                          "the model whose embeddings are the features"));
     if (config->baseline.ngram_min > config->baseline.ngram_max)
@@ -297,27 +298,17 @@ static bool takes_part(const struct baselines *b)
     return comm_rank(b->run.session->world) < b->trials * b->portions;
 }
 
-static enum status make_features(struct baselines *b, enum baseline_kind kind,
-                                 struct baseline_features *out)
+static enum status count_words(const struct baselines *b, struct baseline_features *out)
 {
     const struct run *run = &b->run;
-    const struct session *session = run->session;
+    struct comm *world = run->session->world;
     struct tfidf_info info;
     enum status st = STATUS_OK;
-    if (kind == BASELINE_EMBEDDINGS) {
-        const struct baseline_encoder encoder = {.config = run->config,
-                                                 .comm = session->world,
-                                                 .device = session->device,
-                                                 .kernels = session->kernels,
-                                                 .precision = session->precision,
-                                                 .source = &run->source,
-                                                 .max_length = run->max_length};
-        return baseline_embed(&encoder, b->datasets, b->dataset_count, out);
-    }
+    *out = (struct baseline_features){0};
     if (takes_part(b))
         st = baseline_count(run->config, b->datasets, b->keys, b->dataset_count, out);
-    TRY(comm_wait(session->world, "waiting for the counts of words"));
-    st = comm_agree(session->world, st);
+    TRY(comm_wait(world, "waiting for the counts of words"));
+    st = comm_agree(world, st);
     if (st == STATUS_OK && leads(b)) {
         tfidf_get_info(out->tfidf, &info);
         log_info("tfidf: %lld rows, %lld words, %lld terms, %lld pairs of both, %.0f MB",
@@ -327,22 +318,43 @@ static enum status make_features(struct baselines *b, enum baseline_kind kind,
     return st;
 }
 
+/* b->vectors, unless an earlier kind has made them. */
+static enum status make_vectors(struct baselines *b)
+{
+    const struct run *run = &b->run;
+    const struct session *session = run->session;
+    const struct baseline_encoder encoder = {.config = run->config,
+                                             .comm = session->world,
+                                             .device = session->device,
+                                             .kernels = session->kernels,
+                                             .precision = session->precision,
+                                             .source = &run->source,
+                                             .max_length = run->max_length};
+    if (b->vectors.vectors != NULL)
+        return STATUS_OK;
+    return baseline_embed(&encoder, b->datasets, b->dataset_count, &b->vectors);
+}
+
 static enum status compute_kind(struct baselines *b, enum baseline_kind kind, json_t **results)
 {
-    struct baseline_features features = {0};
+    struct baseline_features words = {0};
     struct baseline_trials trials = {0};
     struct baseline_times times;
+    const char *version;
     double started = clock_s(), made;
-    enum status st;
-    TRY_GOTO(done, make_features(b, kind, &features));
+    enum status st = STATUS_OK;
+    if (kind == BASELINE_TREES) /* before anything is computed */
+        st = trees_library(&version);
+    TRY_GOTO(done, comm_agree(b->run.session->world, st));
+    TRY_GOTO(done, kind == BASELINE_TFIDF ? count_words(b, &words) : make_vectors(b));
     made = clock_s();
-    TRY_GOTO(done, baselines_fit(b, &features, &trials));
+    TRY_GOTO(done, baselines_fit(b, kind, kind == BASELINE_TFIDF ? &words : &b->vectors, &trials));
     times = (struct baseline_times){made - started, clock_s() - made};
     if (leads(b))
         st = baselines_finish_kind(b, kind, &trials, &times, results);
     st = comm_agree(b->run.session->world, st);
 done:
-    baseline_features_release(&features);
+    baseline_features_release(&words);
     baseline_trials_release(&trials);
     return st;
 }
@@ -441,7 +453,7 @@ enum status command_baseline(struct session *session)
     TRY_GOTO(out, read_kinds(config, b->wanted));
     config->data.keep_text = true;          /* of text that is prepared on the way */
     config->cv.select = CONFIG_SELECT_LAST; /* a regression has no steps to choose from */
-    if (b->wanted[BASELINE_EMBEDDINGS])
+    if (b->wanted[BASELINE_EMBEDDINGS] || b->wanted[BASELINE_TREES])
         TRY_GOTO(out, session_compute(session));
     else
         session_threads(session);
@@ -455,6 +467,7 @@ enum status command_baseline(struct session *session)
         st = run_kinds(b, started);
 close:
     run_close(&b->run);
+    baseline_features_release(&b->vectors);
     mem_free(b->trial);
 out:
     mem_free(cache);

@@ -170,8 +170,8 @@ const struct key keys[] = {
     REAL_KEY("cv.inner_share", cv.inner_share, "0.1", 0.001, 0.9, "", "share of a fold's training rows that cv.select=inner holds out"),
     BOOL_KEY("cv.allow_missing_class", cv.allow_missing_class, "false", "accept folds that lack a class; their score can be undefined"),
 
-    {.name = "baseline.kinds", .type = KEY_TEXT, .offset = AT(baseline.kinds), .fallback = "", .unit = "", NEUTRAL, .help = "features of the baselines, joined by commas: tfidf, embeddings (of model.path, frozen); empty: tfidf, and embeddings where model.path is given"},
-    {.name = "baseline.C", .type = KEY_REAL, .offset = AT(baseline.C), .fallback = "1", .low = 1e-6, .high = 1e6, .unit = "", NEUTRAL, .help = "weight of the loss against the L2 penalty, as scikit-learn's LogisticRegression has it; for numbers Ridge with alpha = 1 / C"},
+    {.name = "baseline.kinds", .type = KEY_TEXT, .offset = AT(baseline.kinds), .fallback = "", .unit = "", NEUTRAL, .help = "baselines, joined by commas: tfidf and embeddings (of model.path, frozen) with a linear model, trees (XGBoost on the embeddings); empty: tfidf, and embeddings where model.path is given"},
+    {.name = "baseline.C", .type = KEY_REAL, .offset = AT(baseline.C), .fallback = "1", .low = 1e-6, .high = 1e6, .unit = "", NEUTRAL, .help = "weight of the loss against the L2 penalty, as scikit-learn's LogisticRegression has it; for numbers Ridge with alpha = 1 / C, for trees lambda = 1 / C"},
     {.name = "baseline.tolerance", .type = KEY_REAL, .offset = AT(baseline.tolerance), .fallback = "1e-4", .low = 1e-9, .high = 1, .unit = "", NEUTRAL, .help = "a regression is solved when the gradient of its objective is not longer than this"},
     {.name = "baseline.max_iterations", .type = KEY_INT, .offset = AT(baseline.max_iterations), .fallback = "1000", .low = 1, .high = 1e6, .unit = "iterations", NEUTRAL, .help = "of one regression; where they are not enough, that is said"},
     {.name = "baseline.ngram_min", .type = KEY_INT, .offset = AT(baseline.ngram_min), .fallback = "1", .low = 1, .high = 8, .unit = "words", NEUTRAL, .help = "tfidf: words of the shortest terms"},
@@ -183,6 +183,9 @@ const struct key keys[] = {
     {.name = "baseline.max_features", .type = KEY_INT, .offset = AT(baseline.max_features), .fallback = "0", .low = 0, .high = 2147483647.0, .unit = "terms", NEUTRAL, .help = "tfidf: keep the most frequent terms; 0: all"},
     {.name = "baseline.pooling", .type = KEY_CHOICE, .offset = AT(baseline.pooling), .fallback = "cls", .choices = "cls|mean", .unit = "", NEUTRAL, .help = "embeddings: the last hidden state of the first token, or the mean over all tokens"},
     {.name = "baseline.standardize", .type = KEY_BOOL, .offset = AT(baseline.standardize), .fallback = "true", .unit = "", NEUTRAL, .help = "embeddings: give each feature mean 0 and deviation 1 on the training rows"},
+    {.name = "baseline.trees", .type = KEY_INT, .offset = AT(baseline.trees), .fallback = "100", .low = 1, .high = 100000, .unit = "", NEUTRAL, .help = "trees: rounds, each of one tree for every logit"},
+    {.name = "baseline.tree_depth", .type = KEY_INT, .offset = AT(baseline.tree_depth), .fallback = "6", .low = 1, .high = 16, .unit = "", NEUTRAL, .help = "trees: levels of a tree"},
+    {.name = "baseline.tree_rate", .type = KEY_REAL, .offset = AT(baseline.tree_rate), .fallback = "0.3", .low = 1e-4, .high = 1, .unit = "", NEUTRAL, .help = "trees: what each tree's values are multiplied by"},
 
     CHOICE_KEY("search.kind", search.kind, "grid", "grid|random", "grid: every combination of the values of all searched keys; random: search.samples settings drawn from seed"),
     INT_KEY("search.samples", search.samples, "10", 1, 10000, "settings", "settings of search.kind=random"),

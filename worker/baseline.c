@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "model/linear.h"
+#include "model/trees.h"
 #include "worker/prefetch.h"
 #include "worker/scoring.h"
 
@@ -374,28 +375,76 @@ static enum status join_solutions(const struct problems *p, int64_t n, int *k, d
     return STATUS_OK;
 }
 
-static enum status score(const struct baseline_fold *fold, struct fitted *features,
-                         const struct task_spec *task, const struct problems *p, int columns,
-                         float *logits)
+/* All regressions' logits of the rows to score, side by side: *z (score_count, *k), owned. */
+static enum status linear_logits(const struct baseline_fold *fold, struct fitted *features,
+                                 const struct problems *p, int *k, double **z)
 {
     int64_t count = fold->score_count;
-    int k = 0, at = 0;
-    double *a = NULL, *z = NULL;
+    int at = 0;
+    double *a = NULL;
     enum status st;
-    TRY_GOTO(done, join_solutions(p, fold->train_count, &k, &a));
-    TRY_GOTO(done, mem_alloc((size_t)count * (size_t)k, sizeof *z, "the logits", &z));
-    if (k > 0)
+    TRY_GOTO(done, join_solutions(p, fold->train_count, k, &a));
+    TRY_GOTO(done, mem_alloc((size_t)count * (size_t)*k, sizeof **z, "the logits", z));
+    if (*k > 0)
         TRY_GOTO(done, features->terms != NULL
-                           ? tfidf_cross(features->terms, fold->score, count, k, a, z)
-                           : linear_dense_cross(features->dense, fold->score, count, k, a, z));
+                           ? tfidf_cross(features->terms, fold->score, count, *k, a, *z)
+                           : linear_dense_cross(features->dense, fold->score, count, *k, a, *z));
     for (int i = 0; i < p->count; i++) {
         for (int64_t r = 0; r < count; r++) {
             for (int c = 0; c < p->list[i].k; c++)
-                z[r * k + at + c] += p->fits[i].bias[c];
+                (*z)[r * *k + at + c] += p->fits[i].bias[c];
         }
         at += p->list[i].k;
     }
-    for (int64_t r = 0; r < count; r++) {
+done:
+    mem_free(a);
+    return st;
+}
+
+static void mark_round(void)
+{
+    comm_mark(-1, "trees");
+}
+
+/* The same by trees. */
+static enum status tree_logits(const struct baseline_features *features,
+                               const struct baseline_fold *fold, const struct problems *p, int *k,
+                               double **z)
+{
+    const struct run_config *config = fold->config;
+    const struct trees_opts opts = {.rounds = (int)config->baseline.trees,
+                                    .depth = (int)config->baseline.tree_depth,
+                                    .rate = config->baseline.tree_rate,
+                                    .penalty = 1.0 / config->baseline.C};
+    int64_t count = fold->score_count;
+    double *own = NULL;
+    int at = 0, most = 1;
+    enum status st;
+    *k = 0;
+    for (int i = 0; i < p->count; i++) {
+        *k += p->list[i].k;
+        most = p->list[i].k > most ? p->list[i].k : most;
+    }
+    TRY_GOTO(done, mem_alloc((size_t)count * (size_t)*k, sizeof **z, "the logits", z));
+    TRY_GOTO(done, mem_alloc((size_t)count * (size_t)most, sizeof *own, "the logits", &own));
+    for (int i = 0; i < p->count; i++) {
+        int width = p->list[i].k;
+        TRY_GOTO(done, trees_fit(features->vectors, features->width, fold->train, fold->train_count,
+                                 fold->score, count, &p->list[i], &opts, mark_round, own));
+        for (int64_t r = 0; r < count; r++)
+            memcpy(*z + r * *k + at, own + r * width, (size_t)width * sizeof *own);
+        at += width;
+    }
+done:
+    mem_free(own);
+    return st;
+}
+
+/* The regressions' logits (score_count, k) into the columns of a portion. */
+static void spread(const struct baseline_fold *fold, const struct task_spec *task,
+                   const struct problems *p, int columns, int k, const double *z, float *logits)
+{
+    for (int64_t r = 0; r < fold->score_count; r++) {
         float *out = logits + r * columns;
         if (task->task == TASK_CLASSES) {
             spread_classes(task, p, z + r * k, out);
@@ -406,10 +455,6 @@ static enum status score(const struct baseline_fold *fold, struct fitted *featur
         for (int i = 0; i < p->count; i++)
             out[p->column[i] - p->first] = (float)z[r * k + i];
     }
-done:
-    mem_free(a);
-    mem_free(z);
-    return st;
 }
 
 /* ---- the heaviest terms ---- */
@@ -513,43 +558,64 @@ done:
 
 /* ---- a fold ---- */
 
-enum status baseline_fit(const struct baseline_features *features, const struct baseline_fold *fold,
-                         int portion, float *logits, struct baseline_report *report,
-                         struct str *terms)
+/* Regressions of the problems; their logits as linear_logits() gives them. */
+static enum status fit_linear(const struct baseline_features *features,
+                              const struct baseline_fold *fold, const struct task_spec *task,
+                              struct problems *p, struct baseline_report *report, int *k,
+                              double **z, struct str *terms)
 {
     const struct run_config *config = fold->config;
     const struct linear_opts opts = {.C = config->baseline.C,
                                      .tolerance = config->baseline.tolerance,
                                      .max_iterations = (int)config->baseline.max_iterations};
-    struct task_spec task =
-        *fold->task; /* labels are borrowed, class weights are this fold's own */
-    struct problems problems = {0};
     struct fitted fitted = {0};
-    int first, last;
     enum status st;
-    *report = (struct baseline_report){.converged = true};
-    task.class_weights = NULL;
-    task.loss.class_weights = NULL;
-    baseline_columns(&task, portion, &first, &last);
-    TRY_GOTO(done, task_weigh_classes(&task, config->train.class_weights, fold->targets,
-                                      fold->train, fold->train_count));
-    TRY_GOTO(done, make_problems(fold, &task, first, last, &problems));
     TRY_GOTO(done, fit_features(features, fold, &fitted, &report->features));
     const struct linear_features view = {fold->train_count, &fitted, mark_and_multiply};
-    TRY_GOTO(done, linear_solve(&view, problems.list, problems.count, &opts, problems.fits));
-    for (int i = 0; i < problems.count; i++) {
-        const struct linear_fit *fit = &problems.fits[i];
+    TRY_GOTO(done, linear_solve(&view, p->list, p->count, &opts, p->fits));
+    for (int i = 0; i < p->count; i++) {
+        const struct linear_fit *fit = &p->fits[i];
         report->iterations = fit->iterations > report->iterations ? fit->iterations
                                                                   : report->iterations;
         report->gradient = fit->gradient > report->gradient ? fit->gradient : report->gradient;
         report->converged = report->converged && fit->converged;
     }
-    TRY_GOTO(done, score(fold, &fitted, &task, &problems, last - first, logits));
+    TRY_GOTO(done, linear_logits(fold, &fitted, p, k, z));
     if (terms != NULL && fitted.terms != NULL)
-        st = heaviest_terms(features->tfidf, fold, &fitted, &task, &problems, terms);
+        st = heaviest_terms(features->tfidf, fold, &fitted, task, p, terms);
+done:
+    fitted_release(&fitted);
+    return st;
+}
+
+enum status baseline_fit(const struct baseline_features *features, const struct baseline_fold *fold,
+                         int portion, float *logits, struct baseline_report *report,
+                         struct str *terms)
+{
+    struct task_spec task =
+        *fold->task; /* labels are borrowed, class weights are this fold's own */
+    struct problems problems = {0};
+    double *z = NULL;
+    int first, last, k = 0;
+    enum status st;
+    *report = (struct baseline_report){.converged = true};
+    task.class_weights = NULL;
+    task.loss.class_weights = NULL;
+    baseline_columns(&task, portion, &first, &last);
+    TRY_GOTO(done, task_weigh_classes(&task, fold->config->train.class_weights, fold->targets,
+                                      fold->train, fold->train_count));
+    TRY_GOTO(done, make_problems(fold, &task, first, last, &problems));
+    if (fold->model == BASELINE_MODEL_TREES) {
+        report->features = features->width;
+        report->iterations = problems.count > 0 ? fold->config->baseline.trees : 0;
+        TRY_GOTO(done, tree_logits(features, fold, &problems, &k, &z));
+    } else {
+        TRY_GOTO(done, fit_linear(features, fold, &task, &problems, report, &k, &z, terms));
+    }
+    spread(fold, &task, &problems, last - first, k, z, logits);
 done:
     problems_release(&problems);
-    fitted_release(&fitted);
+    mem_free(z);
     mem_free(task.class_weights);
     return st;
 }

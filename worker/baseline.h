@@ -1,6 +1,6 @@
 /*
  * baseline.h - what a text can be classified by without training an encoder: TF-IDF or a frozen
- * encoder's vectors, and a linear model on them, fitted on a fold's training rows.
+ * encoder's vectors, and a linear model (or, on vectors, trees), fitted on a fold's training rows.
  *
  * Features of all rows are made once; then each fold is local work of one rank, and whose it is
  * changes no bit. Labels of multi-label data are fitted in portions, so that they can be dealt out,
@@ -64,7 +64,13 @@ int baseline_portions(const struct task_spec *task);
 /* Columns of the logits that a portion gives: [*first, *last). */
 void baseline_columns(const struct task_spec *task, int portion, int *first, int *last);
 
+enum baseline_model {
+    BASELINE_MODEL_LINEAR,
+    BASELINE_MODEL_TREES /* of vectors only: model/trees.h */
+};
+
 struct baseline_fold {
+    enum baseline_model model;
     const struct run_config *config;
     const struct task_spec *task;
     const struct task_targets *targets; /* of the first dataset's rows */
@@ -74,7 +80,7 @@ struct baseline_fold {
 };
 struct baseline_report {
     int64_t features;   /* of the vocabulary, or of a vector */
-    int64_t iterations; /* the most that one regression took */
+    int64_t iterations; /* the most that one regression took; rounds of trees */
     double gradient;    /* the longest that is left */
     bool converged;
 };
@@ -83,7 +89,7 @@ struct baseline_report {
  * first). Classes that no training row has get a probability of 2^-52 beside the likeliest one.
  * terms, if given, gets lines of the heaviest terms (TF-IDF): label, term, weight, parted by tabs.
  * Local. STATUS_DATA: no training row, or none of a weight above 0; STATUS_CONFIG, STATUS_DATA of
- * tfidf_fit_create().
+ * tfidf_fit_create(); STATUS_UNAVAILABLE: no trees here.
  */
 NODISCARD enum status baseline_fit(const struct baseline_features *features,
                                    const struct baseline_fold *fold, int portion, float *logits,

@@ -263,6 +263,8 @@ struct run_config {
         int64_t max_features; /* 0: all */
         enum config_baseline_pooling pooling;
         bool standardize;
+        int64_t trees, tree_depth; /* rounds; levels */
+        double tree_rate;
     } baseline;
 
     struct {

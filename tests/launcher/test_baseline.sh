@@ -97,6 +97,23 @@ must 1 prepare "${model[@]}" data.input=train.tsv data.text=text data.label=labe
 refused 65 'bare.h5 was prepared without its texts' 2 baseline data.train=bare.h5 cv.folds=4 "${model[@]}" out=bare
 must 2 baseline data.train=bare.h5 cv.folds=4 "${model[@]}" baseline.kinds=embeddings baseline.pooling=mean out=bare
 
+# Trees, where XGBoost is there.
+ranks 1 baseline "${common[@]}" "${model[@]}" baseline.kinds=trees out=trees
+if [ "$code" = 69 ]; then
+    said 'trees need XGBoost'
+    echo "SKIP trees: $(grep -m1 'trees need XGBoost' said)"
+else
+    for n in 2 3; do
+        must $n baseline "${common[@]}" "${model[@]}" baseline.kinds=trees,embeddings parallel.threads=2 out=trees-$n
+        same trees-$n/trees/oof.tsv trees/trees/oof.tsv
+        same trees-$n/embeddings/oof.tsv on-2/embeddings/oof.tsv
+    done
+    cut -f1-4 trees/trees/oof.tsv >found
+    same found wanted
+    must 2 baseline "${common[@]}" "${model[@]}" baseline.kinds=trees baseline.trees=5 baseline.tree_depth=2 out=stumps
+    cmp -s stumps/trees/oof.tsv trees/trees/oof.tsv && fail "five flat trees have the scores of a hundred"
+fi
+
 # Pairs, multi-label data, numbers.
 must 2 baseline "${common[@]}" data.pair=pair out=pairs
 awk -F'\t' 'BEGIN { OFS = FS } NR > 1 { $3 = (NR % 2 ? "odd," : "") $3 } { print }' train.tsv >multi.tsv
@@ -105,7 +122,7 @@ awk -F'\t' 'BEGIN { OFS = FS } NR > 1 { $3 = substr($3, 6) * 10 + NR % 3 } { pri
 must 2 baseline "${common[@]}" data.train=numbers.tsv data.task=regression out=numbers
 equal "$(cut -f2 numbers/tfidf/terms.tsv | sort -u | tr '\n' ' ')" 'higher label lower ' "labels of a regression's terms"
 
-refused 78 'baseline.kinds=trees: "trees" is not a kind' 1 baseline "${common[@]}" baseline.kinds=trees out=none
+refused 78 'baseline.kinds=tfidf,forest: "forest" is not a kind' 1 baseline "${common[@]}" baseline.kinds=tfidf,forest out=none
 refused 78 'model.path is not given' 2 baseline "${common[@]}" baseline.kinds=embeddings out=none
 refused 78 'no rows to score' 2 baseline "${common[@]}" cv.folds=0 out=none
 refused 78 'ngram_min=2 is above' 1 baseline "${common[@]}" baseline.ngram_min=2 baseline.ngram_max=1 out=none
