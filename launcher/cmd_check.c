@@ -507,7 +507,7 @@ static enum status open_run(struct check *check, const char *cache, bool *finish
         check->run = &check->alone;
     }
     if (comm_rank(world) == 0 && session->config.out[0] != '\0')
-        st = run_folder_look(check->run,
+        st = run_folder_look(check->run, "run",
                              several ? &check->experiment->resolved : &check->run->resolved,
                              several, finished);
     return comm_agree(world, st);

@@ -88,7 +88,7 @@ static enum status begin(struct run *run, const struct run_config *asked, uint64
     enum status st = STATUS_OK;
     TRY(comm_check_same(world, identity, "the configuration and data"));
     if (comm_rank(world) == 0)
-        st = run_folder_look(run, asked, several, finished);
+        st = run_folder_look(run, "run", asked, several, finished);
     if (st == STATUS_OK && comm_rank(world) == 0 && run->config->overwrite) {
         log_info("overwrite=true: removing what a run left in %s", out);
         st = run_folder_remove(out);

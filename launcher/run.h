@@ -43,6 +43,11 @@ struct run {
  * run_identify() says otherwise. Collective on comm. */
 NODISCARD enum status run_open(struct session *session, struct comm *comm,
                                const struct run_config *config, const char *cache, struct run *out);
+/* The same without model.path, for what needs texts, labels and folds alone: source has no model,
+ * rows have no tokens. Collective on comm. */
+NODISCARD enum status run_open_texts(struct session *session, struct comm *comm,
+                                     const struct run_config *config, const char *cache,
+                                     struct run *out);
 void run_close(struct run *run);
 /*
  * Make run that of another configuration, if what is open serves it: the same model and data. *done
@@ -58,10 +63,11 @@ NODISCARD enum status run_identify(struct run *run, int group_ranks);
  * files or ranks that differ), or one at all under resume=never, or checkpoints that cohort did not
  * write, whatever overwrite says. overwrite=true asks nothing. asked: what run.cfg will hold.
  * several: of several trials, each of which knows whether it is finished; else *finished: all that
- * is asked is there already. Rank 0; writes nothing.
+ * is asked is there already. command is what runs here, "run" for train: a folder of another's is
+ * refused. Rank 0; writes nothing.
  */
-NODISCARD enum status run_folder_look(const struct run *run, const struct run_config *asked,
-                                      bool several, bool *finished);
+NODISCARD enum status run_folder_look(const struct run *run, const char *command,
+                                      const struct run_config *asked, bool several, bool *finished);
 /* Remove the files of a run, and nothing else, from folder; it may be missing. */
 NODISCARD enum status run_folder_remove(const char *folder);
 
