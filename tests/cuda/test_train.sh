@@ -162,14 +162,12 @@ deberta=$(tr -d '\n' <<<"$deberta")
 types='s/"type_vocab_size": 2/"type_vocab_size": 0/'
 family deberta-v3 "$types; s/\"bert\"/$deberta, \"share_att_key\": true/"
 family deberta-v2 "$types; s/\"bert\"/$deberta, \"conv_kernel_size\": 3, \"conv_act\": \"gelu\"/"
-for name in deberta-v3 deberta-v2; do
-    run "$name-3" 3 model.path=$name parallel.backend=cuda train.precision=fp32 "${any[@]}" train.recompute=true
-    agrees "$name-3" "$name-cuda"
-    run "$name-bf16" 1 model.path=$name parallel.backend=cuda train.precision=bf16 "${any[@]}" parallel.graphs=false
-    near "$name-bf16" "$name-cpu" 2e-2
-    run "$name-bf16-2" 2 model.path=$name parallel.backend=cuda train.precision=bf16 "${any[@]}" train.micro_tokens=64
-    agrees "$name-bf16-2" "$name-bf16"
-done
+run deberta-v3-3 3 model.path=deberta-v3 parallel.backend=cuda train.precision=fp32 "${any[@]}" train.recompute=true
+agrees deberta-v3-3 deberta-v3-cuda
+run deberta-bf16 1 model.path=deberta-v2 parallel.backend=cuda train.precision=bf16 "${any[@]}" parallel.graphs=false
+near deberta-bf16 deberta-v2-cpu 2e-2
+run deberta-bf16-2 2 model.path=deberta-v2 parallel.backend=cuda train.precision=bf16 "${any[@]}" train.micro_tokens=64
+agrees deberta-bf16-2 deberta-bf16
 
 # ---- folds side by side on two groups, evaluation, prediction
 must 2 train "${common[@]}" parallel.backend=cuda train.precision=fp32 cv.folds=2 cv.group_ranks=1 train.max_steps=3 \
