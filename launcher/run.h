@@ -7,6 +7,7 @@
 
 #include "data/split.h"
 #include "launcher/command.h"
+#include "launcher/leaks.h"
 #include "worker/trial.h"
 
 /* One dataset with its targets and the list of all its rows. */
@@ -28,10 +29,16 @@ struct run {
     struct run_config resolved; /* config with what `auto` and 0 came to: what run.cfg holds */
     struct run_data train, eval, test; /* ds NULL: none */
     struct split_plan *splits;         /* of cross-validation or a hold-out; else NULL */
-    int folds;                         /* 0: no cross-validation */
-    int repeats;         /* seeds, each with folds of its own where the kind shuffles them */
-    bool partition;      /* each repeat scores every row once */
-    char *fold_table;    /* classes x folds, for people; owned */
+    enum split_kind split_kind;        /* of splits */
+    const int32_t
+        *group;         /* (rows) what stays in one fold: the data's groups, with copies; or NULL */
+    int32_t *grouped;   /* the same if copies count, owned */
+    struct leaks leaks; /* copies of rows across splits, or between data.train and data.eval */
+    char *leaks_text;   /* for people; NULL: nobody looked; owned */
+    int folds;          /* 0: no cross-validation */
+    int repeats;        /* seeds, each with folds of its own where the kind shuffles them */
+    bool partition;     /* each repeat scores every row once */
+    char *fold_table;   /* classes x folds, for people; owned */
     uint64_t model_hash; /* of config.json and the weights' files */
     uint64_t identity;   /* hash of all that can change the result of a trial */
     int group_ranks;     /* ranks of one trial */

@@ -88,6 +88,7 @@ enum config_cv_kind {
 enum config_duplicates {
     CONFIG_DUPLICATES_REPORT,
     CONFIG_DUPLICATES_GROUP,
+    CONFIG_DUPLICATES_REFUSE,
     CONFIG_DUPLICATES_IGNORE
 };
 enum config_cv_select { CONFIG_SELECT_LAST, CONFIG_SELECT_INNER, CONFIG_SELECT_BEST };
@@ -249,7 +250,7 @@ struct run_config {
                                               rows / (folds + 1) */
         int64_t bins;                      /* bins: quantiles of the label */
         enum config_duplicates duplicates;
-        double similarity; /* from which two texts are near copies; 1: exact ones only */
+        double similarity; /* from which two rows are near copies; 1: equal ones only */
         bool allow_missing_class;
     } cv;
 

@@ -140,4 +140,29 @@ r = json.load(open("rare/results.json"))
 assert any(f["score"] is None for f in r["folds"]), r["folds"]
 assert "NaN" not in open("rare/results.json").read()
 ' 2>said || fail "results.json of undefined scores"
+
+# Copies of texts: told, kept in one fold, refused. Labels drawn by lot, each text twice: who trained on the copy knows it.
+awk -F'\t' -v OFS='\t' 'NR == 1 { print; next } { print; $1 = $1 "b"; print }' train.tsv >twice.tsv
+copies=(data.train=twice.tsv train.max_steps=1)
+must 2 train "${common[@]}" "${copies[@]}" out=told
+said 'warning: duplicates: [0-9]+ of 120 rows are scored by a model that trained on an equal row'
+must 2 train "${common[@]}" "${copies[@]}" cv.duplicates=group out=kept
+said 'no model is scored on a copy'
+refused 65 'duplicates: ' 2 train "${common[@]}" "${copies[@]}" cv.duplicates=refuse out=refused
+must 1 train "${common[@]}" "${copies[@]}" cv.duplicates=group cv.group_ranks=1 out=kept-1
+same kept/oof.tsv kept-1/oof.tsv
+must 2 check "${common[@]}" "${copies[@]}"
+said '^duplicates: '
+python3 - <<'PY' >found 2>&1 || fail "copies of rows: $(cat found)"
+import csv, json
+rows = list(csv.DictReader(open("kept/oof.tsv"), delimiter="\t", quoting=csv.QUOTE_NONE))
+fold = {r["id"]: r["fold"] for r in rows}
+assert len(fold) == 120 and all(fold[i] == fold[i + "b"] for i in fold if not i.endswith("b"))
+told, kept = (json.load(open(f"{name}/results.json")) for name in ("told", "kept"))
+assert told["duplicates"]["scored_on_copies"] > 0 and kept["duplicates"]["scored_on_copies"] == 0, (told, kept)
+assert kept["duplicates"]["copies"] >= 60
+temperature = kept["calibration"]["temperature"]
+assert len(temperature["folds"]) == 4 and temperature["before"]["log_loss"] > 0
+PY
+checks=$((checks + 1))
 finish

@@ -7,8 +7,11 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
+import scipy.stats
+from sklearn import metrics as sk
 
 import common
 
@@ -73,7 +76,66 @@ def cases():
         yield make(f"case {i}", n)
 
 
+def degenerate(report):
+    """What docs/metrics.md says of scikit-learn and SciPy where cohort says something else, or undefined."""
+    nan = math.nan
+    good, ties = np.array([0.1, 0.2, 0.3, 0.4]), [[0.5] * 3] * 3
+    third = [[0.5, 0.3, 0.2], [0.2, 0.5, 0.3], [0.3, 0.5, 0.2], [0.6, 0.3, 0.1]]  # classes 0 and 1 are ranked right
+    for what, wanted, call in [
+            ("no rows", "error", lambda: sk.accuracy_score([], [])),
+            ("AUC of one class", nan, lambda: sk.roc_auc_score([1] * 4, good)),
+            ("AUC, a class nowhere", nan, lambda: sk.roc_auc_score([0, 1, 1, 0], third, multi_class="ovr", labels=[0, 1, 2])),
+            ("weighted AUC, a class nowhere", 1.0, lambda: sk.roc_auc_score([0, 1, 1, 0], third, multi_class="ovr",
+                                                                           labels=[0, 1, 2], average="weighted")),
+            ("PR-AUC without a positive row", 0.0, lambda: sk.average_precision_score([0] * 4, good)),
+            ("PR-AUC, a label nowhere", 0.5, lambda: sk.average_precision_score([[0, 1], [0, 0]], [[0.5, 0.3], [0.1, 0.2]])),
+            ("PR-AUC of several classes", "error", lambda: sk.average_precision_score([0, 1, 2, 1], np.array(third)[:, None])),
+            ("precision, never predicted", 0.0, lambda: sk.precision_score([1, 0], [0, 0])),
+            ("recall, never true", 0.0, lambda: sk.recall_score([0, 0], [1, 0])),
+            ("F1, neither", 0.0, lambda: sk.f1_score([0, 0], [0, 0])),
+            ("balanced accuracy, a class only predicted", 0.75, lambda: sk.balanced_accuracy_score([0, 0, 1], [0, 2, 1])),
+            ("macro-F1, a class nowhere", 1.0, lambda: sk.f1_score([0, 0, 2], [0, 0, 2], average="macro")),
+            ("macro-F1, a label nowhere", 0.5, lambda: sk.f1_score([[0, 1]] * 2, [[0, 1]] * 2, average="macro")),
+            ("micro-F1, no label anywhere", 0.0, lambda: sk.f1_score([[0, 0]] * 2, [[0, 0]] * 2, average="micro")),
+            ("weighted F1, no label true", 0.0, lambda: sk.f1_score([[0, 0]] * 2, [[0, 1]] * 2, average="weighted")),
+            ("samples-F1, a row without labels", 0.5, lambda: sk.f1_score([[0, 0], [1, 0]], [[0, 0], [1, 0]],
+                                                                         average="samples")),
+            ("label ranking, no or all labels", 1.0, lambda: sk.label_ranking_average_precision_score(
+                [[0, 0], [1, 1]], [[0.5, 0.3], [0.1, 0.2]])),
+            ("MCC of a constant", 0.0, lambda: sk.matthews_corrcoef([0, 1, 1], [1, 1, 1])),
+            ("kappa, one class", nan, lambda: sk.cohen_kappa_score([1, 1], [1, 1])),
+            ("quadratic kappa, class 1 nowhere", 0.5, lambda: sk.cohen_kappa_score([0, 0, 2, 2], [0, 2, 2, 2],
+                                                                                  weights="quadratic")),
+            ("top-1, all equal: class 2", 1 / 3, lambda: sk.top_k_accuracy_score([2, 0, 1], ties, k=1, labels=[0, 1, 2])),
+            ("top-1, all equal: not class 0", 0.0, lambda: sk.top_k_accuracy_score([0, 0, 1], ties, k=1, labels=[0, 1, 2])),
+            ("Brier of three classes", 2 / 3, lambda: sk.brier_score_loss([0, 1, 2], np.eye(3)[[0, 0, 2]], labels=[0, 1, 2])),
+            ("log loss is clipped", -math.log(np.finfo(float).eps) / 2, lambda: sk.log_loss([0, 1], [[1.0, 0], [1, 0]])),
+            ("R2, constant truth", 0.0, lambda: sk.r2_score([1, 1], [1, 2])),
+            ("R2, constant truth, right", 1.0, lambda: sk.r2_score([1, 1], [1, 1])),
+            ("explained variance, constant truth", 0.0, lambda: sk.explained_variance_score([1, 1], [1, 2])),
+            ("R2 of one row", nan, lambda: sk.r2_score([1], [2])),
+            ("explained variance of one row", 1.0, lambda: sk.explained_variance_score([1], [2])),
+            ("Pearson of a constant", nan, lambda: scipy.stats.pearsonr([1, 1, 1], [1, 2, 3])[0]),
+            ("Spearman of a constant", nan, lambda: scipy.stats.spearmanr([1, 1, 1], [1, 2, 3])[0]),
+            ("Kendall of a constant", nan, lambda: scipy.stats.kendalltau([1, 1, 1], [1, 2, 3])[0]),
+            ("Pearson of one row", "error", lambda: scipy.stats.pearsonr([1], [1])),
+            ("Spearman of one row", nan, lambda: scipy.stats.spearmanr([1], [1])[0]),
+            ("Kendall of one row", nan, lambda: scipy.stats.kendalltau([1], [1])[0])]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                got = float(call())
+            except ValueError:
+                got = "error"
+        if wanted == "error" or got == "error":
+            report.equal("as docs/metrics.md says: " + what, got, wanted)
+        else:
+            report.check(f"as docs/metrics.md says: {what} ({wanted:g})",
+                         0.0 if math.isnan(got) and math.isnan(wanted) else abs(got - wanted), 1e-12)
+
+
 def main(report, scratch):
+    degenerate(report)
     wanted = list(cases())
     text = "".join(json.dumps(case) + "\n" for case in wanted)
     done = subprocess.run([PROGRAM], input=text, capture_output=True, text=True, check=True)
