@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "data/text.h"
+#include "model/trees.h"
 #include "tests/support/support.h"
 #include "worker/baseline.h"
 
@@ -188,6 +189,94 @@ static void test_scores_are_those_of_scikit_learn(void **state)
     json_decref(list);
 }
 
+/* ---- trees ---- */
+
+static bool have_trees(void)
+{
+    const char *version;
+    if (trees_library(&version) == STATUS_OK)
+        return true;
+    print_message("SKIP: %s\n", status_message());
+    return false;
+}
+
+static void with_trees(struct setup *s)
+{
+    s->fold.model = BASELINE_MODEL_TREES;
+    s->config.baseline.trees = 30;
+    s->config.baseline.tree_depth = 4;
+    s->config.baseline.tree_rate = 0.3;
+    s->config.baseline.tolerance = 1e-9;
+}
+
+static void test_trees_learn_classes_and_values(void **state)
+{
+    static float logits[ROWS * WIDEST];
+    static struct setup s;
+    json_t *list;
+    int right = 0;
+    double error = 0.0, spread = 0.0, mean = 0.0;
+    (void)state;
+    if (!have_trees())
+        skip();
+    list = golden();
+    set_up(golden_case(list, "vectors"), &s);
+    with_trees(&s);
+    fit(&s, logits, NULL);
+    for (int64_t i = 0; i < s.fold.score_count; i++) {
+        int best = 0;
+        for (int c = 1; c < 3; c++)
+            best = logits[i * 3 + c] > logits[i * 3 + best] ? c : best;
+        right += best == s.targets.label[s.score[i]];
+    }
+    if (right * 2 < s.fold.score_count) /* chance: a third */
+        fail_msg("%d of %d right", right, (int)s.fold.score_count);
+    tear_down(&s);
+    set_up(golden_case(list, "vectors, values"), &s);
+    with_trees(&s);
+    fit(&s, logits, NULL);
+    for (int64_t i = 0; i < s.fold.score_count; i++)
+        mean += (double)s.targets.value[s.score[i]] / (double)s.fold.score_count;
+    for (int64_t i = 0; i < s.fold.score_count; i++) {
+        double y = (double)s.targets.value[s.score[i]];
+        error += (y - (double)logits[i]) * (y - (double)logits[i]);
+        spread += (y - mean) * (y - mean);
+    }
+    assert_true(error < 0.4 * spread);
+    tear_down(&s);
+    json_decref(list);
+}
+
+/* Labels of several portions, some of them constant; the vectors say which row has label 0. */
+static void test_trees_of_many_labels(void **state)
+{
+    static float logits[ROWS * WIDEST];
+    static struct setup s;
+    json_t *list;
+    int right = 0;
+    (void)state;
+    if (!have_trees())
+        skip();
+    list = golden();
+    set_up(golden_case(list, "nineteen labels"), &s);
+    with_trees(&s);
+    int64_t rows = s.features.rows;
+    baseline_features_release(&s.features);
+    s.features = (struct baseline_features){.rows = rows, .width = 2};
+    assert_ok(mem_alloc((size_t)rows * 2, sizeof *s.features.vectors, "vectors", &s.features.vectors));
+    for (int64_t i = 0; i < rows; i++)
+        s.features.vectors[i * 2 + 1] = s.targets.value[i * s.task.outputs];
+    fit(&s, logits, NULL);
+    for (int64_t i = 0; i < s.fold.score_count; i++) {
+        const float *z = logits + i * s.task.outputs;
+        right += (z[0] > 0.0f) == (s.targets.value[s.score[i] * s.task.outputs] > 0.5f);
+        assert_true(z[3] > 36.0f && z[17] < -36.0f);
+    }
+    assert_int_equal(right, s.fold.score_count);
+    tear_down(&s);
+    json_decref(list);
+}
+
 /* ---- what else is said ---- */
 
 static void test_heaviest_terms_are_named(void **state)
@@ -279,6 +368,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scores_are_those_of_scikit_learn),
+        cmocka_unit_test(test_trees_learn_classes_and_values),
+        cmocka_unit_test(test_trees_of_many_labels),
         cmocka_unit_test(test_heaviest_terms_are_named),
         cmocka_unit_test(test_class_without_training_rows_is_never_likely),
         cmocka_unit_test(test_rows_that_are_refused),
