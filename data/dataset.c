@@ -30,8 +30,9 @@ struct dataset {
     int64_t *multi_begin; /* (rows + 1) */
     int32_t *multi;
     float *weights;
-    int32_t *groups;
-    struct name_list names, group_names;
+    int32_t *groups, *folds;
+    double *times;
+    struct name_list names, group_names, fold_names;
     struct h5_column tokens, text, text_offsets, id, id_offsets, source_row, source_offset;
     int32_t *scratch; /* (2 * max_length + 2) tokens of one row */
 };
@@ -219,6 +220,17 @@ static enum status check_floats(const struct h5_file *file, const char *name, co
     return STATUS_OK;
 }
 
+static enum status check_doubles(const struct h5_file *file, const char *name, const double *values,
+                                 int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (!isfinite(values[i]))
+            return status_fail(STATUS_FORMAT, "%s: value %lld of /%s is %g", file->path,
+                               (long long)i, name, values[i]);
+    }
+    return STATUS_OK;
+}
+
 static enum status load_multi(struct dataset *ds)
 {
     const struct h5_file *file = &ds->file;
@@ -279,6 +291,17 @@ static enum status open_columns(struct dataset *ds)
         TRY(load(file, "row/group", H5_I32, rows, &ds->groups, NULL));
         TRY(load_names(file, "row/group_names", "row/group_name_offsets", &ds->group_names));
         TRY(check_range(file, "row/group", ds->groups, rows, ds->group_names.count));
+    }
+    TRY(h5_has(file, "row/time", &ds->info.has_times));
+    if (ds->info.has_times) {
+        TRY(load(file, "row/time", H5_F64, rows, &ds->times, NULL));
+        TRY(check_doubles(file, "row/time", ds->times, rows));
+    }
+    TRY(h5_has(file, "row/fold", &ds->info.has_folds));
+    if (ds->info.has_folds) {
+        TRY(load(file, "row/fold", H5_I32, rows, &ds->folds, NULL));
+        TRY(load_names(file, "row/fold_names", "row/fold_name_offsets", &ds->fold_names));
+        TRY(check_range(file, "row/fold", ds->folds, rows, ds->fold_names.count));
     }
     TRY(h5_has(file, "row/id", &ds->info.has_ids));
     if (ds->info.has_ids) {
@@ -352,8 +375,11 @@ void dataset_close(struct dataset *ds)
     mem_free(ds->multi);
     mem_free(ds->weights);
     mem_free(ds->groups);
+    mem_free(ds->folds);
+    mem_free(ds->times);
     name_list_release(&ds->names);
     name_list_release(&ds->group_names);
+    name_list_release(&ds->fold_names);
     mem_free(ds->scratch);
     mem_free(ds);
 }
@@ -426,6 +452,26 @@ int dataset_group_count(const struct dataset *ds)
 const char *dataset_group_name(const struct dataset *ds, int32_t group)
 {
     return ds->group_names.names[group];
+}
+
+const double *dataset_times(const struct dataset *ds)
+{
+    return ds->times;
+}
+
+const int32_t *dataset_folds(const struct dataset *ds)
+{
+    return ds->folds;
+}
+
+const char *const *dataset_fold_names(const struct dataset *ds)
+{
+    return (const char *const *)ds->fold_names.names;
+}
+
+int dataset_fold_name_count(const struct dataset *ds)
+{
+    return (int)ds->fold_names.count;
 }
 
 static enum status check_row(const struct dataset *ds, int64_t row)
@@ -638,6 +684,10 @@ enum status dataset_verify(struct dataset *ds)
         .groups = ds->groups,
         .names = ds->info.names,
         .nnames = ds->info.classes,
+        .times = ds->times,
+        .folds = ds->folds,
+        .fold_names = (const char *const *)ds->fold_names.names,
+        .nfold_names = (int)ds->fold_names.count,
     };
     uint64_t hash = 0;
     int32_t *piece;

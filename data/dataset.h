@@ -39,7 +39,7 @@ struct dataset_info {
     uint64_t source_hash;  /* as given to prepare */
     uint64_t content_hash; /* of all that can change a result (not text, ids, places); names the
                               data in manifests */
-    bool has_pairs, has_text, has_groups, has_ids, has_weights;
+    bool has_pairs, has_text, has_groups, has_ids, has_weights, has_times, has_folds;
     enum label_kind label_kind;
     int classes;              /* names of LABEL_CLASS and LABEL_MULTI */
     const char *const *names; /* (classes), sorted bytewise, numbers by value */
@@ -97,7 +97,12 @@ const float *dataset_weights(const struct dataset *ds);
 const int32_t *dataset_groups(const struct dataset *ds); /* group numbers, by first appearance */
 int dataset_group_count(const struct dataset *ds);
 const char *dataset_group_name(const struct dataset *ds,
-                               int32_t group); /* borrowed; group in [0, count) */
+                               int32_t group);         /* borrowed; group in [0, count) */
+const double *dataset_times(const struct dataset *ds); /* numbers, or seconds since 1970 (UTC) */
+/* Numbers of what the fold column says, by first appearance, and the names of these numbers. */
+const int32_t *dataset_folds(const struct dataset *ds);
+const char *const *dataset_fold_names(const struct dataset *ds); /* (count), borrowed */
+int dataset_fold_name_count(const struct dataset *ds);
 /*
  * The row's id column ("" if none), its text and pair (nothing where none is stored), appended; its
  * place in the source. STATUS_ARG a row outside the dataset, STATUS_FORMAT damaged text, STATUS_IO.
@@ -123,7 +128,16 @@ void batch_release(struct batch *batch);
 /* ---- writing ---- */
 
 /* What a row has as bytes, in this order in dataset_part.bytes. */
-enum part_field { PART_TEXT, PART_PAIR, PART_LABEL, PART_GROUP, PART_ID, PART_FIELDS };
+enum part_field {
+    PART_TEXT,
+    PART_PAIR,
+    PART_LABEL,
+    PART_GROUP,
+    PART_ID,
+    PART_TIME,
+    PART_FOLD,
+    PART_FIELDS
+};
 
 /* Rows that were tokenized, held in memory; the parts of several ranks are appended in order. Start
  * with {0}. */
@@ -133,8 +147,8 @@ struct dataset_part {
     int64_t *lengths;      /* (rows) tokens of the row */
     uint32_t *split;       /* (rows) tokens of the first text; UINT32_MAX: single */
     int64_t *source_row, *source_offset;
-    float *weight;         /* NaN where there is none */
-    struct str bytes;      /* text, pair, label, group, id of each row, back to back ... */
+    float *weight;    /* NaN where there is none */
+    struct str bytes; /* what rows have as bytes, in the order of part_field, back to back ... */
     int64_t *byte_lengths; /* (rows * PART_FIELDS) ... their lengths in that order; -1: missing */
     size_t capacity;
 };
@@ -182,11 +196,13 @@ struct dataset_write_opts {
  *
  * Classes that were found are sorted bytewise, by value where all of them are numbers. LABEL_MULTI
  * labels lose white space around them, empty ones and repetitions; a row without any is legal.
- * Weights, groups and ids are stored where any row has one; then all rows must have a weight and a
- * group that is not empty, ids may be missing ("").
+ * Weights, groups, ids, times and folds are stored where any row has one; then all rows must have a
+ * weight, a group that is not empty and a time; ids and folds may be missing (""). A time is a
+ * number, or a date (row_time.h); not both in one file.
  *
  * STATUS_DATA, naming the row: a label that is missing or empty, not among names, no number for
- * LABEL_VALUE, not UTF-8 or with a NUL inside; a missing weight or group; no rows at all.
+ * LABEL_VALUE, not UTF-8 or with a NUL inside; a missing weight, group or time, or a time that is
+ * none; no rows at all.
  * STATUS_CONFIG: a name twice in names. STATUS_IO: disk full and the like; a file that was there
  * stays.
  */

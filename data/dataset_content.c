@@ -78,6 +78,9 @@ uint64_t content_hash_tokens(uint64_t so_far, const int32_t *tokens, int64_t n)
     return hash_combine(so_far, hash_bytes(tokens, (size_t)n * sizeof *tokens));
 }
 
+/* What is hashed before the columns that a file may have beyond those of every file. */
+enum { CONTENT_TIMES = 1, CONTENT_FOLDS = 2 };
+
 /* A missing column and one without values differ. */
 static uint64_t add(uint64_t so_far, const void *values, int64_t n, size_t size)
 {
@@ -100,5 +103,12 @@ uint64_t content_hash(uint64_t tokens, const struct content *c)
     h = add(h, c->groups, c->rows, sizeof *c->groups);
     for (int i = 0; i < c->nnames; i++)
         h = add(h, c->names[i], (int64_t)strlen(c->names[i]), 1);
+    /* These came later: a file without them keeps its hash. */
+    if (c->times != NULL)
+        h = add(hash_combine(h, CONTENT_TIMES), c->times, c->rows, sizeof *c->times);
+    if (c->folds != NULL)
+        h = add(hash_combine(h, CONTENT_FOLDS), c->folds, c->rows, sizeof *c->folds);
+    for (int i = 0; c->folds != NULL && i < c->nfold_names; i++)
+        h = add(h, c->fold_names[i], (int64_t)strlen(c->fold_names[i]), 1);
     return h;
 }

@@ -47,6 +47,10 @@ struct content {
     const int32_t *groups;
     const char *const *names;
     int nnames;
+    const double *times;
+    const int32_t *folds;
+    const char *const *fold_names;
+    int nfold_names;
 };
 /* Tokens are hashed in pieces of this many, each combined with the hash so far (0 at first). */
 #define CONTENT_PIECE ((int64_t)1 << 20)

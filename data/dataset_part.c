@@ -96,7 +96,7 @@ enum status dataset_part_add(struct dataset_part *part, const struct tokenizer *
                              const struct text_row *row, bool keep_text)
 {
     const struct text_field fields[PART_FIELDS] = {row->text, row->pair, row->label, row->group,
-                                                   row->id};
+                                                   row->id,   row->time, row->fold};
     const size_t tokens_before = part->tokens.n, bytes_before = part->bytes.n;
     const int64_t at = part->rows;
     enum status st;
@@ -218,7 +218,7 @@ struct packed_head {
     char magic[8];
     uint64_t rows, tokens, bytes;
 };
-static const char magic[8] = {'C', 'H', 'P', 'A', 'R', 'T', '0', '1'};
+static const char magic[8] = {'C', 'H', 'P', 'A', 'R', 'T', '0', '2'};
 
 enum status dataset_part_pack(const struct dataset_part *part, struct str *out)
 {

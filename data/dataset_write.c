@@ -13,15 +13,16 @@
 #include "data/dataset.h"
 #include "data/dataset_internal.h"
 #include "data/h5.h"
+#include "data/row_time.h"
 
-#define MOST_COLUMNS 24
+#define MOST_COLUMNS 32
 
 struct writer {
     const struct dataset_write_opts *opts;
     const struct dataset_part *part;
     const char **start; /* (rows) where each row's bytes begin */
     uint64_t *offsets;  /* (rows + 1) of tokens */
-    struct name_list label_names, group_names;
+    struct name_list label_names, group_names, fold_names;
     char **names;         /* classes in their final order; borrowed from label_names */
     int32_t *classes;     /* (rows) */
     float *values;        /* (rows) */
@@ -29,9 +30,12 @@ struct writer {
     int32_t *multi;
     size_t multi_count, multi_capacity;
     int32_t *groups; /* (rows) */
+    int32_t *folds;  /* (rows) */
+    double *times;   /* (rows) */
     bool pairs, ids, weighted;
-    uint64_t *text_offsets, *id_offsets, *label_name_offsets, *group_name_offsets;
-    struct str label_name_bytes, group_name_bytes, source;
+    uint64_t *text_offsets, *id_offsets, *label_name_offsets, *group_name_offsets,
+        *fold_name_offsets;
+    struct str label_name_bytes, group_name_bytes, fold_name_bytes, source;
     struct h5_output columns[MOST_COLUMNS];
     int ncolumns;
 };
@@ -42,18 +46,23 @@ static void writer_release(struct writer *w)
     mem_free(w->offsets);
     name_list_release(&w->label_names);
     name_list_release(&w->group_names);
+    name_list_release(&w->fold_names);
     mem_free(w->names);
     mem_free(w->classes);
     mem_free(w->values);
     mem_free(w->multi_begin);
     mem_free(w->multi);
     mem_free(w->groups);
+    mem_free(w->folds);
+    mem_free(w->times);
     mem_free(w->text_offsets);
     mem_free(w->id_offsets);
     mem_free(w->label_name_offsets);
     mem_free(w->group_name_offsets);
+    mem_free(w->fold_name_offsets);
     str_release(&w->label_name_bytes);
     str_release(&w->group_name_bytes);
+    str_release(&w->fold_name_bytes);
     str_release(&w->source);
 }
 
@@ -102,22 +111,77 @@ static enum status survey(struct writer *w)
     return STATUS_OK;
 }
 
+static bool any_has(const struct writer *w, enum part_field field)
+{
+    for (int64_t i = 0; i < w->part->rows; i++) {
+        if (w->part->byte_lengths[i * PART_FIELDS + field] >= 0)
+            return true;
+    }
+    return false;
+}
+
+static bool is_text(const char *p, size_t n)
+{
+    return utf8_valid_prefix(p, n) == n && memchr(p, '\0', n) == NULL;
+}
+
 static enum status number_groups(struct writer *w)
 {
-    bool grouped = false;
     int64_t n;
-    for (int64_t i = 0; i < w->part->rows && !grouped; i++)
-        grouped = w->part->byte_lengths[i * PART_FIELDS + PART_GROUP] >= 0;
-    if (!grouped)
+    if (!any_has(w, PART_GROUP))
         return STATUS_OK;
     TRY(mem_alloc_raw((size_t)w->part->rows, sizeof *w->groups, "the groups of rows", &w->groups));
     for (int64_t i = 0; i < w->part->rows; i++) {
         const char *p = field_of(w, i, PART_GROUP, &n);
         if (n <= 0) /* one group of all the rows that have none would tie strangers together */
             return fail_row(w, i, "no group, though other rows have one");
-        if (utf8_valid_prefix(p, (size_t)n) != (size_t)n || memchr(p, '\0', (size_t)n) != NULL)
+        if (!is_text(p, (size_t)n))
             return fail_row(w, i, "the group is not UTF-8 text");
         TRY(name_list_add(&w->group_names, p, (size_t)n, &w->groups[i]));
+    }
+    return STATUS_OK;
+}
+
+/* A row without a fold says "": it never is scored. */
+static enum status number_folds(struct writer *w)
+{
+    if (!any_has(w, PART_FOLD))
+        return STATUS_OK;
+    TRY(mem_alloc_raw((size_t)w->part->rows, sizeof *w->folds, "the folds of rows", &w->folds));
+    for (int64_t i = 0; i < w->part->rows; i++) {
+        int64_t length;
+        const char *p = field_of(w, i, PART_FOLD, &length);
+        size_t n = length < 0 ? 0 : (size_t)length;
+        if (n > 0 && !is_text(p, n))
+            return fail_row(w, i, "the fold is not UTF-8 text");
+        TRY(name_list_add(&w->fold_names, n == 0 ? "" : p, n, &w->folds[i]));
+    }
+    return STATUS_OK;
+}
+
+static enum status read_times(struct writer *w)
+{
+    bool dates = false;
+    if (!any_has(w, PART_TIME))
+        return STATUS_OK;
+    TRY(mem_alloc_raw((size_t)w->part->rows, sizeof *w->times, "the times of rows", &w->times));
+    for (int64_t i = 0; i < w->part->rows; i++) {
+        int64_t n;
+        bool date;
+        const char *p = field_of(w, i, PART_TIME, &n);
+        if (n <= 0) /* it cannot be put in order */
+            return fail_row(w, i, "no time, though other rows have one");
+        if (!row_time_parse(p, (size_t)n, &w->times[i], &date))
+            return status_fail(STATUS_DATA,
+                               "%s, row %lld: time \"%.*s\" is neither a number nor a date such as "
+                               "2024-03-01 or 2024-03-01T12:30:00Z",
+                               w->opts->source, (long long)w->part->source_row[i],
+                               (int)(n < 40 ? n : 40), p);
+        if (i > 0 && date != dates)
+            return fail_row(w, i,
+                            date ? "its time is a date, those before it are numbers"
+                                 : "its time is a number, those before it are dates");
+        dates = date;
     }
     return STATUS_OK;
 }
@@ -130,7 +194,7 @@ static enum status number_label(struct writer *w, int64_t row, const char *p, si
 {
     struct str known = {0};
     enum status st;
-    if (utf8_valid_prefix(p, n) != n || memchr(p, '\0', n) != NULL)
+    if (!is_text(p, n))
         return fail_row(w, row, "the label is not UTF-8 text");
     if (w->opts->names == NULL)
         return name_list_add(&w->label_names, p, n, number);
@@ -443,6 +507,13 @@ static enum status list_columns(struct writer *w)
         TRY(add_names(w, "row/group_names", "row/group_name_offsets", w->group_names.names,
                       w->group_names.count, &w->group_name_bytes, &w->group_name_offsets));
     }
+    if (w->times != NULL)
+        (void)add_column(w, "row/time", H5_F64, rows, w->times);
+    if (w->folds != NULL) {
+        (void)add_column(w, "row/fold", H5_I32, rows, w->folds);
+        TRY(add_names(w, "row/fold_names", "row/fold_name_offsets", w->fold_names.names,
+                      w->fold_names.count, &w->fold_name_bytes, &w->fold_name_offsets));
+    }
     if (w->ids)
         TRY(add_fields(w, "row/id", "row/id_offsets", PART_ID, PART_ID, emit_ids, &w->id_offsets));
     if (w->opts->keep_text)
@@ -474,6 +545,10 @@ static uint64_t hash_all(const struct writer *w)
         .groups = w->groups,
         .names = (const char *const *)w->names,
         .nnames = (int)w->label_names.count,
+        .times = w->times,
+        .folds = w->folds,
+        .fold_names = (const char *const *)w->fold_names.names,
+        .nfold_names = (int)w->fold_names.count,
     };
     return content_hash(tokens, &content);
 }
@@ -534,6 +609,8 @@ enum status dataset_write(const struct dataset_write_opts *opts, const struct da
     TRY_GOTO(done, survey(&w));
     TRY_GOTO(done, read_labels(&w));
     TRY_GOTO(done, number_groups(&w));
+    TRY_GOTO(done, read_times(&w));
+    TRY_GOTO(done, number_folds(&w));
     TRY_GOTO(done, list_columns(&w));
     TRY_GOTO(done, write_file(&w));
 done:

@@ -8,34 +8,16 @@
 #include "data/fold.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "base/philox.h"
+#include "data/fold_internal.h"
 
-enum purpose {
-    ROWS = 1,
-    CLASS_ROWS = 2,
-    GROUPS = 3,
-    STRATIFIED_GROUPS = 4,
-    HOLDOUT_ROWS = 5,
-    HOLDOUT_GROUPS = 6
-};
-
-static uint64_t fold_key(const struct fold_opts *o, enum purpose purpose, int32_t label)
+static uint64_t fold_key(const struct fold_opts *o, enum fold_purpose purpose, int32_t label)
 {
     return random_key(o->seed, RANDOM_FOLD, (uint64_t)purpose, (uint64_t)label);
-}
-
-static void shuffle64(uint64_t key, int64_t *p, int64_t n)
-{
-    for (int64_t i = n - 1; i > 0; i--) {
-        int64_t j = (int64_t)random_below(key, (uint64_t)i, (uint64_t)i + 1), kept = p[i];
-        p[i] = p[j];
-        p[j] = kept;
-    }
 }
 
 static void shuffle32(uint64_t key, int32_t *p, int64_t n)
@@ -78,32 +60,6 @@ static int class_of(const struct fold_opts *o, const struct census *c, int64_t r
     return o->label == NULL ? 0 : c->class_of_label[o->label[row]];
 }
 
-static int by_number(const void *a, const void *b)
-{
-    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
-    return (x > y) - (x < y);
-}
-
-static enum status number_groups(const struct fold_opts *o, struct census *c)
-{
-    int32_t *sorted;
-    TRY(mem_alloc_raw((size_t)o->rows, sizeof *c->group, "the groups of rows", &c->group));
-    TRY(mem_alloc_raw((size_t)o->rows, sizeof *sorted, "the groups of rows", &sorted));
-    memcpy(sorted, o->group, (size_t)o->rows * sizeof *sorted);
-    qsort(sorted, (size_t)o->rows, sizeof *sorted, by_number);
-    for (int64_t i = 0; i < o->rows; i++) {
-        if (i == 0 || sorted[i] != sorted[i - 1])
-            sorted[c->ngroups++] = sorted[i];
-    }
-    for (int64_t i = 0; i < o->rows; i++) {
-        const int32_t *found =
-            bsearch(&o->group[i], sorted, (size_t)c->ngroups, sizeof *sorted, by_number);
-        c->group[i] = (int32_t)(found - sorted);
-    }
-    mem_free(sorted);
-    return STATUS_OK;
-}
-
 static bool needs_groups(const struct fold_opts *o)
 {
     return o->kind == FOLD_GROUP || o->kind == FOLD_STRATIFIED_GROUP ||
@@ -142,7 +98,9 @@ static enum status take_census(const struct fold_opts *o, struct census *c)
     }
     if (needs_groups(o)) {
         size_t n;
-        TRY_GOTO(done, number_groups(o, c));
+        TRY_GOTO(done,
+                 mem_alloc_raw((size_t)o->rows, sizeof *c->group, "the groups of rows", &c->group));
+        TRY_GOTO(done, dense_numbers(o->group, o->rows, c->group, &c->ngroups));
         if (!size_mul((size_t)c->ngroups, (size_t)c->nclasses, &n)) {
             st = status_fail(STATUS_NOMEM, "%lld groups of %d classes are too many",
                              (long long)c->ngroups, c->nclasses);
@@ -163,13 +121,6 @@ done:
 
 /* ---- k-fold ---- */
 
-/* n things in k runs, the first n mod k one longer: where run f begins. */
-static int64_t run_begin(int64_t n, int k, int f)
-{
-    int64_t longer = n % k;
-    return f * (n / k) + (f < longer ? f : longer);
-}
-
 static enum status identity(int64_t n, int64_t **out)
 {
     TRY(mem_alloc_raw((size_t)n, sizeof **out, "an order of rows", out));
@@ -183,10 +134,10 @@ static enum status assign_kfold(const struct fold_opts *o, int32_t *fold)
     int64_t *order;
     TRY(identity(o->rows, &order));
     if (o->shuffle)
-        shuffle64(fold_key(o, ROWS, 0), order, o->rows);
+        fold_shuffle64(fold_key(o, FOLD_KEY_ROWS, 0), order, o->rows);
     for (int f = 0; f < o->folds; f++) {
-        for (int64_t i = run_begin(o->rows, o->folds, f); i < run_begin(o->rows, o->folds, f + 1);
-             i++)
+        for (int64_t i = fold_run_begin(o->rows, o->folds, f);
+             i < fold_run_begin(o->rows, o->folds, f + 1); i++)
             fold[order[i]] = f;
     }
     mem_free(order);
@@ -226,7 +177,7 @@ static enum status assign_stratified(const struct fold_opts *o, const struct cen
                 block[filled++] = f;
         }
         if (o->shuffle)
-            shuffle32(fold_key(o, CLASS_ROWS, c->label_of_class[k]), block + at, n);
+            shuffle32(fold_key(o, FOLD_KEY_CLASS_ROWS, c->label_of_class[k]), block + at, n);
         at += n;
     }
     for (int64_t i = 0; i < o->rows; i++)
@@ -269,10 +220,10 @@ static enum status assign_group(const struct fold_opts *o, const struct census *
              mem_alloc_raw((size_t)c->ngroups, sizeof *fold_of, "the folds of groups", &fold_of));
     if (o->shuffle) {
         TRY_GOTO(done, identity(c->ngroups, &order));
-        shuffle64(fold_key(o, GROUPS, 0), order, c->ngroups);
+        fold_shuffle64(fold_key(o, FOLD_KEY_GROUPS, 0), order, c->ngroups);
         for (int f = 0; f < o->folds; f++) {
-            for (int64_t i = run_begin(c->ngroups, o->folds, f);
-                 i < run_begin(c->ngroups, o->folds, f + 1); i++)
+            for (int64_t i = fold_run_begin(c->ngroups, o->folds, f);
+                 i < fold_run_begin(c->ngroups, o->folds, f + 1); i++)
                 fold_of[order[i]] = f;
         }
     } else { /* largest to the lightest fold; of equal groups scikit-learn deals the last first */
@@ -341,7 +292,7 @@ static double spread_of(const int64_t *counts, int n, double *work)
 
 /* Groups in the order in which the stratified kinds deal them. */
 static enum status order_groups(const struct fold_opts *o, const struct census *c,
-                                enum purpose purpose, struct dealt **out)
+                                enum fold_purpose purpose, struct dealt **out)
 {
     int64_t *order = NULL;
     double *work = NULL;
@@ -351,7 +302,7 @@ static enum status order_groups(const struct fold_opts *o, const struct census *
     TRY_GOTO(done, mem_alloc_raw((size_t)c->nclasses, sizeof *work, "class counts", &work));
     TRY_GOTO(done, mem_alloc_raw((size_t)c->ngroups, sizeof **out, "the order of groups", out));
     if (o->shuffle)
-        shuffle64(fold_key(o, purpose, 0), order, c->ngroups);
+        fold_shuffle64(fold_key(o, purpose, 0), order, c->ngroups);
     for (int64_t i = 0; i < c->ngroups; i++)
         (*out)[i] = (struct dealt){spread_of(c->counts + order[i] * c->nclasses, c->nclasses, work),
                                    i, order[i]};
@@ -398,7 +349,7 @@ static enum status assign_stratified_group(const struct fold_opts *o, const stru
     int n = c->nclasses;
     size_t cells = (size_t)o->folds * (size_t)n;
     enum status st;
-    TRY_GOTO(done, order_groups(o, c, STRATIFIED_GROUPS, &dealt));
+    TRY_GOTO(done, order_groups(o, c, FOLD_KEY_STRATIFIED_GROUPS, &dealt));
     TRY_GOTO(done, mem_alloc(cells, sizeof *counts, "class counts of folds", &counts));
     TRY_GOTO(done, mem_alloc((size_t)o->folds, sizeof *load, "the sizes of folds", &load));
     TRY_GOTO(done, mem_alloc(cells, sizeof *share, "class shares of folds", &share));
@@ -485,7 +436,8 @@ static enum status hold_rows(const struct fold_opts *o, const struct census *c, 
     at = 0;
     for (int k = 0; k < c->nclasses; k++) {
         if (o->shuffle)
-            shuffle64(fold_key(o, HOLDOUT_ROWS, c->label_of_class[k]), rows + at, c->class_rows[k]);
+            fold_shuffle64(fold_key(o, FOLD_KEY_HOLDOUT_ROWS, c->label_of_class[k]), rows + at,
+                           c->class_rows[k]);
         at += c->class_rows[k];
         for (int64_t i = 1; i <= held[k]; i++)
             fold[rows[at - i]] = 0;
@@ -503,7 +455,7 @@ static enum status hold_groups(const struct fold_opts *o, const struct census *c
     int64_t *taken = NULL, ntaken = 0;
     int32_t *fold_of = NULL;
     enum status st;
-    TRY_GOTO(done, order_groups(o, c, HOLDOUT_GROUPS, &dealt));
+    TRY_GOTO(done, order_groups(o, c, FOLD_KEY_HOLDOUT_GROUPS, &dealt));
     TRY_GOTO(done, mem_alloc((size_t)c->nclasses, sizeof *taken, "class counts", &taken));
     TRY_GOTO(done,
              mem_alloc_raw((size_t)c->ngroups, sizeof *fold_of, "the folds of groups", &fold_of));
@@ -554,126 +506,65 @@ static enum status assign_holdout(const struct fold_opts *o, const struct census
     return st;
 }
 
-/* ---- the table ---- */
+/* ---- classes that are missing ---- */
 
-/* counts[column * (classes + 1) + label], the last label being all rows. Hold-out: column 0 trains,
- * 1 validates. */
-static enum status count_table(const struct fold_opts *o, const int32_t *fold, int *columns,
-                               int64_t **counts)
-{
-    int stride = (o->label == NULL ? 0 : o->classes) + 1;
-    *columns = o->kind == FOLD_HOLDOUT ? 2 : o->folds;
-    TRY(mem_alloc((size_t)*columns * (size_t)stride, sizeof **counts, "the table of folds",
-                  counts));
-    for (int64_t i = 0; i < o->rows; i++) {
-        int64_t *column = *counts +
-                          (int64_t)(o->kind == FOLD_HOLDOUT ? fold[i] + 1 : fold[i]) * stride;
-        column[stride - 1]++;
-        if (o->label != NULL)
-            column[o->label[i]]++;
-    }
-    return STATUS_OK;
-}
+static const char *const holdout_parts[] = {"trains", "validates"};
 
-static enum status add_cell(struct str *out, const char *text, int width)
+static enum status count_table(const struct fold_opts *o, const int32_t *fold,
+                               struct class_table *out)
 {
-    return str_addf(out, "%*s", width, text);
-}
-
-static const char *label_name(const struct fold_opts *o, int label, char number[16])
-{
-    if (o->names != NULL)
-        return o->names[label];
-    (void)snprintf(number, 16, "%d", label);
-    return number;
-}
-
-/* only_missing: the header and the classes that some column lacks, as many as fit a sentence. */
-static enum status write_table(const struct fold_opts *o, int columns, const int64_t *counts,
-                               bool only_missing, struct str *out)
-{
-    int labels = o->label == NULL ? 0 : o->classes, stride = labels + 1, wide = 5, shown = 0;
-    char number[32];
-    for (int label = 0; label < labels; label++) {
-        int n = (int)strnlen(label_name(o, label, number), 40);
-        wide = n > wide ? n : wide;
-    }
-    TRY(str_addf(out, "%-*s  %8s", wide, "class", "rows"));
-    for (int f = 0; f < columns; f++) {
-        (void)snprintf(number, sizeof number, "fold %d", f);
-        TRY(add_cell(out, o->kind != FOLD_HOLDOUT ? number : f == 0 ? "trains" : "validates", 11));
-    }
-    TRY(str_add(out, "\n", 1));
-    for (int label = 0; label < stride; label++) {
-        int64_t total = 0;
-        bool lacks = false;
-        for (int f = 0; f < columns; f++) {
-            total += counts[(int64_t)f * stride + label];
-            lacks |= counts[(int64_t)f * stride + label] == 0;
-        }
-        if (only_missing && (!lacks || total == 0 || label == labels))
-            continue;
-        if (only_missing && ++shown > 6) {
-            TRY(str_addf(out, "... and more classes\n"));
-            break;
-        }
-        TRY(str_addf(out, "%-*.40s", wide, label == labels ? "all" : label_name(o, label, number)));
-        TRY(str_addf(out, "  %8lld", (long long)total));
-        for (int f = 0; f < columns; f++)
-            TRY(str_addf(out, "%11lld", (long long)counts[(int64_t)f * stride + label]));
-        TRY(str_add(out, "\n", 1));
-    }
+    bool holdout = o->kind == FOLD_HOLDOUT;
+    TRY(class_table_make(out, holdout ? 2 : o->folds, o->label == NULL ? 0 : o->classes, o->names));
+    if (holdout)
+        out->part_names = holdout_parts;
+    for (int64_t i = 0; i < o->rows; i++)
+        class_table_count(out, fold[i] + holdout, o->label == NULL ? -1 : o->label[i]);
     return STATUS_OK;
 }
 
 enum status fold_table(const struct fold_opts *opts, const int32_t *fold, struct str *out)
 {
-    int columns;
-    int64_t *counts;
-    TRY(count_table(opts, fold, &columns, &counts));
-    enum status st = write_table(opts, columns, counts, false, out);
-    mem_free(counts);
+    struct class_table table;
+    TRY(count_table(opts, fold, &table));
+    enum status st = class_table_print(&table, false, out);
+    class_table_release(&table);
     return st;
 }
 
-static enum status refuse_missing(const struct fold_opts *o, const int32_t *fold)
+enum status fold_check(const struct fold_opts *o, const int32_t *fold)
 {
-    int columns, stride = o->classes + 1;
-    int64_t *counts;
-    struct str table = {0};
+    struct class_table table;
+    struct str text = {0};
     char number[16];
+    int label, part;
+    if (o->label == NULL || o->allow_missing_class)
+        return STATUS_OK;
+    TRY(count_table(o, fold, &table));
     enum status st = STATUS_OK;
-    TRY(count_table(o, fold, &columns, &counts));
-    for (int label = 0; label < o->classes && st == STATUS_OK; label++) {
-        int64_t total = 0;
-        int lacking = -1;
-        for (int f = columns; f-- > 0;) {
-            total += counts[(int64_t)f * stride + label];
-            if (counts[(int64_t)f * stride + label] == 0)
-                lacking = f;
-        }
-        if (total == 0 || lacking < 0)
-            continue;
-        TRY_GOTO(done, write_table(o, columns, counts, true, &table));
-        while (table.n > 0 && table.p[table.n - 1] == '\n')
-            table.p[--table.n] = '\0';
-        const char *name = label_name(o, label, number);
-        if (o->kind == FOLD_HOLDOUT)
-            st = status_fail(
-                STATUS_DATA,
-                "class \"%.40s\" has %lld rows, and none of them %s, so its scores would be "
-                "undefined (cv.allow_missing_class=true goes on)\n%s",
-                name, (long long)total, lacking == 0 ? "trains" : "validates", table.p);
-        else
-            st = status_fail(
-                STATUS_DATA,
-                "class \"%.40s\" has %lld rows, and fold %d of %d has none of them, so its "
-                "scores would be undefined (cv.allow_missing_class=true goes on)\n%s",
-                name, (long long)total, lacking, o->folds, table.p);
-    }
+    if (!class_table_lacks(&table, &label, &part))
+        goto done;
+    TRY_GOTO(done, class_table_print(&table, true, &text));
+    while (text.n > 0 && text.p[text.n - 1] == '\n')
+        text.p[--text.n] = '\0';
+    const char *name = class_table_name(&table, label, number);
+    long long total = 0;
+    for (int p = 0; p < table.parts; p++)
+        total += table.counts[(int64_t)p * (table.classes + 1) + label];
+    if (o->kind == FOLD_HOLDOUT)
+        st = status_fail(
+            STATUS_DATA,
+            "class \"%.40s\" has %lld rows, and none of them %s, so its scores would be "
+            "undefined (cv.allow_missing_class=true goes on)\n%s",
+            name, total, holdout_parts[part], text.p);
+    else
+        st =
+            status_fail(STATUS_DATA,
+                        "class \"%.40s\" has %lld rows, and fold %d of %d has none of them, so its "
+                        "scores would be undefined (cv.allow_missing_class=true goes on)\n%s",
+                        name, total, part, o->folds, text.p);
 done:
-    str_release(&table);
-    mem_free(counts);
+    str_release(&text);
+    class_table_release(&table);
     return st;
 }
 
@@ -743,8 +634,8 @@ enum status fold_assign(const struct fold_opts *opts, int32_t *fold)
     default:
         st = status_fail(STATUS_ARG, "no kind of folds has the number %d", (int)opts->kind);
     }
-    if (st == STATUS_OK && opts->label != NULL && !opts->allow_missing_class)
-        st = refuse_missing(opts, fold);
+    if (st == STATUS_OK)
+        st = fold_check(opts, fold);
 done:
     census_release(&census);
     return st;

@@ -59,9 +59,14 @@ struct fold_opts {
  */
 NODISCARD enum status fold_assign(const struct fold_opts *opts, int32_t *fold);
 
+/* Whether every class that has rows has some in each fold, or held out on both sides, as
+ * fold_assign() asks where label is given: for folds that were cut without looking at classes.
+ * STATUS_DATA. */
+NODISCARD enum status fold_check(const struct fold_opts *opts, const int32_t *fold);
+
 /*
  * The table "class, rows, rows per fold" (held out: trains, validates) as text appended to out, one
- * line a class and a last one for all rows, each ended by a newline; for check and for errors.
+ * line a class and a last one for all rows, each ended by a newline; of more than 20 folds the first 20.
  */
 NODISCARD enum status fold_table(const struct fold_opts *opts, const int32_t *fold,
                                  struct str *out);

@@ -29,7 +29,7 @@
 #include "base/str.h"
 
 /* Stored types, all little-endian. H5_BYTES is text in pieces: uint8. */
-enum h5_type { H5_BYTES, H5_I32, H5_U32, H5_F32, H5_I64, H5_U64 };
+enum h5_type { H5_BYTES, H5_I32, H5_U32, H5_F32, H5_I64, H5_U64, H5_F64 };
 size_t h5_type_size(enum h5_type type);
 
 /* ---- reading ---- */

@@ -41,13 +41,14 @@ enum message_type {
 
 size_t h5_type_size(enum h5_type type)
 {
-    static const size_t sizes[] = {1, 4, 4, 4, 8, 8};
+    static const size_t sizes[] = {1, 4, 4, 4, 8, 8, 8};
     return sizes[type];
 }
 
 static const char *type_name(enum h5_type type)
 {
-    static const char *const names[] = {"uint8", "int32", "uint32", "float32", "int64", "uint64"};
+    static const char *const names[] = {"uint8", "int32",  "uint32", "float32",
+                                        "int64", "uint64", "float64"};
     return names[type];
 }
 
@@ -411,12 +412,14 @@ void h5_close(struct h5_file *file)
 static bool is_type(struct view v, enum h5_type type)
 {
     static const unsigned char float32[20] = {0x01, 0x20, 0x1F, 0, 4, 0,  0,   0, 0, 0,
-                                              32,   0,    23,   8, 0, 23, 127, 0, 0, 0};
+                                              32,   0,    23,   8, 0, 23, 127, 0, 0, 0},
+                               float64[20] = {0x01, 0x20, 0x3F, 0,  8, 0,  0,    0,    0, 0,
+                                              64,   0,    52,   11, 0, 52, 0xFF, 0x03, 0, 0};
     const size_t size = h5_type_size(type);
     const bool has_sign = type == H5_I32 || type == H5_I64;
-    if (type == H5_F32) /* versions 1 to 3 differ in other classes only */
+    if (type == H5_F32 || type == H5_F64) /* versions 1 to 3 differ in other classes only */
         return v.n >= 20 && (v.p[0] & 15) == 1 && v.p[0] >> 4 >= 1 && v.p[0] >> 4 <= 3 &&
-               memcmp(v.p + 1, float32 + 1, 19) == 0;
+               memcmp(v.p + 1, (type == H5_F32 ? float32 : float64) + 1, 19) == 0;
     unsigned class = (unsigned)number(&v, 1), bits = (unsigned)number(&v, 3);
     uint64_t bytes = number(&v, 4), offset = number(&v, 2), precision = number(&v, 2);
     return !v.bad && (class & 15) == 0 && class >> 4 >= 1 && class >> 4 <= 3 &&

@@ -80,6 +80,8 @@ static hid_t stored_type(enum h5_type type)
         return H5T_STD_I64LE;
     case H5_U64:
         return H5T_STD_U64LE;
+    case H5_F64:
+        return H5T_IEEE_F64LE;
     default:
         return H5T_STD_U8LE;
     }

@@ -17,8 +17,8 @@
 
 #define DEFAULT_ROW_BYTES ((int64_t)64 << 20)
 
-static const char *const role_names[TEXT_ROLES] = {"text",  "pair", "label",
-                                                   "group", "id",   "weight"};
+static const char *const role_names[TEXT_ROLES] = {"text", "pair",   "label", "group",
+                                                   "id",   "weight", "time",  "fold"};
 
 enum status text_fail(struct text_reader *r, const char *format, ...)
 {
@@ -262,8 +262,8 @@ static enum status resolve_slots(struct text_reader *r)
 
 static enum status take_opts(struct text_reader *r, const struct text_opts *opts)
 {
-    const char *const names[TEXT_ROLES] = {opts->text,  opts->pair, opts->label,
-                                           opts->group, opts->id,   opts->weight};
+    const char *const names[TEXT_ROLES] = {opts->text, opts->pair,   opts->label, opts->group,
+                                           opts->id,   opts->weight, opts->time,  opts->fold};
     r->header = opts->header;
     r->limit = opts->limit;
     r->max_words = opts->max_words;
@@ -366,7 +366,8 @@ enum status text_open_memory(const struct text_opts *opts, const void *bytes, si
 static enum status deliver(struct text_reader *r, struct text_row *row)
 {
     struct text_field *const fields[TEXT_ROLES] = {&row->text,  &row->pair, &row->label,
-                                                   &row->group, &row->id,   &row->weight};
+                                                   &row->group, &row->id,   &row->weight,
+                                                   &row->time,  &row->fold};
     for (int i = 0; i < TEXT_ROLES; i++) {
         if (r->role_slot[i] >= 0)
             *fields[i] = r->cells[r->role_slot[i]];

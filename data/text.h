@@ -41,6 +41,8 @@ struct text_opts {
     const char *group;
     const char *id;
     const char *weight;
+    const char *time;
+    const char *fold;
     /*
      * "column=value", "column!=value" ("==" is "="), several joined by " and "; NULL: all rows.
      * Bytes are compared; spaces around column and value do not count; a missing cell counts as
@@ -66,7 +68,8 @@ struct text_row {
     int64_t row;         /* number in the file, from 0, header not counted */
     int64_t byte_offset; /* of the row's first byte in the (decompressed) file; of the file in a
                             folder: 0 */
-    struct text_field text, pair, label, group, id, weight; /* borrowed until the next call */
+    struct text_field text, pair, label, group, id, weight, time,
+        fold; /* borrowed until the next call */
 };
 
 struct text_reader; /* opaque */

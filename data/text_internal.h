@@ -46,8 +46,9 @@ NODISCARD enum status text_source_more(struct text_source *source, bool *got);
 void text_source_close(struct text_source *source);
 
 enum {
-    TEXT_ROLES = 6
-}; /* text, pair, label, group, id, weight: the order of the fields of struct text_row */
+    TEXT_ROLES = 8
+}; /* text, pair, label, group, id, weight, time, fold: the order of the fields of struct text_row
+    */
 enum { TEXT_MAX_COLUMNS = 65536 };
 
 /* A column that the caller or a condition asks for. */

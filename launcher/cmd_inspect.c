@@ -191,6 +191,10 @@ static enum status describe_dataset(struct report *report, struct dataset *ds)
                  info.has_weights ? ", weight" : ""));
     if (info.has_groups)
         TRY(str_addf(out, ", group (%d groups)", dataset_group_count(ds)));
+    if (info.has_times)
+        TRY(str_addf(out, ", time"));
+    if (info.has_folds)
+        TRY(str_addf(out, ", fold (%d values)", dataset_fold_name_count(ds)));
     TRY(str_addf(out, "%s\n  tokenizer    ", info.has_text ? "" : "; texts are not stored"));
     TRY(add_name(out, info.tokenizer_kind));
     TRY(str_addf(out, ", %d ids, [CLS] %d, [SEP] %d, [PAD] %d", info.vocab_size, info.cls, info.sep,

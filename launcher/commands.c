@@ -8,8 +8,9 @@
 #include "launcher/keys.h"
 
 #define DATA_KEYS                                                                                  \
-    "  data.text data.pair data.label data.id data.group   columns, by header or from 1 "          \
-    "(data.header=false)\n"                                                                        \
+    "  data.text data.pair data.label data.id data.group data.time data.fold   columns, by "       \
+    "header "                                                                                      \
+    "or from 1 (data.header=false)\n"                                                              \
     "  data.where data.rows data.limit data.max_words      which rows, and how much of each\n"
 
 const struct command commands[] = {
@@ -20,7 +21,7 @@ const struct command commands[] = {
      "without special\n"
      "tokens, so one file serves every data.max_length; its bytes do not depend on the number of "
      "ranks.\n\n" DATA_KEYS "\n  mpirun -n 4 cohort prepare model.path=minilm data.input=train.tsv "
-                            "data.text=text data.label=label out=train.h5\n",
+     "data.text=text data.label=label out=train.h5\n",
      command_prepare, 0},
     {"train", "fine-tune a model, or cross-validate it (cv.folds)",
      "usage: cohort train [config.cfg] model.path=DIR data.train=FILE out=FOLDER [key=value "
@@ -60,12 +61,15 @@ const struct command commands[] = {
      "[tokenizer.model=wordpiece|bpe|unigram] ...\n\n"
      "encode writes {\"row\":0,\"ids\":[101,...,102]} for each row, special tokens added, cut to "
      "data.max_length.\n"
-     "train writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, and vocab.txt or "
+     "train writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, and vocab.txt "
+     "or "
      "vocab.json with\n"
-     "merges.txt; the same files for any number of ranks and threads. FOLDER with a config.json can "
+     "merges.txt; the same files for any number of ranks and threads. FOLDER with a config.json "
+     "can "
      "be model.path of\n"
      "train with model.from_scratch.\n\n" DATA_KEYS
-     "  tokenizer.vocab_size tokenizer.special_tokens tokenizer.normalizer tokenizer.pre_tokenizer\n"
+     "  tokenizer.vocab_size tokenizer.special_tokens tokenizer.normalizer "
+     "tokenizer.pre_tokenizer\n"
      "  tokenizer.min_frequency tokenizer.limit_alphabet   see cohort help keys\n\n"
      "  cohort tokenizer train data.input=a.tsv,b.tsv data.text=text tokenizer.vocab_size=30522 "
      "out=tokenizer\n",

@@ -307,6 +307,11 @@ void schedule_failed(struct schedule *s, int index, enum status failure)
         give_up(s, index);
 }
 
+void schedule_put_back(struct schedule *s, int index)
+{
+    s->trial[index].state = TRIAL_READY;
+}
+
 void schedule_retire(struct schedule *s, int group)
 {
     s->retired[group] = true;

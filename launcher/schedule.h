@@ -94,6 +94,8 @@ int schedule_take(struct schedule *s, int group);
 void schedule_arrived(struct schedule *s, int index, double score);
 /* It failed. */
 void schedule_failed(struct schedule *s, int index, enum status failure);
+/* It was stopped by a signal: it can go on at the next start. */
+void schedule_put_back(struct schedule *s, int index);
 /* The group can work no more. */
 void schedule_retire(struct schedule *s, int group);
 /* No group gets anything any more (a signal has arrived). */

@@ -272,7 +272,8 @@ enum status predict_run(const struct predict_opts *opts, int64_t *rows)
     enum status st = STATUS_OK, end;
     *rows = 0;
     source_text_opts(config, config->data.input, &text);
-    text.label = text.group = text.weight = NULL; /* only what is shown is asked of the file */
+    /* only what is shown is asked of the file */
+    text.label = text.group = text.weight = text.time = text.fold = NULL;
     if (strcmp(config->data.input, "-") == 0 && comm_size(opts->comm) > 1)
         st = status_fail(
             STATUS_CONFIG,
@@ -313,7 +314,7 @@ enum status predict_encode(const struct run_config *config, const struct model_s
     enum status st = STATUS_OK, end;
     *rows = 0;
     source_text_opts(config, config->data.input, &text);
-    text.label = text.group = text.weight = NULL;
+    text.label = text.group = text.weight = text.time = text.fold = NULL;
     TRY_GOTO(done, mem_alloc_raw((size_t)max_length, sizeof *ids, "a row's ids", &ids));
     TRY_GOTO(done, text_open(&text, &reader));
     TRY_GOTO(done, text_writer_open(config->out[0] == '\0' ? "-" : config->out, &writer));

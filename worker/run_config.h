@@ -51,7 +51,22 @@ enum config_cv_kind {
     CONFIG_CV_KFOLD,
     CONFIG_CV_GROUP,
     CONFIG_CV_STRATIFIED_GROUP,
-    CONFIG_CV_HOLDOUT
+    CONFIG_CV_HOLDOUT,
+    CONFIG_CV_SHUFFLE,
+    CONFIG_CV_STRATIFIED_SHUFFLE,
+    CONFIG_CV_LEAVE_ONE_OUT,
+    CONFIG_CV_LEAVE_P_OUT,
+    CONFIG_CV_LEAVE_ONE_GROUP_OUT,
+    CONFIG_CV_BINS,
+    CONFIG_CV_MULTI_LABEL,
+    CONFIG_CV_ROLLING,
+    CONFIG_CV_BLOCKED,
+    CONFIG_CV_COLUMN
+};
+enum config_duplicates {
+    CONFIG_DUPLICATES_REPORT,
+    CONFIG_DUPLICATES_GROUP,
+    CONFIG_DUPLICATES_IGNORE
 };
 enum config_cv_select { CONFIG_SELECT_LAST, CONFIG_SELECT_INNER, CONFIG_SELECT_BEST };
 enum config_backend { CONFIG_BACKEND_AUTO, CONFIG_BACKEND_CPU, CONFIG_BACKEND_CUDA };
@@ -108,7 +123,7 @@ struct run_config {
     struct {
         char train[CONFIG_TEXT], eval[CONFIG_TEXT], test[CONFIG_TEXT], input[CONFIG_TEXT];
         char text[CONFIG_TEXT], pair[CONFIG_TEXT], label[CONFIG_TEXT], group[CONFIG_TEXT],
-            id[CONFIG_TEXT], weight[CONFIG_TEXT];
+            id[CONFIG_TEXT], weight[CONFIG_TEXT], time[CONFIG_TEXT], fold[CONFIG_TEXT];
         enum config_format format;
         bool header;
         enum config_task task;             /* auto: classes */
@@ -175,12 +190,20 @@ struct run_config {
     struct {
         enum config_cv_kind kind; /* auto: stratified for classes (stratified_group with groups),
                                      else kfold (group) */
-        int64_t folds;            /* 0: no cross-validation */
+        int64_t folds;            /* 0: no cross-validation, unless kind says how many there are */
         int64_t run_folds[CONFIG_LIST]; /* which folds to run; none given: all */
         int64_t run_folds_count;
         int64_t group_ranks; /* ranks of one fold; 0: all */
         enum config_cv_select select;
         double inner_share; /* cv.select=inner: share of the training rows that decides */
+        int64_t repeats;    /* of the kinds that cut folds */
+        double test_share;  /* shuffle kinds, blocked: share of the rows that is scored */
+        int64_t p;          /* leave_p_out */
+        int64_t gap, max_train, test_rows; /* rolling (gap: blocked, too), in rows; 0: none, all,
+                                              rows / (folds + 1) */
+        int64_t bins;                      /* bins: quantiles of the label */
+        enum config_duplicates duplicates;
+        double similarity; /* from which two texts are near copies; 1: exact ones only */
         bool allow_missing_class;
     } cv;
 

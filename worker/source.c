@@ -18,7 +18,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-enum { BLOCK_ROWS = 1024 }; /* rows tokenized at a time, by all threads */
+/* rows tokenized at a time, by all threads; fields of a row of text */
+enum { BLOCK_ROWS = 1024, ROW_FIELDS = 8 };
 
 static const char *or_null(const char *text)
 {
@@ -38,6 +39,8 @@ void source_text_opts(const struct run_config *config, const char *path, struct 
                               .group = or_null(config->data.group),
                               .id = or_null(config->data.id),
                               .weight = or_null(config->data.weight),
+                              .time = or_null(config->data.time),
+                              .fold = or_null(config->data.fold),
                               .where = or_null(config->data.where),
                               .rows = or_null(config->data.rows),
                               .limit = config->data.limit,
@@ -82,13 +85,13 @@ struct block {
     struct text_row rows[BLOCK_ROWS];
     int count;
     struct str bytes;
-    size_t offset[BLOCK_ROWS][6];
+    size_t offset[BLOCK_ROWS][ROW_FIELDS];
 };
 
 static struct text_field *field_of(struct text_row *row, int i)
 {
-    struct text_field *fields[6] = {&row->text,  &row->pair, &row->label,
-                                    &row->group, &row->id,   &row->weight};
+    struct text_field *fields[ROW_FIELDS] = {&row->text, &row->pair,   &row->label, &row->group,
+                                             &row->id,   &row->weight, &row->time,  &row->fold};
     return fields[i];
 }
 
@@ -96,7 +99,7 @@ static enum status block_add(struct block *block, const struct text_row *row)
 {
     struct text_row *copy = &block->rows[block->count];
     *copy = *row;
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < ROW_FIELDS; i++) {
         const struct text_field *field = field_of(copy, i);
         block->offset[block->count][i] = block->bytes.n;
         if (field->p != NULL)
@@ -110,7 +113,7 @@ static enum status block_flush(struct block *block, const struct tokenizer *toke
                                bool keep_text, struct dataset_part *part)
 {
     for (int r = 0; r < block->count; r++) { /* only now: the bytes move while they grow */
-        for (int i = 0; i < 6; i++) {
+        for (int i = 0; i < ROW_FIELDS; i++) {
             struct text_field *field = field_of(&block->rows[r], i);
             if (field->p != NULL)
                 field->p = (block->bytes.p == NULL ? "" : block->bytes.p) + block->offset[r][i];
@@ -298,9 +301,9 @@ static enum status cache_key(const struct run_config *config, const struct model
                              const char *path, uint64_t *key)
 {
     const char *const texts[] = {
-        config->data.text,  config->data.pair, config->data.label,
-        config->data.group, config->data.id,   config->data.weight,
-        config->data.where, config->data.rows, config->data.label_separator};
+        config->data.text,  config->data.pair,   config->data.label,          config->data.group,
+        config->data.id,    config->data.weight, config->data.time,           config->data.fold,
+        config->data.where, config->data.rows,   config->data.label_separator};
     const int64_t numbers[] = {(int64_t)config->data.format, config->data.header,
                                (int64_t)config->data.task,   config->data.limit,
                                config->data.max_words,       config->data.keep_text};

@@ -16,6 +16,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "data/dataset.h"
+#include "data/row_time.h"
 #include "data/text.h"
 #include "tests/support/support.h"
 
@@ -455,6 +456,95 @@ static void test_values_and_lists_of_labels(void **state)
     dataset_part_release(&part);
 }
 
+static void test_times_and_folds_come_back(void **state)
+{
+    static const char *const days[] = {"2024-03-01", "1969-12-31", "2024-02-29T12:30:00Z"}, *const numbers[] = {"3", "-1.5", "1e9"};
+    static const double seconds[] = {1709251200.0, -86400.0, 1709209800.0}, values[] = {3.0, -1.5, 1e9};
+    static const char *const folds[] = {"b", NULL, "a"};
+    (void)state;
+    for (int dates = 0; dates < 2; dates++) {
+        struct dataset_part part = {0}, arrived = {0};
+        struct str packed = {0};
+        struct dataset_info got;
+        for (int i = 0; i < 3; i++) {
+            struct text_row row = text_row(i, "a", NULL, "x");
+            row.time = field(dates ? days[i] : numbers[i]);
+            row.fold = field(folds[i]);
+            add(&part, row);
+        }
+        assert_ok(dataset_part_pack(&part, &packed)); /* they travel between ranks */
+        assert_ok(dataset_part_unpack(packed.p, packed.n, &arrived));
+        struct dataset_write_opts o = write_opts(place("times.h5"), LABEL_CLASS);
+        assert_ok(dataset_write(&o, &arrived));
+        struct dataset *ds = open_dataset(o.path, 8);
+        dataset_get_info(ds, &got);
+        assert_true(got.has_times && got.has_folds);
+        for (int i = 0; i < 3; i++) {
+            assert_true(dataset_times(ds)[i] == (dates ? seconds : values)[i]);
+            assert_string_equal(dataset_fold_names(ds)[dataset_folds(ds)[i]], folds[i] == NULL ? "" : folds[i]);
+        }
+        assert_int_equal(dataset_fold_name_count(ds), 3);
+        assert_ok(dataset_verify(ds));
+        dataset_close(ds);
+        str_release(&packed);
+        dataset_part_release(&part);
+        dataset_part_release(&arrived);
+    }
+}
+
+static void test_what_a_time_may_be(void **state)
+{
+    static const struct {
+        const char *text;
+        double time;
+        bool date;
+    } good_times[] = {
+        {"0", 0, false},
+        {"-12.5e3", -12500, false},
+        {"20240301", 20240301, false},
+        {"1970-01-01", 0, true},
+        {"1970-01-01T00:00Z", 0, true},
+        {"1970-01-01 01:00", 3600, true},
+        {"1970-01-01T01:00:00.25", 3600.25, true},
+        {"1970-01-01T00:00:00+01:00", -3600, true},
+        {"1970-01-01T00:00:00-0130", 5400, true},
+        {"1970-01-01T00:00:00+05", -18000, true},
+        {"2000-02-29", 951782400, true},
+        {"1900-03-01", -2203891200, true},
+        {"0001-01-01", -62135596800, true},
+        {"9999-12-31T23:59:60Z", 253402300800, true},
+    };
+    static const char *const bad_times[] = {"", "x", "nan", "inf", "2024-13-01", "2024-00-01", "2024-02-30", "2023-02-29",
+                                            "1900-02-29", "2024-3-1", "2024-03-01T", "2024-03-01T24:00", "2024-03-01T12",
+                                            "2024-03-01T12:60", "2024-03-01T12:30:61", "2024-03-01T12:30:", "2024-03-01T12:30:00.",
+                                            "2024-03-01T12:30x", "2024-03-01x", "0000-01-01", "01/03/2024", "2024-03-01 12:30 ",
+                                            "2024-03-01T12:30+24:00", "2024-03-01T12:30+1", " 2024-03-01", "1970-01-01T00:00:00+05:",
+                                            "99999999999999999999999999999999999999999999999999999999999999999999"};
+    double time = 7;
+    bool date = false;
+    (void)state;
+    for (size_t i = 0; i < sizeof good_times / sizeof good_times[0]; i++) {
+        const char *text = good_times[i].text;
+        if (!row_time_parse(text, strlen(text), &time, &date) || time != good_times[i].time || date != good_times[i].date)
+            fail_msg("\"%s\" is %.17g, wanted %.17g", text, time, good_times[i].time);
+    }
+    for (int year = 1583, days = -141350; year < 2400; year++) { /* against days counted one year after the other */
+        char text[16];
+        bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        (void)snprintf(text, sizeof text, "%04d-12-31", year);
+        assert_true(row_time_parse(text, 10, &time, &date));
+        days += leap ? 366 : 365;
+        assert_true(time == 86400.0 * days);
+    }
+    time = 7;
+    for (size_t i = 0; i < sizeof bad_times / sizeof bad_times[0]; i++) {
+        if (row_time_parse(bad_times[i], strlen(bad_times[i]), &time, &date))
+            fail_msg("\"%s\" is %.17g", bad_times[i], time);
+    }
+    assert_true(time == 7);
+    assert_false(row_time_parse("1\0", 2, &time, &date));
+}
+
 static void refuse(struct text_row row, enum label_kind kind, enum status wanted, const char *text)
 {
     struct dataset_part part = {0};
@@ -462,6 +552,8 @@ static void refuse(struct text_row row, enum label_kind kind, enum status wanted
     struct dataset_write_opts o = write_opts(place("refused.h5"), kind);
     good.group = field("g");
     good.weight = field("1");
+    good.time = field("2024-03-01");
+    good.fold = field("a");
     add(&part, good);
     enum status st = dataset_part_add(&part, tokenizer, &row, true);
     if (st == STATUS_OK)
@@ -477,7 +569,20 @@ static void test_bad_rows_are_named(void **state)
     (void)state;
     row.group = field("h");
     row.weight = field("0");
+    row.time = field("2024-03-02");
     struct text_row bad = row;
+    bad.time = field(NULL);
+    refuse(bad, LABEL_CLASS, STATUS_DATA, "train.tsv, row 33: no time, though other rows have one");
+    bad.time = field("");
+    refuse(bad, LABEL_CLASS, STATUS_DATA, "row 33: no time");
+    bad.time = field("March");
+    refuse(bad, LABEL_CLASS, STATUS_DATA, "row 33: time \"March\" is neither a number nor a date");
+    bad.time = field("7");
+    refuse(bad, LABEL_CLASS, STATUS_DATA, "row 33: its time is a number, those before it are dates");
+    bad.time = row.time;
+    bad.fold = field("\xFF");
+    refuse(bad, LABEL_CLASS, STATUS_DATA, "row 33: the fold is not UTF-8 text");
+    bad = row;
     bad.label = field("");
     refuse(bad, LABEL_CLASS, STATUS_DATA, "train.tsv, row 33: no label");
     bad.label = field(NULL);
@@ -599,9 +704,9 @@ static void test_packed_parts_are_checked(void **state)
 /* The content hash follows what can change a result, and only that. */
 static void test_content_hash_names_the_content(void **state)
 {
-    uint64_t hashes[7];
+    uint64_t hashes[11];
     (void)state;
-    for (int variant = 0; variant < 7; variant++) {
+    for (int variant = 0; variant < 11; variant++) {
         struct dataset_part part = {0};
         struct dataset_info got;
         struct dataset_write_opts o = write_opts(place("hash.h5"), LABEL_CLASS);
@@ -611,7 +716,15 @@ static void test_content_hash_names_the_content(void **state)
             row.weight = field("2");
         if (variant == 5)
             row.group = field("g");
-        if (variant == 6) { /* where it came from does not matter */
+        if (variant == 6)
+            row.time = field("2");
+        if (variant == 7)
+            row.time = field("3");
+        if (variant == 8)
+            row.fold = field("a");
+        if (variant == 9)
+            row.fold = field("train");
+        if (variant == 10) { /* where it came from does not matter */
             row.row = 99;
             row.id = field("me");
             o.source = "elsewhere";
@@ -622,12 +735,13 @@ static void test_content_hash_names_the_content(void **state)
         struct dataset *ds = open_dataset(o.path, 8);
         dataset_get_info(ds, &got);
         hashes[variant] = got.content_hash;
-        for (int i = 0; i < variant && variant < 6; i++)
+        for (int i = 0; i < variant && variant < 10; i++)
             assert_true(hashes[i] != hashes[variant]);
         dataset_close(ds);
         dataset_part_release(&part);
     }
-    assert_true(hashes[6] == hashes[0]);
+    assert_true(hashes[10] == hashes[0]);
+    assert_true(hashes[0] == 0x20de3c793bd33f65); /* files of earlier versions keep theirs */
 }
 
 static void big_part(struct dataset_part *part, int64_t rows)
@@ -767,6 +881,8 @@ int main(void)
         cmocka_unit_test(test_names_are_sorted_and_numbers_by_value),
         cmocka_unit_test(test_fixed_names_keep_their_order_and_refuse_others),
         cmocka_unit_test(test_values_and_lists_of_labels),
+        cmocka_unit_test(test_times_and_folds_come_back),
+        cmocka_unit_test(test_what_a_time_may_be),
         cmocka_unit_test(test_bad_rows_are_named),
         cmocka_unit_test(test_failed_rows_leave_the_part_as_it_was),
         cmocka_unit_test(test_text_may_be_left_out),

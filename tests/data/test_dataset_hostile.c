@@ -27,8 +27,9 @@ static void write_good(const char *path, enum label_kind kind)
     static const int64_t lengths[ROWS] = {3, 0, 4, 1, 4};
     static const uint32_t split[ROWS] = {UINT32_MAX, UINT32_MAX, 2, 0, 4};
     static const char *const fields[ROWS][PART_FIELDS] = {
-        {"one two", NULL, "1", "g", "r0"}, {"", NULL, "2", "h", "r1"}, {"three", "four", "1", "g", "r2"},
-        {"", "f\xC3\xBCnf", "3", "g", NULL}, {"six", "", "2", "i", "r4"},
+        {"one two", NULL, "1", "g", "r0", "1.5", "a"},   {"", NULL, "2", "h", "r1", "-2", NULL},
+        {"three", "four", "1", "g", "r2", "0", "b"},     {"", "f\xC3\xBCnf", "3", "g", NULL, "1e9", "a"},
+        {"six", "", "2", "i", "r4", "7", "c"},
     };
     static const struct tokenizer_info info = {.kind = "WordPiece", .vocab_size = VOCAB, .cls = 2, .sep = 3, .unk = 1, .mask = 4,
                                                .hash = 0xABCD, .lowercase = true, .model_max_length = 512};
@@ -233,17 +234,19 @@ static void test_attributes(void **state)
 
 static const char *const columns[] = {"tokens", "offsets", "split", "label/class", "label/names", "label/name_offsets",
                                       "row/source_row", "row/source_offset", "row/weight", "row/group",
-                                      "row/group_names", "row/group_name_offsets", "row/id", "row/id_offsets",
+                                      "row/group_names", "row/group_name_offsets", "row/time", "row/fold",
+                                      "row/fold_names", "row/fold_name_offsets", "row/id", "row/id_offsets",
                                       "text/bytes", "text/offsets"};
 enum { COLUMNS = sizeof columns / sizeof columns[0] };
 
-/* weight, group, id and text may be left out, the rest may not */
+/* weight, group, time, fold, id and text may be left out, the rest may not */
 static void test_missing_columns(void **state)
 {
     (void)state;
     for (int i = 0; i < COLUMNS; i++) {
         bool optional = strcmp(columns[i], "row/weight") == 0 || strcmp(columns[i], "row/group") == 0 ||
-                        strcmp(columns[i], "row/id") == 0 || strcmp(columns[i], "text/bytes") == 0;
+                        strcmp(columns[i], "row/id") == 0 || strcmp(columns[i], "text/bytes") == 0 ||
+                        strcmp(columns[i], "row/time") == 0 || strcmp(columns[i], "row/fold") == 0;
         hid_t file = spoil();
         assert_true(H5Ldelete(file, columns[i], H5P_DEFAULT) >= 0);
         if (!optional) {
@@ -350,6 +353,16 @@ static void test_wrong_types_and_shapes(void **state)
     file = spoil();
     replace(file, "tokens", H5T_STD_U32LE, -1, NULL, H5P_DEFAULT, 0, NULL);
     spoilt(file, "does not have one dimension");
+    const hsize_t rows = ROWS;
+    const hid_t no_times[] = {H5T_IEEE_F32LE, H5T_IEEE_F64BE, H5T_STD_I64LE, H5T_STD_U64LE};
+    for (size_t i = 0; i < sizeof no_times / sizeof no_times[0]; i++) {
+        file = spoil();
+        replace(file, "row/time", no_times[i], 1, &rows, H5P_DEFAULT, no_times[i], zeros);
+        spoilt(file, "/row/time is not of type float64");
+    }
+    file = spoil();
+    replace(file, "row/time", H5T_IEEE_F64LE, 1, &six, H5P_DEFAULT, H5T_IEEE_F64LE, zeros);
+    spoilt(file, "/row/time has 6 values, wanted 5");
     file = spoil();
     replace(file, "split", H5T_STD_U32LE, 1, &six, H5P_DEFAULT, H5T_STD_U32LE, zeros);
     spoilt(file, "/split has 6 values, wanted 5");
@@ -402,10 +415,12 @@ static void test_numbers_that_contradict_each_other(void **state)
                           early[] = {0, 3, 3, 7, 8, 11}, beyond[] = {0, 3, 3, 7, 8, 13},
                           around[] = {0, 3, UINT64_MAX, 7, 8, 12},
                           names_back[] = {0, 2, 1, 3}, names_off[] = {1, 1, 2, 3}, names_end[] = {0, 1, 2, 4},
-                          names_far[] = {0, (uint64_t)1 << 60, 2, 3};
+                          names_far[] = {0, (uint64_t)1 << 60, 2, 3}, fold_back[] = {0, 1, 2, 1, 3};
     static const uint32_t split[] = {4, UINT32_MAX, 2, 0, 4};
     static const int32_t low[] = {0, 1, -1, 0, 0}, high[] = {0, 1, 3, 0, 0};
+    static const int32_t folds[] = {0, 1, 4, 0, 0}, no_fold[] = {0, 1, -2, 0, 0};
     static const float nan_weight[] = {1, 1, 0.0f / 0.0f, 1, 1}, negative[] = {1, -1, 1, 1, 1};
+    static const double nan_time[] = {1, 2, 3, 0.0 / 0.0, 5}, late_time[] = {1.0 / 0.0, 2, 3, 4, 5};
     const struct {
         const char *name;
         hid_t type;
@@ -431,6 +446,13 @@ static void test_numbers_that_contradict_each_other(void **state)
         {"label/names", H5T_STD_U8LE, "1\0" "3", "name 1 of /label/names is not UTF-8"},
         {"label/names", H5T_STD_U8LE, "121", "names 0 and 2 of /label/names are the same"},
         {"row/group_names", H5T_STD_U8LE, "ggh", "names 0 and 1 of /row/group_names are the same"},
+        {"row/time", H5T_IEEE_F64LE, nan_time, "value 3 of /row/time is"},
+        {"row/time", H5T_IEEE_F64LE, late_time, "value 0 of /row/time is inf"},
+        {"row/fold", H5T_STD_I32LE, folds, "value 2 of /row/fold is 4, there are 4 names"},
+        {"row/fold", H5T_STD_I32LE, no_fold, "value 2 of /row/fold is -2"},
+        {"row/fold_names", H5T_STD_U8LE, "a\xFF" "c", "name 2 of /row/fold_names is not UTF-8"},
+        {"row/fold_names", H5T_STD_U8LE, "aac", "names 0 and 2 of /row/fold_names are the same"},
+        {"row/fold_name_offsets", H5T_STD_U64LE, fold_back, "runs backwards at 2"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

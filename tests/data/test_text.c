@@ -441,10 +441,11 @@ static void test_all_columns(void **state)
 {
     (void)state;
     struct text_opts opts = {.path = "a.tsv", .header = true, .text = "t", .pair = "p", .label = "l", .group = "g",
-                             .id = "i", .weight = "w"};
-    expect_rows(&opts, "w\ti\tg\tl\tp\tt\n6\t5\t4\t3\t2\t1\n", "0[1][2][3][4][5][6]\n");
+                             .id = "i", .weight = "w", .time = "when", .fold = "f"};
+    expect_rows(&opts, "w\ti\tf\tg\tl\twhen\tp\tt\n6\t5\t8\t4\t3\t7\t2\t1\n", "0[1][2][3][4][5][6][7][8]\n");
     opts.group = opts.id = "l"; /* one column may have several uses */
-    expect_rows(&opts, "w\ti\tg\tl\tp\tt\n6\t5\t4\t3\t2\t1\n", "0[1][2][3][3][3][6]\n");
+    opts.fold = "w";
+    expect_rows(&opts, "w\ti\tg\tl\twhen\tp\tt\n6\t5\t4\t3\t7\t2\t1\n", "0[1][2][3][3][3][6][7][6]\n");
 }
 
 static void test_too_many_columns(void **state)

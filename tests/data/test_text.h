@@ -13,7 +13,8 @@
 /* "row[text][pair]...\n" for the columns asked for; a missing one is [-]. */
 static inline enum status dump_rows(const struct text_opts *opts, struct text_reader *reader, struct str *out)
 {
-    const char *const asked[] = {opts->text, opts->pair, opts->label, opts->group, opts->id, opts->weight};
+    const char *const asked[] = {opts->text, opts->pair,   opts->label, opts->group,
+                                 opts->id,   opts->weight, opts->time,  opts->fold};
     struct text_row row;
     bool more = true;
     str_clear(out);
@@ -22,7 +23,7 @@ static inline enum status dump_rows(const struct text_opts *opts, struct text_re
         TRY(text_next(reader, &row, &more));
         if (!more)
             return STATUS_OK;
-        const struct text_field fields[] = {row.text, row.pair, row.label, row.group, row.id, row.weight};
+        const struct text_field fields[] = {row.text, row.pair, row.label, row.group, row.id, row.weight, row.time, row.fold};
         assert_ok(str_addf(out, "%d", (int)row.row));
         for (int i = 0; i < TEXT_ROLES; i++) {
             if (asked[i] == NULL)

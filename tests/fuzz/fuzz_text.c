@@ -49,7 +49,8 @@ static struct outcome read_all(const struct text_opts *opts, const uint8_t *data
         struct text_row row;
         bool more = true;
         while ((o.status = text_next(reader, &row, &more)) == STATUS_OK && more) {
-            const struct text_field *fields[] = {&row.text, &row.pair, &row.label, &row.group, &row.id, &row.weight};
+            const struct text_field *fields[] = {&row.text, &row.pair,   &row.label, &row.group,
+                                                 &row.id,   &row.weight, &row.time,  &row.fold};
             for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
                 o.hash = add_field(o.hash, fields[i]);
             require(row.row > last, "row numbers do not rise");

@@ -162,6 +162,12 @@ static void test_choices_follow_their_enums(void **state)
     assert_int_equal(config.schedule.name, CONFIG_SCHEDULE_CONSTANT);
     assert_ok(set("cv.kind", "holdout"));
     assert_int_equal(config.cv.kind, CONFIG_CV_HOLDOUT);
+    assert_ok(set("cv.kind", "leave_one_group_out"));
+    assert_int_equal(config.cv.kind, CONFIG_CV_LEAVE_ONE_GROUP_OUT);
+    assert_ok(set("cv.kind", "column"));
+    assert_int_equal(config.cv.kind, CONFIG_CV_COLUMN);
+    assert_ok(set("cv.duplicates", "ignore"));
+    assert_int_equal(config.cv.duplicates, CONFIG_DUPLICATES_IGNORE);
     assert_ok(set("cv.select", "best"));
     assert_int_equal(config.cv.select, CONFIG_SELECT_BEST);
     assert_ok(set("parallel.backend", "cuda"));

@@ -39,6 +39,15 @@ if command -v zstd >/dev/null; then
     same found wanted
 fi
 
+# Times and folds.
+awk -F'\t' -v OFS='\t' 'NR == 1 { print $0, "when", "part"; next } { print $0, "2024-03-" (NR % 20 + 10), (NR % 3 ? "f" NR % 3 : "") }' part.tsv >timed.tsv
+must 1 prepare "${columns[@]}" data.input=timed.tsv data.time=when data.fold=part out=timed-1.h5
+must 3 prepare "${columns[@]}" data.input=timed.tsv data.time=when data.fold=part out=timed-3.h5
+same timed-3.h5 timed-1.h5
+must 1 inspect timed-1.h5
+said '^  columns +text, label, time, fold \(3 values\)$'
+refused 65 'row 0: time "g[0-9]+" is neither a number nor a date' 2 prepare "${columns[@]}" data.input=timed.tsv data.time=group out=none.h5
+
 # Selection.
 must 1 prepare "${columns[@]}" data.input=part.tsv 'data.where=label=class1' out=where.h5
 said "$(awk -F'\t' '$3 == "class1"' part.tsv | wc -l) rows"
