@@ -109,7 +109,7 @@ const struct key keys[] = {
     REAL_KEY("schedule.num_cycles", schedule.num_cycles, "0.5", 0, 1000, "", "waves of the cosine; 0.5 ends at zero"),
 
     EVERY_KEY("eval.every", eval.every, "epoch", "evaluate every so many steps, or every epoch; 0: at the end only"),
-    TEXT_KEY("eval.metric", eval.metric, "", "what chooses the best: accuracy macro_f1 micro_f1 weighted_f1 f1 precision recall mcc roc_auc log_loss loss mse mae pearson spearman r2; empty: accuracy, micro_f1 or pearson by task"),
+    TEXT_KEY("eval.metric", eval.metric, "", "what chooses the best (docs/metrics.md): loss, log_loss, brier, accuracy, macro_f1, micro_f1, weighted_f1, roc_auc, weighted_roc_auc, pr_auc; for classes also balanced_accuracy, mcc, kappa, quadratic_kappa, ece, top3_accuracy, top5_accuracy; of two classes f1, precision, recall; for several labels samples_f1, hamming_loss, lrap; for numbers mse, rmse, mae, pearson, spearman, kendall, r2, explained_variance; empty: accuracy, micro_f1 or pearson by task"),
     INT_KEY("eval.patience", eval.patience, "0", 0, 1e9, "evaluations", "stop after so many evaluations without gain; 0: never"),
     {.name = "eval.batch_tokens", .type = KEY_INT, .offset = AT(eval.batch_tokens), .fallback = "4096", .low = 16, .high = 1e9, .unit = "tokens", NEUTRAL, .help = "tokens of one scoring pass of a rank: a memory knob"},
 

@@ -35,6 +35,11 @@ json_t *evaluation_json(const struct task_spec *task, const struct metric_values
         json_decref(out);
         return NULL;
     }
+    if (values->per_class != NULL &&
+        json_object_set_new(out, "per_class", metrics_per_class_json(values, task->labels)) != 0) {
+        json_decref(out);
+        return NULL;
+    }
     if (values->confusion == NULL)
         return out;
     confusion = json_array();
