@@ -67,13 +67,15 @@ enum status scores_write(const char *path, const struct scores_table *table)
         {.name = "version", .number = 1},
         {.name = "tool", .text = "cohort " COHORT_VERSION},
     };
-    struct h5_output columns[8];
+    struct h5_output columns[9];
     struct texts names, ids;
     int n = 0;
     if (table->rows < 0 || table->outputs < 1 || table->classes < 0)
         return status_fail(STATUS_ARG, "%s: %lld rows of %d scores and %d labels cannot be written",
                            path, (long long)table->rows, table->outputs, table->classes);
     columns[n++] = column("row", H5_I64, table->rows, 0, table->row);
+    if (table->repeat != NULL)
+        columns[n++] = column("repeat", H5_I32, table->rows, 0, table->repeat);
     if (table->fold != NULL)
         columns[n++] = column("fold", H5_I32, table->rows, 0, table->fold);
     columns[n++] = column("logits", H5_F32, table->rows, table->outputs, table->logits);

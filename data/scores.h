@@ -2,10 +2,11 @@
  * scores.h - scores of rows as an HDF5 file: out-of-fold predictions and those of an evaluation,
  * for people who go on in Python or R, and for reports.
  *
- * Layout (docs/formats.md): /row int64, /fold int32 (-1: none), /logits and /scores float32 (rows,
- * outputs), /label int32 or /value float32 (rows, outputs) where known, /names the labels, /id
- * strings where the data has them: UTF-8 texts of the longest's length, NUL-padded, so one very
- * long id makes every row long. Same bytes for the same table.
+ * Layout (docs/formats.md): /row int64, /repeat int32 where there are several, /fold int32 (-1:
+ * none), /logits and /scores float32 (rows, outputs), /label int32 or /value float32 (rows,
+ * outputs) where known, /names the labels, /id strings where the data has them: UTF-8 texts of the
+ * longest's length, NUL-padded, so one very long id makes every row long. Same bytes for the same
+ * table.
  *
  * Local.
  */
@@ -22,6 +23,7 @@ struct scores_table {
     int64_t rows;
     int outputs, classes;
     const int64_t *row;       /* (rows) */
+    const int32_t *repeat;    /* (rows) or NULL */
     const int32_t *fold;      /* (rows) or NULL */
     const float *logits;      /* (rows, outputs) */
     const float *scores;      /* (rows, outputs) probabilities, or values */
@@ -44,15 +46,15 @@ struct scores_file; /* opaque */
 struct scores_info {
     int64_t rows; /* at most 2^31 - 1 */
     int outputs, classes;
-    bool has_fold, has_label, has_value, has_id;
+    bool has_repeat, has_fold, has_label, has_value, has_id;
     const char *const
         *names; /* (classes), UTF-8, borrowed from the file; NULL where classes is 0 */
 };
 
 /*
  * Open a file that scores_write() wrote and check what it says of itself: sizes, that row numbers
- * are not negative and ascend, labels and folds are in range, names are UTF-8. Scores and values
- * are not looked at. Treated as hostile, like every file (data/h5.h). On success *out is owned by
+ * are not negative, that repeat, row and fold ascend in this order, labels, repeats and folds are in
+ * range, names are UTF-8. Scores and values are not looked at. Treated as hostile, like every file (data/h5.h). On success *out is owned by
  * the caller (scores_close). STATUS_NOINPUT, STATUS_FORMAT (says what and where), STATUS_IO,
  * STATUS_NOMEM.
  */
@@ -63,8 +65,9 @@ void scores_get_info(const struct scores_file *file, struct scores_info *info);
 /* Columns of rows [first, first + n); NULL: not wanted. STATUS_ARG: rows outside the file, or a
  * column that it does not have; STATUS_IO. */
 struct scores_columns {
-    int64_t *row;   /* (n) */
-    int32_t *fold;  /* (n) */
+    int64_t *row;    /* (n) */
+    int32_t *repeat; /* (n) */
+    int32_t *fold;   /* (n) */
     float *logits;  /* (n, outputs) */
     float *scores;  /* (n, outputs) */
     int32_t *label; /* (n) */

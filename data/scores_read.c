@@ -12,7 +12,7 @@ struct scores_file {
     struct h5_file h5;
     struct scores_info info;
     char **names; /* (classes), owned */
-    struct h5_column row, fold, logits, scores, label, value, id;
+    struct h5_column row, repeat, fold, logits, scores, label, value, id;
     int64_t id_width;
 };
 
@@ -117,6 +117,7 @@ static enum status open_columns(struct scores_file *file)
     TRY(open_optional(file, "scores", H5_F32, true, &file->scores, &found));
     if (!found)
         return status_fail(STATUS_FORMAT, "%s: /scores is missing", file->h5.path);
+    TRY(open_optional(file, "repeat", H5_I32, false, &file->repeat, &info->has_repeat));
     TRY(open_optional(file, "fold", H5_I32, false, &file->fold, &info->has_fold));
     TRY(open_optional(file, "label", H5_I32, false, &file->label, &info->has_label));
     TRY(open_optional(file, "value", H5_F32, true, &file->value, &info->has_value));
@@ -139,14 +140,51 @@ static enum status fail_value(const struct scores_file *file, const char *column
                        column, (long long)value, (long long)i, wanted);
 }
 
-/* Row numbers, folds and labels of all rows. */
+/* A place in the order of lines: repeat, row, fold. */
+struct place {
+    int64_t row;
+    int32_t repeat, fold;
+};
+
+static bool follows(const struct place *a, const struct place *b)
+{
+    if (b->repeat != a->repeat)
+        return b->repeat > a->repeat;
+    return b->row != a->row ? b->row > a->row : b->fold > a->fold;
+}
+
+/* Row numbers, repeats, folds and labels of n lines from `from` on; *before is the line ahead. */
+static enum status check_block(const struct scores_file *file, const struct scores_columns *at,
+                               int64_t from, int64_t n, struct place *before)
+{
+    for (int64_t i = 0; i < n; i++) {
+        struct place here = {at->row[i], at->repeat == NULL ? 0 : at->repeat[i],
+                             at->fold == NULL ? -1 : at->fold[i]};
+        if (here.row < 0)
+            return fail_value(file, "row", from + i, here.row, "0 or more");
+        if (here.repeat < 0)
+            return fail_value(file, "repeat", from + i, here.repeat, "0 or more");
+        if (here.fold < -1)
+            return fail_value(file, "fold", from + i, here.fold, "-1 or more");
+        if (from + i > 0 && !follows(before, &here))
+            return fail_value(file, "row", from + i, here.row,
+                              "lines that ascend by repeat, row and fold");
+        if (at->label != NULL && (at->label[i] < 0 || at->label[i] >= file->info.classes))
+            return fail_value(file, "label", from + i, at->label[i], "one of the labels");
+        *before = here;
+    }
+    return STATUS_OK;
+}
+
 static enum status check_values(const struct scores_file *file)
 {
     const struct scores_info *info = &file->info;
     struct scores_columns at = {0};
-    int64_t before = -1;
+    struct place before = {0};
     enum status st = STATUS_OK;
     TRY_GOTO(done, mem_alloc_raw(CHECK_ROWS, sizeof *at.row, "rows", &at.row));
+    if (info->has_repeat)
+        TRY_GOTO(done, mem_alloc_raw(CHECK_ROWS, sizeof *at.repeat, "repeats", &at.repeat));
     if (info->has_fold)
         TRY_GOTO(done, mem_alloc_raw(CHECK_ROWS, sizeof *at.fold, "folds", &at.fold));
     if (info->has_label)
@@ -154,20 +192,11 @@ static enum status check_values(const struct scores_file *file)
     for (int64_t from = 0; from < info->rows; from += CHECK_ROWS) {
         int64_t n = info->rows - from < CHECK_ROWS ? info->rows - from : CHECK_ROWS;
         TRY_GOTO(done, scores_read(file, from, n, &at));
-        for (int64_t i = 0; i < n && st == STATUS_OK; i++) {
-            if (at.row[i] <= before)
-                st = fail_value(file, "row", from + i, at.row[i], "ascending numbers from 0");
-            else if (at.fold != NULL && at.fold[i] < -1)
-                st = fail_value(file, "fold", from + i, at.fold[i], "-1 or more");
-            else if (at.label != NULL && (at.label[i] < 0 || at.label[i] >= info->classes))
-                st = fail_value(file, "label", from + i, at.label[i], "one of the labels");
-            before = at.row[i];
-        }
-        if (st != STATUS_OK)
-            break;
+        TRY_GOTO(done, check_block(file, &at, from, n, &before));
     }
 done:
     mem_free(at.row);
+    mem_free(at.repeat);
     mem_free(at.fold);
     mem_free(at.label);
     return st;
@@ -205,6 +234,7 @@ enum status scores_read(const struct scores_file *file, int64_t first, int64_t n
         void *to;
     } wanted[] = {
         {&file->row, 1, out->row},
+        {&file->repeat, 1, out->repeat},
         {&file->fold, 1, out->fold},
         {&file->logits, file->info.outputs, out->logits},
         {&file->scores, file->info.outputs, out->scores},

@@ -217,7 +217,8 @@ void chart_line(struct chart *c, const double *x, const double *y, int64_t n, in
     }
     if (finite == 0)
         goto done;
-    int64_t kept = thin(fx, fy, finite, CHART_POINTS, keep);
+    int most = c->opts.points > 0 && c->opts.points < CHART_POINTS ? c->opts.points : CHART_POINTS;
+    int64_t kept = thin(fx, fy, finite, most < 3 ? 3 : most, keep);
     if (kept == 1) {
         chart_dots(c, fx, fy, 1, 3.5, series, name);
         goto done;

@@ -27,6 +27,7 @@ struct chart_opts {
     const char *x_label, *y_label; /* with units */
     struct scale x, y;
     double width, height; /* 0: 400 by 270 */
+    int points;           /* that a line keeps; 0: CHART_POINTS, 3 at least */
 };
 
 struct chart_key {
@@ -47,7 +48,7 @@ void chart_begin(struct chart *chart, struct page *page, const struct chart_opts
 /* Draws the legend of what had a name. */
 void chart_end(struct chart *chart);
 
-/* A line through n points in the order of x, thinned to CHART_POINTS; points whose y is not finite
+/* A line through n points in the order of x, thinned to opts.points; points whose y is not finite
  * are left out. name NULL: not in the legend. faint: in the background. */
 void chart_line(struct chart *chart, const double *x, const double *y, int64_t n, int series,
                 bool faint, const char *name);

@@ -277,9 +277,36 @@ static void test_values_and_one_logit_are_read(void **state)
     scores_close(file);
 }
 
+/* A row is scored once in each repeat, and under random sub-samples by any number of folds. */
+static void test_repeats_are_read(void **state)
+{
+    static const int64_t rows[ROWS] = {7, 7, 3};
+    static const int32_t repeats[ROWS] = {0, 0, 1}, folds[ROWS] = {0, 2, 0}, falling[ROWS] = {0, 1, 0};
+    const char *path = place("repeats.h5");
+    struct scores_table table = table_of_classes();
+    struct scores_file *file;
+    struct scores_info info;
+    int32_t got[ROWS];
+    struct scores_columns wanted = {.repeat = got};
+    (void)state;
+    table.row = rows;
+    table.repeat = repeats;
+    table.fold = folds;
+    assert_ok(scores_write(path, &table));
+    assert_ok(scores_open(path, &file));
+    scores_get_info(file, &info);
+    assert_true(info.has_repeat && info.has_fold);
+    assert_ok(scores_read(file, 0, ROWS, &wanted));
+    assert_memory_equal(got, repeats, sizeof repeats);
+    scores_close(file);
+    table.repeat = falling;
+    assert_ok(scores_write(path, &table));
+    assert_fails(scores_open(path, &file), STATUS_FORMAT, "/row is 3 in line 2, wanted lines that ascend by repeat");
+}
+
 static void test_tables_that_contradict_themselves_are_refused(void **state)
 {
-    static const int64_t falling[ROWS] = {0, 7, 7}, negative[ROWS] = {-1, 0, 1};
+    static const int64_t falling[ROWS] = {0, 7, 6}, negative[ROWS] = {-1, 0, 1};
     static const int32_t outside[ROWS] = {0, 2, 1}, folds[ROWS] = {0, -2, 1};
     static const char *const bad_utf8[] = {"a", "\377"};
     const char *path = place("bad.h5");
@@ -288,7 +315,7 @@ static void test_tables_that_contradict_themselves_are_refused(void **state)
     (void)state;
     table.row = falling;
     assert_ok(scores_write(path, &table));
-    assert_fails(scores_open(path, &file), STATUS_FORMAT, "/row is 7 in line 2");
+    assert_fails(scores_open(path, &file), STATUS_FORMAT, "/row is 6 in line 2");
     assert_null(file);
     table.row = negative;
     assert_ok(scores_write(path, &table));
@@ -351,6 +378,7 @@ int main(void)
         cmocka_unit_test(test_same_table_same_bytes),   cmocka_unit_test(test_old_file_stays_on_failure),
         cmocka_unit_test(test_what_was_written_is_read),
         cmocka_unit_test(test_values_and_one_logit_are_read),
+        cmocka_unit_test(test_repeats_are_read),
         cmocka_unit_test(test_tables_that_contradict_themselves_are_refused),
         cmocka_unit_test(test_damaged_files_never_crash),
     };
