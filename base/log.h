@@ -25,7 +25,8 @@ NODISCARD enum status log_to_file(const char *path);
 /* Whether standard error is a terminal and this is rank 0: then progress may be redrawn in place.
  */
 bool log_is_terminal(void);
-/* Redraw the progress line (no newline) on a terminal; nothing elsewhere. "" clears it. */
+/* Redraw the progress line, or several with newlines between them, on a terminal, cut to its width
+ * and height; nothing elsewhere. "" clears them. */
 void log_progress(const char *format, ...) PRINTF_LIKE(1, 2);
 
 /* Seconds of a clock that never goes back. */

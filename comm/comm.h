@@ -165,6 +165,8 @@ NODISCARD enum status comm_settle(struct comm *comm, double timeout_s);
  * still waits for, so that its memory can be freed. The group carries no more numbers. Local.
  */
 void comm_give_up(struct comm *comm);
+/* Whether messages were left that will never end: the group can agree, but sum no more. Local. */
+bool comm_is_lost(const struct comm *comm);
 
 /*
  * Begin summing elements [low, high) of the ranks' buffers: buffer[k] is this rank's k-th top node

@@ -192,6 +192,11 @@ int comm_local_size(const struct comm *comm)
     return comm->local_size;
 }
 
+bool comm_is_lost(const struct comm *comm)
+{
+    return comm->lost || comm->requests > 0;
+}
+
 const char *comm_backend(const struct comm *comm)
 {
     return comm->transport->name != NULL ? comm->transport->name

@@ -16,7 +16,7 @@
 #include "base/mem.h"
 #include "base/threads.h"
 #include "data/sampler.h"
-#include "launcher/run.h"
+#include "launcher/experiment.h"
 #include "model/optimizer.h"
 #include "worker/source.h"
 
@@ -24,14 +24,17 @@ enum { CLASS_LINES = 50, PASSES = 2 };
 
 /* One trial with its plan. */
 struct planned {
-    int fold;
+    struct trial_id id;
+    int setting; /* -1: not known before training */
     int64_t rows;
     struct trial_plan plan;
 };
 
 struct check {
     struct session *session;
-    struct run run;
+    struct run *run;               /* of the setting whose trial is the largest */
+    struct experiment *experiment; /* NULL: one trial, of `alone` */
+    struct run alone;
     struct planned *trials;
     int count, largest;
     double padding; /* share of slots that padded batches of the largest trial's rows would waste;
@@ -83,47 +86,68 @@ static enum status cache_folder(struct session *session, char **folder, bool *te
 
 /* ---- plans ---- */
 
-static bool wanted_fold(const struct run_config *config, int fold)
+static enum status plan_trial(struct check *check, const struct trial_id *id, int index)
 {
-    bool wanted = config->cv.run_folds_count == 0;
-    for (int64_t i = 0; i < config->cv.run_folds_count; i++)
-        wanted = wanted || config->cv.run_folds[i] == fold;
-    return wanted;
-}
-
-static enum status plan_trial(struct check *check, int fold)
-{
-    struct run *run = &check->run;
+    struct run *run = check->run;
     struct run_rows rows;
     struct trial_opts opts;
     struct planned *planned = &check->trials[check->count];
+    struct str name = {0};
     comm_mark(-1, "check");
-    TRY(run_rows_make(run, fold, &rows));
-    run_trial_opts(run, &rows, fold, check->session->world, "", &opts);
-    planned->fold = fold;
+    TRY(run_rows_make(run, id, &rows));
+    run_trial_opts(run, &rows, id, check->session->world, "", &opts);
+    planned->id = *id;
+    planned->setting = check->experiment == NULL ? 0 : check->experiment->open;
     planned->rows = rows.train_count;
     enum status st = trial_plan_make(&opts, run->group_ranks, &planned->plan);
     run_rows_free(&rows);
-    if (st != STATUS_OK)
-        return fold < 0 ? st : status_prefix(st, "fold %d", fold);
+    if (st != STATUS_OK && check->experiment != NULL) {
+        char *failure = NULL;
+        if (mem_strdup(status_message(), &failure) == STATUS_OK &&
+            experiment_say(check->experiment, index, planned->setting, &name) == STATUS_OK)
+            st = status_fail(st, "%s: %s", name.p, failure);
+        mem_free(failure);
+        str_release(&name);
+    }
+    TRY(st);
     if (planned->plan.memory_bytes > check->trials[check->largest].plan.memory_bytes)
         check->largest = check->count;
     check->count++;
     return STATUS_OK;
 }
 
-static enum status plan_all(struct check *check)
+/* The outer trials of nested folds have whichever setting is chosen: planned with the last one. */
+static enum status plan_setting(struct check *check, int setting)
 {
-    int folds = check->run.folds;
-    TRY(mem_alloc((size_t)(folds == 0 ? 1 : folds), sizeof *check->trials, "the trials",
-                  &check->trials));
-    if (folds == 0)
-        return plan_trial(check, -1);
-    for (int k = 0; k < folds; k++) {
-        if (wanted_fold(check->run.config, k))
-            TRY(plan_trial(check, k));
+    struct experiment *e = check->experiment;
+    bool last = setting == e->shape.settings - 1;
+    for (int i = 0; i < e->trials; i++) {
+        struct schedule_trial t;
+        struct trial_id id;
+        schedule_name(&e->shape, i, &t);
+        if (t.setting != setting && !(t.setting < 0 && last))
+            continue;
+        experiment_trial(e, i, &id);
+        TRY(plan_trial(check, &id, i));
     }
     return STATUS_OK;
+}
+
+/* Plan every trial; leaves the largest one's setting open. Collective. */
+static enum status plan_all(struct check *check)
+{
+    static const struct trial_id only = {.repeat = 0, .fold = -1, .inner = -1};
+    struct comm *world = check->session->world;
+    struct experiment *e = check->experiment;
+    size_t count = e == NULL ? 1 : (size_t)e->trials;
+    TRY(comm_agree(world, mem_alloc(count, sizeof *check->trials, "the trials", &check->trials)));
+    if (e == NULL)
+        return comm_agree(world, plan_trial(check, &only, 0));
+    for (int s = 0; s < e->shape.settings; s++) {
+        TRY(experiment_use(e, world, s));
+        TRY(comm_agree(world, plan_setting(check, s)));
+    }
+    return experiment_use(e, world, check->trials[check->largest].setting);
 }
 
 /* ---- the first epoch, batch by batch ---- */
@@ -139,7 +163,7 @@ static enum status take_first(const struct check *check, const int64_t *rows, in
                               struct first_rows *first)
 {
     const struct comm *world = check->session->world;
-    const struct run *run = &check->run;
+    const struct run *run = check->run;
     const struct trial_plan *plan = &check->trials[check->largest].plan;
     TRY(mem_alloc_raw((size_t)count, sizeof *first->rows, "a pass's rows", &first->rows));
     for (int i = comm_rank(world) % run->group_ranks; i < count; i += run->group_ranks) {
@@ -154,15 +178,15 @@ static enum status take_first(const struct check *check, const int64_t *rows, in
 
 static enum status walk_epoch(struct check *check, struct first_rows *first)
 {
-    struct run *run = &check->run;
+    struct run *run = check->run;
     struct run_rows rows;
     struct trial_opts opts;
     struct sampler *sampler = NULL;
     int64_t slots = 0;
-    int fold = check->trials[check->largest].fold;
+    const struct trial_id *id = &check->trials[check->largest].id;
     enum status st = STATUS_OK;
-    TRY(run_rows_make(run, fold, &rows));
-    run_trial_opts(run, &rows, fold, check->session->world, "", &opts);
+    TRY(run_rows_make(run, id, &rows));
+    run_trial_opts(run, &rows, id, check->session->world, "", &opts);
     struct sampler_opts sampling = {.rows = rows.train,
                                     .count = rows.train_count,
                                     .batch_size = run->config->train.batch_size,
@@ -196,7 +220,7 @@ done:
 static enum status try_transport(const struct check *check)
 {
     struct comm *world = check->session->world, *group = NULL;
-    TRY(comm_group(world, check->run.group_ranks, &group));
+    TRY(comm_group(world, check->run->group_ranks, &group));
     enum status st = comm_agree(world, session_transport(check->session, group));
     comm_group_free(group);
     return st;
@@ -207,7 +231,7 @@ static enum status try_transport(const struct check *check)
 static enum status describe_groups(struct check *check, const struct model *model)
 {
     struct optimizer_opts opts = {.params = model_params(model)};
-    trial_rates(check->run.config, &opts);
+    trial_rates(check->run->config, &opts);
     return optimizer_describe(model_params(model), &opts, &check->groups);
 }
 
@@ -222,9 +246,9 @@ static enum status time_pass(struct check *check, struct model *model,
     *seconds = 0.0;
     if (first->count == 0)
         return STATUS_OK;
-    TRY_GOTO(done, mem_alloc((size_t)first->count * (size_t)check->run.task.outputs, sizeof *logits,
-                             "logits", &logits));
-    TRY_GOTO(done, dataset_read(check->run.train.ds, first->rows, first->count, &batch));
+    TRY_GOTO(done, mem_alloc((size_t)first->count * (size_t)check->run->task.outputs,
+                             sizeof *logits, "logits", &logits));
+    TRY_GOTO(done, dataset_read(check->run->train.ds, first->rows, first->count, &batch));
     struct model_input input = {.tokens = batch.tokens,
                                 .rows = batch.rows,
                                 .max_row = batch.max_row,
@@ -247,7 +271,7 @@ done:
 static enum status load_model(struct check *check, const struct first_rows *first,
                               struct model **model)
 {
-    const struct run *run = &check->run;
+    const struct run *run = check->run;
     struct session *session = check->session;
     struct load_report report = {0};
     struct model_opts opts = {
@@ -274,7 +298,7 @@ static enum status load_model(struct check *check, const struct first_rows *firs
 static enum status measure(struct check *check, const struct first_rows *first)
 {
     struct comm *world = check->session->world;
-    const struct run *run = &check->run;
+    const struct run *run = check->run;
     struct model *model = NULL;
     double pass = 0.0;
     int groups = (comm_size(world) + run->group_ranks - 1) / run->group_ranks;
@@ -338,7 +362,7 @@ static enum status add_rows(const struct run_data *data, const char *name, int m
 static enum status add_machine(const struct check *check, struct str *out)
 {
     const struct session *session = check->session;
-    const struct run *run = &check->run;
+    const struct run *run = check->run;
     int ranks = comm_size(session->world);
     TRY(str_addf(out, "device        %s, %s, %s, %d thread%s a rank\n",
                  device_name(session->device), session->kernels->name,
@@ -352,9 +376,9 @@ static enum status add_steps(const struct check *check, struct str *out)
 {
     const struct planned *planned = &check->trials[check->largest];
     const struct trial_plan *plan = &planned->plan;
-    const struct run_config *config = check->run.config;
-    if (planned->fold >= 0)
-        TRY(str_addf(out, "largest fold  %d\n", planned->fold));
+    const struct run_config *config = check->run->config;
+    if (planned->id.fold >= 0)
+        TRY(str_addf(out, "largest fold  %d\n", planned->id.fold));
     TRY(str_addf(out,
                  "training      %lld rows in batches of %lld: %lld steps an epoch, %lld steps, "
                  "%lld of them warm-up\n",
@@ -373,7 +397,7 @@ static enum status add_memory(const struct check *check, struct str *out)
 {
     const struct trial_plan *plan = &check->trials[check->largest].plan;
     const struct model_memory *m = &plan->memory;
-    double gb = check->run.config->train.memory_limit_gb;
+    double gb = check->run->config->train.memory_limit_gb;
     double limit = gb > 0.0 ? gb * 1e9 : (double)device_memory_bytes(check->session->device);
     int local = comm_local_size(check->session->world);
     TRY(str_addf(out,
@@ -392,12 +416,25 @@ static enum status add_memory(const struct check *check, struct str *out)
 
 static enum status add_trials(const struct check *check, struct str *out)
 {
-    if (check->run.folds == 0)
+    const struct experiment *e = check->experiment;
+    if (e == NULL)
         return STATUS_OK;
+    TRY(str_addf(out, "trials        %d: %d setting%s, %d repeat%s, %d fold%s", e->trials,
+                 e->shape.settings, e->shape.settings == 1 ? "" : "s", e->shape.repeats,
+                 e->shape.repeats == 1 ? "" : "s", e->run.folds > 0 ? e->shape.folds : 0,
+                 e->shape.folds == 1 && e->run.folds > 0 ? "" : "s"));
+    if (e->shape.inner_folds > 0)
+        TRY(str_addf(out, ", each with %d inner folds", e->shape.inner_folds));
+    TRY(str_addf(out, "; %d side by side\n", e->groups));
+    for (int s = 0; s < e->shape.settings && e->shape.settings > 1; s++)
+        TRY(str_addf(out, "  setting %-3d %s\n", s, e->label[s]));
     for (int i = 0; i < check->count; i++) {
         const struct planned *planned = &check->trials[i];
+        if (planned->setting != check->trials[check->largest].setting || planned->id.repeat > 0 ||
+            planned->id.inner >= 0 || planned->id.fold < 0)
+            continue;
         TRY(str_addf(out, "  fold %-3d    trains on %lld rows, %lld steps, %.2f GB a rank%s\n",
-                     planned->fold, (long long)planned->rows, (long long)planned->plan.steps,
+                     planned->id.fold, (long long)planned->rows, (long long)planned->plan.steps,
                      (double)planned->plan.memory_bytes / 1e9,
                      i == check->largest ? ", the largest" : ""));
     }
@@ -406,18 +443,18 @@ static enum status add_trials(const struct check *check, struct str *out)
 
 static enum status add_model(const struct check *check, struct str *out)
 {
-    const struct encoder_config *e = &check->run.source.encoder;
+    const struct encoder_config *e = &check->run->source.encoder;
     return str_addf(out, "model         %s: %s, %d layers, hidden %d, heads %d; pooling %s; %s\n",
-                    check->run.source.path, e->model_type, e->layers, e->hidden, e->heads,
-                    pooling_name(check->run.pooling),
-                    check->run.config->model.from_scratch ? "all weights drawn from seed"
-                    : check->head_drawn                   ? "weights loaded, head drawn from seed"
-                                                          : "weights and head loaded");
+                    check->run->source.path, e->model_type, e->layers, e->hidden, e->heads,
+                    pooling_name(check->run->pooling),
+                    check->run->config->model.from_scratch ? "all weights drawn from seed"
+                    : check->head_drawn                    ? "weights loaded, head drawn from seed"
+                                                           : "weights and head loaded");
 }
 
 static enum status print_report(const struct check *check)
 {
-    const struct run *run = &check->run;
+    const struct run *run = check->run;
     struct str out = {0};
     enum status st = STATUS_OK;
     TRY_GOTO(done, add_machine(check, &out));
@@ -447,6 +484,44 @@ done:
     return st;
 }
 
+/* Open the run, or all settings of an experiment. Collective. */
+static enum status open_run(struct check *check, const char *cache, bool *finished)
+{
+    struct session *session = check->session;
+    struct comm *world = session->world;
+    bool several = experiment_wanted(&session->config);
+    enum status st = STATUS_OK;
+    if (several) {
+        TRY(comm_agree(
+            world, mem_alloc(1, sizeof *check->experiment, "the experiment", &check->experiment)));
+        check->run = &check->experiment->run;
+        st = experiment_open(session, cache, check->experiment);
+        if (st != STATUS_OK) {
+            mem_free(check->experiment);
+            check->experiment = NULL;
+            check->run = NULL;
+            return st;
+        }
+    } else {
+        TRY(run_open(session, world, &session->config, cache, &check->alone));
+        check->run = &check->alone;
+    }
+    if (comm_rank(world) == 0 && session->config.out[0] != '\0')
+        st = run_folder_look(check->run,
+                             several ? &check->experiment->resolved : &check->run->resolved,
+                             several, finished);
+    return comm_agree(world, st);
+}
+
+static void close_run(struct check *check)
+{
+    if (check->experiment != NULL)
+        experiment_close(check->experiment);
+    else if (check->run != NULL)
+        run_close(check->run);
+    mem_free(check->experiment);
+}
+
 enum status command_check(struct session *session)
 {
     struct comm *world = session->world;
@@ -458,12 +533,9 @@ enum status command_check(struct session *session)
     TRY(session_compute(session));
     TRY(comm_watchdog_start(world, session->config.parallel.watchdog_s, NULL));
     TRY_GOTO(done, cache_folder(session, &cache, &temporary));
-    TRY_GOTO(done, run_open(session, cache, &check.run));
-    if (comm_rank(world) == 0 && session->config.out[0] != '\0')
-        st = run_folder_look(&check.run, &finished);
-    TRY_GOTO(done, comm_agree(world, st));
+    TRY_GOTO(done, open_run(&check, cache, &finished));
     TRY_GOTO(done, try_transport(&check));
-    TRY_GOTO(done, comm_agree(world, plan_all(&check)));
+    TRY_GOTO(done, plan_all(&check));
     TRY_GOTO(done, comm_agree(world, walk_epoch(&check, &first)));
     TRY_GOTO(done, measure(&check, &first));
     st = comm_agree(world, comm_rank(world) == 0 ? print_report(&check) : STATUS_OK);
@@ -471,7 +543,7 @@ done:
     str_release(&check.groups);
     mem_free(first.rows);
     mem_free(check.trials);
-    run_close(&check.run);
+    close_run(&check);
     if (temporary && cache != NULL && comm_rank(world) == 0 && folder_remove(cache) != STATUS_OK)
         log_warning("%s is left over", cache);
     mem_free(cache);

@@ -199,5 +199,8 @@ static enum status tokenizer_verb(struct session *session)
 
 enum status command_tokenizer(struct session *session)
 {
-    return comm_rank(session->world) == 0 ? tokenizer_verb(session) : STATUS_OK;
+    enum status st = comm_rank(session->world) == 0 ? tokenizer_verb(session) : STATUS_OK;
+    /* training takes minutes: the others must not spin on cores that its threads could have */
+    enum status waited = comm_wait(session->world, "waiting for rank 0");
+    return st == STATUS_OK ? waited : st;
 }

@@ -391,6 +391,37 @@ enum status config_difference(const struct run_config *a, const struct run_confi
     return st;
 }
 
+enum status config_same(const struct run_config *a, const struct run_config *b, const char *prefix,
+                        bool *same)
+{
+    struct str x = {0}, y = {0};
+    enum status st = STATUS_OK;
+    *same = true;
+    for (size_t i = 0; st == STATUS_OK && *same && i < keys_count; i++) {
+        if (strncmp(keys[i].name, prefix, strlen(prefix)) != 0)
+            continue;
+        str_clear(&x);
+        str_clear(&y);
+        st = key_get(a, &keys[i], &x);
+        if (st == STATUS_OK)
+            st = key_get(b, &keys[i], &y);
+        *same = st == STATUS_OK && strcmp(x.p, y.p) == 0;
+    }
+    str_release(&x);
+    str_release(&y);
+    return st;
+}
+
+enum status config_copy_key(const struct run_config *from, const char *key, struct run_config *to)
+{
+    struct str value = {0};
+    enum status st = key_get(from, key_find(key), &value);
+    if (st == STATUS_OK)
+        st = key_set(to, key_find(key), value.p, key);
+    str_release(&value);
+    return st;
+}
+
 enum status config_identity(const struct run_config *config, int ranks, uint64_t *hash)
 {
     struct str text = {0};

@@ -26,6 +26,12 @@ NODISCARD enum status config_text(const struct run_config *config, struct str *o
  */
 NODISCARD enum status config_difference(const struct run_config *a, const struct run_config *b,
                                         struct str *out);
+/* Whether all keys that begin so ("data.") have the same values. */
+NODISCARD enum status config_same(const struct run_config *a, const struct run_config *b,
+                                  const char *prefix, bool *same);
+/* One key's value. */
+NODISCARD enum status config_copy_key(const struct run_config *from, const char *key,
+                                      struct run_config *to);
 /* Hash of what can change a result, on `ranks` ranks for each trial. */
 NODISCARD enum status config_identity(const struct run_config *config, int ranks, uint64_t *hash);
 

@@ -104,8 +104,11 @@ static void hand_out(struct dispatch *d)
         letter.kind = LETTER_ORDER;
         letter.of.order.trial = trial;
         if (trial >= 0) {
-            letter.of.order.setting = schedule_trial(d->opts.schedule, trial)->setting;
-            letter.of.order.rung = schedule_trial(d->opts.schedule, trial)->rungs;
+            const struct schedule_trial *t = schedule_trial(d->opts.schedule, trial);
+            bool last = t->rungs == schedule_rungs(d->opts.schedule, trial);
+            letter.of.order.setting = t->setting;
+            letter.of.order.rung = t->rungs;
+            letter.of.order.until = last ? 1.0 : schedule_share(d->opts.schedule, t->rungs);
             see(d, trial, NULL, NULL);
         }
         d->waiting[g] = false;

@@ -15,9 +15,10 @@
 enum { DISPATCH_SENTENCE = 600 };
 
 struct dispatch_order {
-    int trial;   /* SCHEDULE_END: there is nothing more */
-    int setting; /* that it runs with */
-    int rung;    /* to which it runs */
+    int trial;    /* SCHEDULE_END: there is nothing more */
+    int setting;  /* that it runs with */
+    int rung;     /* to which it runs */
+    double until; /* the share of its steps at which that is; 1: its end */
 };
 
 /* What came of a trial. */

@@ -15,10 +15,23 @@ static enum status run_path(const struct run_config *config, const char *name, c
     return path_join(config->out, name, out);
 }
 
+static bool starts_with(const char *name, const char *start)
+{
+    return strncmp(name, start, strlen(start)) == 0;
+}
+
+/* A level above a trial's files. */
+static bool is_level(const char *name)
+{
+    return starts_with(name, "setting-") || starts_with(name, "repeat-") ||
+           starts_with(name, "fold-") || starts_with(name, "inner-");
+}
+
 enum status run_folder_remove(const char *folder)
 {
-    static const char *const own[] = {"best",   "log.jsonl",     "results.json", "oof.tsv",
-                                      "oof.h5", "manifest.json", "run.lock"};
+    static const char *const own[] = {"best",        "log.jsonl",     "results.json",  "oof.tsv",
+                                      "oof.h5",      "manifest.json", "progress.json", "run.lock",
+                                      "report.html", "eval.h5",       "eval.tsv"};
     char **names;
     size_t count;
     enum status st = STATUS_OK;
@@ -26,9 +39,9 @@ enum status run_folder_remove(const char *folder)
         return STATUS_OK;
     TRY(folder_list(folder, &names, &count));
     for (size_t i = 0; i < count && st == STATUS_OK; i++) {
-        bool ours = strncmp(names[i], "checkpoint-", 11) == 0 ||
-                    strncmp(names[i], "fold-", 5) == 0 || strncmp(names[i], "best.", 5) == 0 ||
-                    strncmp(names[i], "run.cfg", 7) == 0;
+        bool ours = starts_with(names[i], "checkpoint-") || is_level(names[i]) ||
+                    starts_with(names[i], "best.") || starts_with(names[i], "run.cfg") ||
+                    starts_with(names[i], "events.out.tfevents.");
         char *path = NULL;
         for (size_t k = 0; k < sizeof own / sizeof own[0]; k++)
             ours = ours || strcmp(names[i], own[k]) == 0;
@@ -59,9 +72,9 @@ static enum status holds_training(const char *folder, bool *holds)
         st = path_join(folder, names[i], &path);
         if (st == STATUS_OK && strcmp(names[i], "log.jsonl") == 0)
             st = file_size(path, &bytes);
-        if (st == STATUS_OK && strncmp(names[i], "fold-", 5) == 0 && file_is_folder(path))
+        if (st == STATUS_OK && is_level(names[i]) && file_is_folder(path))
             st = holds_training(path, holds);
-        *holds = *holds || bytes > 0 || strncmp(names[i], "checkpoint-", 11) == 0 ||
+        *holds = *holds || bytes > 0 || starts_with(names[i], "checkpoint-") ||
                  strcmp(names[i], "best") == 0 || strcmp(names[i], "result.json") == 0 ||
                  strcmp(names[i], "results.json") == 0;
         mem_free(path);
@@ -146,7 +159,7 @@ static enum status refuse_foreign(const char *folder)
         return STATUS_OK;
     TRY(folder_list(folder, &names, &count));
     for (size_t i = 0; i < count && st == STATUS_OK; i++) {
-        if (strncmp(names[i], "checkpoint-", 11) != 0)
+        if (!starts_with(names[i], "checkpoint-"))
             continue;
         st = path_join(folder, names[i], &path);
         if (st == STATUS_OK && file_is_folder(path))
@@ -160,7 +173,8 @@ static enum status refuse_foreign(const char *folder)
     return st;
 }
 
-enum status run_folder_look(const struct run *run, bool *finished)
+enum status run_folder_look(const struct run *run, const struct run_config *asked, bool several,
+                            bool *finished)
 {
     const struct run_config *config = run->config;
     static struct run_config earlier;
@@ -188,14 +202,14 @@ enum status run_folder_look(const struct run *run, bool *finished)
         goto done;
     }
     TRY_GOTO(done, config_load(cfg, NULL, 0, &earlier));
-    TRY_GOTO(done, config_difference(&earlier, &run->resolved, &difference));
+    TRY_GOTO(done, config_difference(&earlier, asked, &difference));
     TRY_GOTO(done, manifest_difference(run, &difference));
     if (st == STATUS_OK && difference.n > 0)
         st = status_fail(STATUS_CONFIG,
                          "out=%s holds a run with another configuration: %s; give another out, or "
                          "overwrite=true",
                          config->out, difference.p);
-    *finished = st == STATUS_OK && run->folds == 0 && file_exists(results) &&
+    *finished = st == STATUS_OK && !several && file_exists(results) &&
                 (run->test.ds == NULL || has_test(results));
 done:
     str_release(&difference);

@@ -242,10 +242,15 @@ static void look_at_bracket(struct schedule *s, int bracket)
 
 /* ---- what happens to trials ---- */
 
+int schedule_rungs(const struct schedule *s, int index)
+{
+    return is_outer(s, index) ? 0 : s->opts.rungs;
+}
+
 static void arrive(struct schedule *s, int index, double score)
 {
     struct schedule_trial *t = &s->trial[index];
-    int rungs = is_outer(s, index) ? 0 : s->opts.rungs;
+    int rungs = schedule_rungs(s, index);
     t->score = score;
     if (t->rungs >= rungs) {
         t->state = TRIAL_FINISHED;
@@ -274,7 +279,7 @@ void schedule_found_end(struct schedule *s, int index, double score)
 {
     if (s->trial[index].state != TRIAL_READY)
         return;
-    s->trial[index].rungs = is_outer(s, index) ? 0 : s->opts.rungs;
+    s->trial[index].rungs = schedule_rungs(s, index);
     arrive(s, index, score);
 }
 
@@ -324,10 +329,10 @@ void schedule_stop(struct schedule *s)
 
 /* ---- handing out ---- */
 
-static double work_left(const struct schedule *s, const struct schedule_trial *t)
+static double work_left(const struct schedule *s, int index)
 {
-    int rungs = t->inner < 0 && s->opts.inner_folds > 0 ? 0 : s->opts.rungs;
-    if (rungs == 0)
+    const struct schedule_trial *t = &s->trial[index];
+    if (schedule_rungs(s, index) == 0)
         return t->work;
     double before_it = t->rungs == 0 ? 0.0 : schedule_share(s, t->rungs - 1);
     return t->work * (schedule_share(s, t->rungs) - before_it);
@@ -357,9 +362,9 @@ int schedule_take(struct schedule *s, int group)
                      t->state == TRIAL_PAUSED || t->state == TRIAL_READY;
         if (best == SCHEDULE_END && later)
             best = SCHEDULE_WAIT;
-        if (t->state == TRIAL_READY && fits(s, t, group) && work_left(s, t) > most) {
+        if (t->state == TRIAL_READY && fits(s, t, group) && work_left(s, i) > most) {
             best = i;
-            most = work_left(s, t);
+            most = work_left(s, i);
         }
     }
     if (best >= 0) {

@@ -85,6 +85,8 @@ void schedule_found_failure(struct schedule *s, int index, enum status failure);
 
 /* The share of a trial after which rung `rung` is (1 for rung opts.rungs, the end). */
 double schedule_share(const struct schedule *s, int rung);
+/* Rungs of this trial: none of an outer one. */
+int schedule_rungs(const struct schedule *s, int index);
 
 enum { SCHEDULE_WAIT = -1, SCHEDULE_END = -2 };
 /* The next trial for a free group, which runs it to rung trial->rungs (opts.rungs: to its end).

@@ -195,10 +195,11 @@ struct run_config {
         int64_t run_folds_count;
         int64_t group_ranks; /* ranks of one fold; 0: all */
         enum config_cv_select select;
-        double inner_share; /* cv.select=inner: share of the training rows that decides */
-        int64_t repeats;    /* of the kinds that cut folds */
-        double test_share;  /* shuffle kinds, blocked: share of the rows that is scored */
-        int64_t p;          /* leave_p_out */
+        double inner_share;  /* cv.select=inner: share of the training rows that decides */
+        int64_t repeats;     /* seeds */
+        int64_t inner_folds; /* nested; 0: not */
+        double test_share;   /* shuffle kinds, blocked: share of the rows that is scored */
+        int64_t p;           /* leave_p_out */
         int64_t gap, max_train, test_rows; /* rolling (gap: blocked, too), in rows; 0: none, all,
                                               rows / (folds + 1) */
         int64_t bins;                      /* bins: quantiles of the label */

@@ -566,7 +566,7 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
 /* Whether this rank says what the trial does. */
 static bool shows(const struct trial *t)
 {
-    return t->leader && t->opts->progress == NULL;
+    return t->leader && !t->opts->quiet;
 }
 
 static double rate(double tokens, double seconds)
@@ -603,12 +603,13 @@ static enum status report_step(struct trial *t, const struct step_outcome *step,
                                     .tokens_per_s = rate((double)t->at.tokens, t->at.seconds),
                                     .seconds_left = pace * all};
         t->opts->progress(t->opts->progress_arg, &place);
-    } else if (log_is_terminal() && !last) {
+    }
+    if (shows(t) && log_is_terminal() && !last) {
         log_progress("epoch %lld  step %lld/%lld  loss %.4f (%.4f)  %.0f tokens/s  %s left",
                      (long long)epoch + 1, (long long)t->at.step, (long long)t->plan.steps,
                      step->loss, average, rate((double)t->at.tokens, t->at.seconds),
                      minutes_seconds(pace * all, left));
-    } else if (line) {
+    } else if (shows(t) && line) {
         log_info("Epoch: [%lld][%lld/%lld] Elapsed %s (remain %s) Loss: %.4f(%.4f) LR: %.8f  ",
                  (long long)epoch + 1, (long long)in_epoch, (long long)per_epoch,
                  minutes_seconds(elapsed, took), minutes_seconds(elapsed / share - elapsed, left),

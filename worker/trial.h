@@ -56,14 +56,13 @@ struct trial_opts {
     const char
         *fence; /* token of run.lock in config->out, checked before each commit; NULL: none */
     const char *folder;   /* where checkpoint-<step>, best and log.jsonl go */
-    int fold;             /* for the log; -1: no cross-validation */
     uint64_t seed;        /* of this trial: weights, order, dropout */
     uint64_t config_hash; /* of everything that can change the result */
     double until; /* in (0, 1): evaluate, save and pause after this share of the steps, rounded up;
                      else: to the end */
-    /* Called on the group's rank 0 after each step, for a screen that shows several trials: then
-     * the trial's own lines on steps and evaluations are left out. NULL: they are not. */
-    void (*progress)(void *arg, const struct trial_place *place);
+    bool quiet; /* no lines on steps and evaluations: several trials run, and a screen shows them */
+    void (*progress)(void *arg, const struct trial_place *place); /* after each step, on the group's
+                                                                     rank 0; NULL: nobody asks */
     void *progress_arg;
 };
 
