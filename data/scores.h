@@ -53,10 +53,10 @@ struct scores_info {
 
 /*
  * Open a file that scores_write() wrote and check what it says of itself: sizes, that row numbers
- * are not negative, that repeat, row and fold ascend in this order, labels, repeats and folds are in
- * range, names are UTF-8. Scores and values are not looked at. Treated as hostile, like every file (data/h5.h). On success *out is owned by
- * the caller (scores_close). STATUS_NOINPUT, STATUS_FORMAT (says what and where), STATUS_IO,
- * STATUS_NOMEM.
+ * are not negative, that repeat, row and fold ascend in this order, labels, repeats and folds are
+ * in range, names are UTF-8. Scores and values are not looked at. Treated as hostile, like every
+ * file (data/h5.h). On success *out is owned by the caller (scores_close). STATUS_NOINPUT,
+ * STATUS_FORMAT (says what and where), STATUS_IO, STATUS_NOMEM.
  */
 NODISCARD enum status scores_open(const char *path, struct scores_file **out);
 void scores_close(struct scores_file *file);
@@ -68,10 +68,10 @@ struct scores_columns {
     int64_t *row;    /* (n) */
     int32_t *repeat; /* (n) */
     int32_t *fold;   /* (n) */
-    float *logits;  /* (n, outputs) */
-    float *scores;  /* (n, outputs) */
-    int32_t *label; /* (n) */
-    float *value;   /* (n, outputs) */
+    float *logits;   /* (n, outputs) */
+    float *scores;   /* (n, outputs) */
+    int32_t *label;  /* (n) */
+    float *value;    /* (n, outputs) */
 };
 NODISCARD enum status scores_read(const struct scores_file *file, int64_t first, int64_t n,
                                   const struct scores_columns *out);

@@ -162,8 +162,8 @@ static void say(const struct str *text, const struct str *before, double *said)
 {
     if (log_is_terminal()) {
         log_progress("%s", text->p);
-    } else if (clock_s() - *said >= LINE_S && (before->n != text->n || before->p == NULL ||
-                                               strcmp(before->p, text->p) != 0)) {
+    } else if (clock_s() - *said >= LINE_S &&
+               (before->n != text->n || before->p == NULL || strcmp(before->p, text->p) != 0)) {
         const char *last = strrchr(text->p, '\n'); /* for all trials */
         log_info("%s", last == NULL ? text->p : last + 1);
         *said = clock_s();

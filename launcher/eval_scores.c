@@ -1,4 +1,5 @@
-/* eval_scores.c - eval.h5: what a run without cross-validation was scored on; see report_write.h. */
+/* eval_scores.c - eval.h5: what a run without cross-validation was scored on; see report_write.h.
+ */
 #include <string.h>
 
 #include "base/file.h"

@@ -13,7 +13,8 @@ enum status report_config(const char *folder, struct run_config *out)
     char *path;
     TRY(path_join(folder, "run.cfg", &path));
     enum status st = config_load(file_exists(path) ? path : NULL, NULL, 0, out);
-    if (st == STATUS_CONFIG) { /* of another version: the page is worth more than some of its words */
+    if (st ==
+        STATUS_CONFIG) { /* of another version: the page is worth more than some of its words */
         log_warning("%s; the report does without it", status_message());
         st = config_load(NULL, NULL, 0, out);
     }

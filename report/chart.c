@@ -150,10 +150,15 @@ static void remember(struct chart *c, const char *name, int series, bool line, b
 {
     if (name == NULL)
         return;
-    if (c->keys == CHART_LEGEND)
+    if (c->keys == CHART_LEGEND) {
         c->left_out++;
-    else
-        c->key[c->keys++] = (struct chart_key){name, series, line, dots};
+        return;
+    }
+    struct chart_key *key = &c->key[c->keys++];
+    *key = (struct chart_key){.series = series, .line = line, .dots = dots};
+    size_t n = strnlen(name, CHART_NAME - 1);
+    memcpy(key->name, name, n);
+    key->name[utf8_valid_prefix(key->name, n)] = '\0';
 }
 
 void chart_end(struct chart *c)
@@ -164,7 +169,9 @@ void chart_end(struct chart *c)
         page_raw(page, "<div class=\"legend\">");
         for (int i = 0; i < c->keys; i++) {
             const struct chart_key *key = &c->key[i];
-            page_rawf(page, "<span><svg viewBox=\"0 0 24 12\" aria-hidden=\"true\"><path class=\"%s s%d d%d\" d=\"%s\"/></svg>",
+            page_rawf(page,
+                      "<span><svg viewBox=\"0 0 24 12\" aria-hidden=\"true\"><path class=\"%s s%d "
+                      "d%d\" d=\"%s\"/></svg>",
                       key->line ? "l" : "f", series_of(key->series),
                       key->line ? dashes_of(key->series) : 0,
                       key->line   ? "M1 6h22"
@@ -473,8 +480,7 @@ void chart_parts(struct page *page, const char *title, const char *about,
         page_rawf(page, "<path class=\"f s%d part\" d=\"M%.1f 6h%.1fv32h-%.1fz\"/>",
                   series_of(part[i].series), x, w, w);
         if (w > 44.0)
-            text_at(page, x + w / 2.0, 26.0, "inside m",
-                    format_percent(part[i].value / sum, text));
+            text_at(page, x + w / 2.0, 26.0, "inside m", format_percent(part[i].value / sum, text));
         x += w;
     }
     page_raw(page, "</svg></div>\n<div class=\"legend\">");
@@ -485,8 +491,8 @@ void chart_parts(struct page *page, const char *title, const char *about,
                   series_of(part[i].series));
         page_text(page, part[i].label);
         page_raw(page, " ");
-        page_text(page, part[i].text != NULL ? part[i].text
-                                             : format_percent(part[i].value / sum, text));
+        page_text(page,
+                  part[i].text != NULL ? part[i].text : format_percent(part[i].value / sum, text));
         page_raw(page, "</span>");
     }
     page_raw(page, "</div>\n");
@@ -537,8 +543,10 @@ void chart_matrix(struct page *page, const char *title, const char *about, const
               room, -room);
     text_at(page, label + room / 2.0, 13.0, "name m", "predicted");
     if (!numbers) {
-        page_rawf(page, "<text class=\"name m\" transform=\"translate(14 %.1f) rotate(-90)\">true</text>\n",
-                  top + room / 2.0);
+        page_rawf(
+            page,
+            "<text class=\"name m\" transform=\"translate(14 %.1f) rotate(-90)\">true</text>\n",
+            top + room / 2.0);
     } else {
         text_at(page, 4.0, 13.0, "name", "true");
         matrix_numbers(page, count, share, n, label, top, cell);
@@ -548,7 +556,8 @@ void chart_matrix(struct page *page, const char *title, const char *about, const
                 clipped_at(page, label + cell * (i + 0.5), top - 8.0, "tick m", names[i],
                            (int)(cell / 7.0));
             } else {
-                page_rawf(page, "<text class=\"tick\" transform=\"translate(%.1f %.1f) rotate(-40)\">",
+                page_rawf(page,
+                          "<text class=\"tick\" transform=\"translate(%.1f %.1f) rotate(-40)\">",
                           label + cell * (i + 0.5), top - 6.0);
                 page_clip(page, names[i], strlen(names[i]), 12);
                 page_raw(page, "</text>");

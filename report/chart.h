@@ -6,7 +6,7 @@
  * at full size); colours are the page's series, 0 to CHART_SERIES - 1, which people with colour
  * vision deficiencies can tell apart, and which differ by dashes too where there are more lines.
  *
- * Titles, labels and names are escaped here; they are borrowed until chart_end().
+ * Titles, labels and names are escaped here. Those of chart_opts are borrowed until chart_end().
  *
  * Local.
  */
@@ -19,7 +19,7 @@
 #include "report/page.h"
 #include "report/scale.h"
 
-enum { CHART_SERIES = 6, CHART_POINTS = 500, CHART_LEGEND = 14 };
+enum { CHART_SERIES = 6, CHART_POINTS = 500, CHART_LEGEND = 14, CHART_NAME = 128 };
 
 struct chart_opts {
     const char *title;
@@ -31,7 +31,7 @@ struct chart_opts {
 };
 
 struct chart_key {
-    const char *name;
+    char name[CHART_NAME]; /* cut after whole characters */
     int series;
     bool line, dots;
 };
@@ -86,8 +86,8 @@ void chart_intervals(struct page *page, const char *title, const char *about, co
 /* One bar cut into parts, with a legend that has their shares. */
 void chart_parts(struct page *page, const char *title, const char *about,
                  const struct chart_bar *part, int n);
-/* A matrix of n by n counts, true by predicted, shaded by the share of its line; numbers are written
- * where n is at most CHART_NUMBERS. */
+/* A matrix of n by n counts, true by predicted, shaded by the share of its line; numbers are
+ * written where n is at most CHART_NUMBERS. */
 enum { CHART_NUMBERS = 14 };
 void chart_matrix(struct page *page, const char *title, const char *about, const char *const *names,
                   int n, const int64_t *count);

@@ -247,8 +247,9 @@ static enum status convert_in(const char *folder, double wall_time)
 static bool is_level(const char *name)
 {
     int number;
-    return run_folder_level(name, "setting", &number) || run_folder_level(name, "repeat", &number) ||
-           run_folder_level(name, "fold", &number) || run_folder_level(name, "inner", &number);
+    return run_folder_level(name, "setting", &number) ||
+           run_folder_level(name, "repeat", &number) || run_folder_level(name, "fold", &number) ||
+           run_folder_level(name, "inner", &number);
 }
 
 static enum status write_in(const char *folder, double wall_time, int depth)

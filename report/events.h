@@ -40,9 +40,10 @@ NODISCARD enum status events_line(struct str *out, const json_t *line, double *w
 
 #define EVENTS_NAME "events.out.tfevents.0.cohort"
 /*
- * Write EVENTS_NAME beside every log.jsonl of a run: in the folders of its trials (TensorBoard shows
- * each as a run), or in the run's own if there are none. Time begins with the run's manifest.json
- * (0 without one): log.jsonl has none. Lines that are no JSON are left out. STATUS_IO, STATUS_NOMEM.
+ * Write EVENTS_NAME beside every log.jsonl of a run: in the folders of its trials (TensorBoard
+ * shows each as a run), or in the run's own if there are none. Time begins with the run's
+ * manifest.json (0 without one): log.jsonl has none. Lines that are no JSON are left out.
+ * STATUS_IO, STATUS_NOMEM.
  */
 NODISCARD enum status events_write(const char *folder);
 

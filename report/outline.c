@@ -19,7 +19,8 @@ static const struct {
     {"kappa", "Cohen's kappa", "agreement beyond chance: 0 is chance, 1 perfect"},
     {"quadratic_kappa", "quadratic kappa", "agreement beyond chance, far misses counting more"},
     {"roc_auc", "ROC AUC",
-     "how often a row of the class is ranked above one that is not of it: 0.5 is chance, 1 perfect"},
+     "how often a row of the class is ranked above one that is not of it: 0.5 is chance, 1 "
+     "perfect"},
     {"weighted_roc_auc", "weighted ROC AUC", ""},
     {"pr_auc", "PR AUC", "precision averaged over all levels of recall"},
     {"log_loss", "log loss", "how surprised the model is by the truth: less is better"},

@@ -1,6 +1,7 @@
 /* page.c - see page.h. */
 #include "report/page.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -127,7 +128,12 @@ void page_note_text(struct page *page, const char *ours)
 
 void page_table(struct page *page, const char *const *heads)
 {
-    page_raw(page, "<div class=\"scroll\" tabindex=\"0\"><table>\n<thead><tr>");
+    const char *const *last = heads;
+    while (last[0] != NULL && last[1] != NULL)
+        last++;
+    bool texts = last[0] != NULL && strcmp(last[0], "text") == 0;
+    page_raw(page, "<div class=\"scroll\" tabindex=\"0\"><table");
+    page_raw(page, texts ? " class=\"texts\">\n<thead><tr>" : ">\n<thead><tr>");
     for (; *heads != NULL; heads++) {
         bool number = (*heads)[0] == '#';
         page_raw(page, number ? "<th scope=\"col\" class=\"n\">" : "<th scope=\"col\">");
@@ -180,10 +186,13 @@ void page_cell_score(struct page *page, double value)
     page_cell_number(page, format_score(value, text));
 }
 
-void page_cell_count(struct page *page, int64_t value)
+void page_cell_count(struct page *page, double value)
 {
     char text[FORMAT_BYTES];
-    page_cell_number(page, format_count(value, text));
+    if (!(fabs(value) < 1e18))
+        page_cell_number(page, "\xE2\x80\x93");
+    else
+        page_cell_number(page, format_count((int64_t)value, text));
 }
 
 void page_cell_seconds(struct page *page, double value)

@@ -47,7 +47,8 @@ void page_note_text(struct page *page, const char *ours);
 
 /*
  * A table that scrolls by itself where the screen is narrow. heads are ours; one that begins with
- * '#' is a column of numbers, aligned to the right. NULL ends them.
+ * '#' is a column of numbers, aligned to the right; a last one "text" goes below the others where
+ * the screen is narrow. NULL ends them.
  */
 void page_table(struct page *page, const char *const *heads);
 void page_table_end(struct page *page);
@@ -57,7 +58,7 @@ void page_cell(struct page *page, const char *text); /* escaped; NULL: a dash */
 void page_cell_clip(struct page *page, const char *text, int width);
 /* Numbers, as format.h writes them; a dash where undefined. */
 void page_cell_score(struct page *page, double value);
-void page_cell_count(struct page *page, int64_t value);
+void page_cell_count(struct page *page, double value);
 void page_cell_seconds(struct page *page, double value);
 /* A cell of numbers that were formatted already; ours. */
 void page_cell_number(struct page *page, const char *ours);

@@ -8,17 +8,19 @@
 #include "report/page.h"
 
 #define POLICY                                                                                     \
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "             \
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "              \
     "form-action 'none'; script-src 'sha256-jH4H9GwyepQUoW5bPEhN2Egyl4Ho8P1OCM5mom35RMg='"
 
 /* Okabe and Ito's palette, a little darker on white and lighter on black. */
 #define LIGHT                                                                                      \
     "color-scheme:light;--bg:#fff;--fg:#1c2127;--muted:#5a6470;--line:#d8dde3;--soft:#f4f6f8;"     \
-    "--link:#0b63a5;--c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#b4599a;--c4:#c08400;--c5:#4fa3d9;" \
+    "--link:#0b63a5;--c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#b4599a;--c4:#c08400;--c5:#"       \
+    "4fa3d9;"                                                                                      \
     "--warn:#7a4f00;--warn-soft:#fff3dc;--inside:#fff;"
 #define DARK                                                                                       \
     "color-scheme:dark;--bg:#14171b;--fg:#e6e9ec;--muted:#9aa4af;--line:#333a42;--soft:#1d2227;"   \
-    "--link:#6db6f2;--c0:#56a8e8;--c1:#f08a4b;--c2:#35c29a;--c3:#df9ccb;--c4:#e8b33e;--c5:#9fd3f5;" \
+    "--link:#6db6f2;--c0:#56a8e8;--c1:#f08a4b;--c2:#35c29a;--c3:#df9ccb;--c4:#e8b33e;--c5:#"       \
+    "9fd3f5;"                                                                                      \
     "--warn:#f0c674;--warn-soft:#33280f;--inside:#0c1116;"
 
 static const char STYLE[] =
@@ -49,13 +51,15 @@ static const char STYLE[] =
     ".under{margin:2px 0 0;overflow-wrap:anywhere}\n"
     ".note{font-size:14px}\n"
     ".about{font-size:12.5px;line-height:1.4;margin:6px 0 0;max-width:none}\n"
-    ".state{display:inline-block;font-size:13px;font-weight:600;border-radius:20px;padding:1px 10px;"
-    "vertical-align:middle;background:var(--soft);border:1px solid var(--line);white-space:nowrap}\n"
+    ".state{display:inline-block;font-size:13px;font-weight:600;border-radius:20px;padding:1px "
+    "10px;"
+    "vertical-align:middle;background:var(--soft);border:1px solid "
+    "var(--line);white-space:nowrap}\n"
     ".state.bad{background:var(--warn-soft);color:var(--warn);border-color:var(--warn)}\n"
-    ".tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(158px,1fr));gap:10px;"
+    ".tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(178px,1fr));gap:10px;"
     "margin:4px 0 16px}\n"
     ".tile{background:var(--soft);border-radius:8px;padding:10px 14px}\n"
-    ".tile b{display:block;font-size:23px;line-height:1.25;font-variant-numeric:tabular-nums}\n"
+    ".tile b{display:block;font-size:20px;line-height:1.25;font-variant-numeric:tabular-nums}\n"
     ".tile span{display:block;font-size:13px;color:var(--muted);line-height:1.35}\n"
     ".lead{font-size:16.5px}\n"
     "ul.warnings{list-style:none;margin:14px 0;padding:10px 14px;border-radius:8px;"
@@ -79,7 +83,7 @@ static const char STYLE[] =
     ".s0{--c:var(--c0)}.s1{--c:var(--c1)}.s2{--c:var(--c2)}.s3{--c:var(--c3)}.s4{--c:var(--c4)}"
     ".s5{--c:var(--c5)}\n"
     ".l{fill:none;stroke:var(--c);stroke-width:2;stroke-linejoin:round}\n"
-    ".l.thin{stroke-width:1.2}.l.faint{opacity:.3;stroke-width:1}\n"
+    ".l.thin{stroke-width:1.2}.l.faint{opacity:.45;stroke-width:1}\n"
     ".f{fill:var(--c)}.f.wash{fill-opacity:.16}.f.part{stroke:var(--bg);stroke-width:1.5}\n"
     ".dots{fill:none;stroke:var(--c);stroke-linecap:round;opacity:.75}\n"
     ".d1{stroke-dasharray:7 4}.d2{stroke-dasharray:2 3}.d3{stroke-dasharray:9 3 2 3}\n"
@@ -89,7 +93,7 @@ static const char STYLE[] =
     "margin-top:4px}\n"
     ".legend span{display:inline-flex;align-items:center;gap:5px}\n"
     ".legend svg{width:24px;height:12px;flex:none}\n"
-    ".scroll{overflow-x:auto}\n"
+    ".scroll{overflow-x:auto}.scroll:has(table){margin-bottom:12px}\n"
     "table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums}\n"
     "th,td{text-align:left;padding:4px 14px 4px 0;border-bottom:1px solid var(--line);"
     "vertical-align:top;white-space:nowrap}\n"
@@ -100,7 +104,8 @@ static const char STYLE[] =
     "td.text{white-space:normal;min-width:260px;max-width:70ch;overflow-wrap:anywhere;"
     "unicode-bidi:isolate}\n"
     "td.value{white-space:normal;min-width:140px;overflow-wrap:anywhere;"
-    "font-family:ui-monospace,\"SF Mono\",Menlo,Consolas,\"DejaVu Sans Mono\",monospace;font-size:13px}\n"
+    "font-family:ui-monospace,\"SF Mono\",Menlo,Consolas,\"DejaVu Sans "
+    "Mono\",monospace;font-size:13px}\n"
     "code,pre{font-family:ui-monospace,\"SF Mono\",Menlo,Consolas,\"DejaVu Sans Mono\",monospace;"
     "font-size:13px}\n"
     "details{margin:10px 0}summary{cursor:pointer;color:var(--link);font-size:14px}\n"
@@ -112,9 +117,12 @@ static const char STYLE[] =
     "[hidden]{display:none!important}\n"
     "footer{color:var(--muted);font-size:13px;margin-top:40px;padding-top:12px;"
     "border-top:1px solid var(--line)}\n"
-    "@media (max-width:520px){h1{font-size:20px}.tile b{font-size:19px}main,header>div,nav>div{"
+    "@media (max-width:520px){h1{font-size:20px}.tile b{font-size:17px}main,header>div,nav>div{"
     "padding-left:12px;padding-right:12px}.tiles{grid-template-columns:1fr 1fr}"
-    "figure{padding:8px 8px 10px}}\n"
+    "figure{padding:8px 8px 10px}table.texts,table.texts tbody,table.texts thead,table.texts tr{"
+    "display:block}table.texts td,table.texts th{display:inline-block;border:0;padding-right:12px}"
+    "table.texts td.text{display:block;min-width:0;border-bottom:1px solid var(--line)}"
+    "table.texts th:last-child{display:none}}\n"
     "@media print{:root,:root[data-theme=dark],:root:not([data-theme=light]){" LIGHT "}"
     "@page{margin:13mm}body{font-size:10pt}nav,button,#tip{display:none!important}"
     "main,header>div{max-width:none;padding:0}.charts{grid-template-columns:1fr 1fr;gap:8px}"
@@ -148,7 +156,8 @@ static const char SCRIPT[] =
     "  return s.low + t * (s.high - s.low);\n"
     "}\n"
     "function words(v, s) {\n"
-    "  var digits = s.kind === \"linear\" ? 3 : 2, size = Math.max(Math.abs(s.low), Math.abs(s.high));\n"
+    "  var digits = s.kind === \"linear\" ? 3 : 2, size = Math.max(Math.abs(s.low), "
+    "Math.abs(s.high));\n"
     "  if (s.kind === \"linear\") v = Math.abs(v) > size * 1e-4 ? v : 0;\n"
     "  if (v === 0) return \"0\";\n"
     "  if (Math.abs(v) >= 1e6) return v.toExponential(2);\n"
@@ -180,7 +189,8 @@ static const char SCRIPT[] =
     "    var at = {x: (event.clientX - box.left) * view.width / box.width,\n"
     "              y: (event.clientY - box.top) * view.height / box.height};\n"
     "    if (lines === null)\n"
-    "      lines = Array.prototype.map.call(plot.querySelectorAll(\"polyline[data-name]\"), function (l) {\n"
+    "      lines = Array.prototype.map.call(plot.querySelectorAll(\"polyline[data-name]\"), "
+    "function (l) {\n"
     "        return {name: l.getAttribute(\"data-name\"), points: points(l)};\n"
     "      });\n"
     "    if (x.from > at.x || at.x > x.to || lines.length === 0) return hide();\n"
@@ -188,7 +198,8 @@ static const char SCRIPT[] =
     "      var best = line.points[0];\n"
     "      line.points.forEach(function (p) {\n"
     "        var nearer = Math.abs(best.x - at.x) - Math.abs(p.x - at.x);\n"
-    "        if (nearer > 0.01 || (nearer > -0.01 ? Math.abs(best.y - at.y) > Math.abs(p.y - at.y) : false))\n"
+    "        if (nearer > 0.01 || (nearer > -0.01 ? Math.abs(best.y - at.y) > Math.abs(p.y - at.y) "
+    ": false))\n"
     "          best = p;\n"
     "      });\n"
     "      return {name: line.name, point: best};\n"
@@ -203,8 +214,10 @@ static const char SCRIPT[] =
     "    }).join(\"\");\n"
     "    tip.hidden = false;\n"
     "    var left = event.clientX + 14, top = event.clientY + 14;\n"
-    "    if (left + tip.offsetWidth + 8 > innerWidth) left = event.clientX - tip.offsetWidth - 14;\n"
-    "    if (top + tip.offsetHeight + 8 > innerHeight) top = event.clientY - tip.offsetHeight - 14;\n"
+    "    if (left + tip.offsetWidth + 8 > innerWidth) left = event.clientX - tip.offsetWidth - "
+    "14;\n"
+    "    if (top + tip.offsetHeight + 8 > innerHeight) top = event.clientY - tip.offsetHeight - "
+    "14;\n"
     "    tip.style.left = Math.max(4, left) + \"px\";\n"
     "    tip.style.top = Math.max(4, top) + \"px\";\n"
     "  });\n"
@@ -243,8 +256,9 @@ void page_links(struct page *page, const char *const *pairs)
 
 void page_end(struct page *page)
 {
-    page_raw(page, "<footer>Written by cohort " COHORT_VERSION ". One file, nothing is loaded from "
-                   "elsewhere.</footer>\n</main>\n<div id=\"tip\" hidden=\"hidden\"></div>\n<script>");
+    page_raw(page,
+             "<footer>Written by cohort " COHORT_VERSION ". One file, nothing is loaded from "
+             "elsewhere.</footer>\n</main>\n<div id=\"tip\" hidden=\"hidden\"></div>\n<script>");
     page_raw(page, SCRIPT);
     page_raw(page, "</script>\n</body>\n</html>\n");
 }

@@ -24,9 +24,9 @@ struct report_run {
  * cannot be; STATUS_NOMEM. */
 NODISCARD enum status report_page(const struct report_run *run, struct str *out);
 /*
- * Two runs compared: their scores with a paired bootstrap, McNemar's test, the corrected t-test over
- * folds where both were cut in the same way, and the texts on which they differ. difference: what
- * the configurations have different, for people.
+ * Two runs compared: their scores with a paired bootstrap, McNemar's test, the corrected t-test
+ * over folds where both were cut in the same way, and the texts on which they differ. difference:
+ * what the configurations have different, for people.
  */
 NODISCARD enum status report_comparison(const struct report_run *a, const struct report_run *b,
                                         const char *difference, struct str *out);

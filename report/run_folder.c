@@ -64,15 +64,16 @@ static enum status take_line(struct trial_log *trial, const json_t *line)
     if (strcmp(kind, "train") == 0) {
         TRY(mem_grow(&trial->step, &trial->step_room, (size_t)trial->steps + 1, sizeof *trial->step,
                      "steps of a log"));
-        trial->step[trial->steps++] = (struct log_step){.step = number(line, "step"),
-                                                        .epoch = number(line, "epoch"),
-                                                        .loss = number(line, "loss"),
-                                                        .lr = number(line, "lr"),
-                                                        .head_lr = number(line, "head_lr"),
-                                                        .grad_norm = number(line, "grad_norm"),
-                                                        .rows = number(line, "rows"),
-                                                        .tokens = number(line, "tokens"),
-                                                        .tokens_per_s = number(line, "tokens_per_s")};
+        trial->step[trial->steps++] =
+            (struct log_step){.step = number(line, "step"),
+                              .epoch = number(line, "epoch"),
+                              .loss = number(line, "loss"),
+                              .lr = number(line, "lr"),
+                              .head_lr = number(line, "head_lr"),
+                              .grad_norm = number(line, "grad_norm"),
+                              .rows = number(line, "rows"),
+                              .tokens = number(line, "tokens"),
+                              .tokens_per_s = number(line, "tokens_per_s")};
     } else if (strcmp(kind, "eval") == 0) {
         double seconds = number(line, "seconds");
         TRY(mem_grow(&trial->eval, &trial->eval_room, (size_t)trial->evals + 1, sizeof *trial->eval,
@@ -203,7 +204,8 @@ static int by_place(const void *a, const void *b)
 static enum status read_trials(struct run_folder *run)
 {
     char top[] = "";
-    const struct trial_log none = {.name = top, .setting = -1, .repeat = -1, .fold = -1, .inner = -1};
+    const struct trial_log none = {
+        .name = top, .setting = -1, .repeat = -1, .fold = -1, .inner = -1};
     size_t room = 0;
     TRY(find_trials(run, &none, run->path, 0, &room));
     if (!run->several) /* else the run's log is that of its trials again */
@@ -374,9 +376,9 @@ enum status run_folder_open(const char *path, const struct run_config *config,
     TRY_GOTO(fail, read_json(out, "progress.json", &out->progress));
     TRY_GOTO(fail, read_trials(out));
     if (!is_run(out)) {
-        st = status_fail(STATUS_NOINPUT,
-                         "%s is not the folder of a run: no run.cfg, results.json or log.jsonl in it",
-                         path);
+        st = status_fail(
+            STATUS_NOINPUT,
+            "%s is not the folder of a run: no run.cfg, results.json or log.jsonl in it", path);
         goto fail;
     }
     TRY_GOTO(fail, read_table(out));

@@ -50,7 +50,7 @@ struct run_folder {
     json_t *results, *manifest, *progress;
     struct trial_log *trial; /* (trials) sorted by setting, repeat, fold, inner; owned */
     int trials;
-    bool several; /* the run has trials in folders of their own */
+    bool several;             /* the run has trials in folders of their own */
     bool has_table, of_train; /* table is out-of-fold, of data.train; else of an evaluation */
     struct table table;
     struct dataset *train;  /* uncut; NULL: not found */

@@ -164,7 +164,8 @@ int64_t thin(const double *x, const double *y, int64_t n, int64_t most, int64_t 
             my += (y[i] - my) / (double)(i - to + 1);
         }
         for (int64_t i = from; i < to; i++) {
-            double area = fabs((x[last] - mx) * (y[i] - y[last]) - (x[last] - x[i]) * (my - y[last]));
+            double area =
+                fabs((x[last] - mx) * (y[i] - y[last]) - (x[last] - x[i]) * (my - y[last]));
             if (area > best) { /* false for NaN */
                 best = area;
                 chosen = i;

@@ -73,8 +73,13 @@ static void run_row(struct page *page, const char *name, const struct run_folder
 static void runs_table(struct page *page, const struct run_folder *a, const struct run_folder *b,
                        const struct outline *oa, const struct outline *ob)
 {
-    static const char *const heads[] = {"", "run", "#score", "#95 % interval",
-                                        "#mean \xC2\xB1 deviation of folds", "#training time", NULL};
+    static const char *const heads[] = {"",
+                                        "run",
+                                        "#score",
+                                        "#95 % interval",
+                                        "#mean \xC2\xB1 deviation of folds",
+                                        "#training time",
+                                        NULL};
     page_table(page, heads);
     run_row(page, "A", a, oa);
     run_row(page, "B", b, ob);
@@ -101,8 +106,7 @@ static void say_verdict(struct page *page, const struct comparison *c, const str
     page_rawf(page, " %s from A to B", format_difference(c->difference, difference));
     if (!isnan(c->p))
         page_rawf(page, " (95 %% interval %s to %s, p %s%s)", format_difference(c->ci95[0], low),
-                  format_difference(c->ci95[1], high), c->p < 0.001 ? "" : "= ",
-                  format_p(c->p, p));
+                  format_difference(c->ci95[1], high), c->p < 0.001 ? "" : "= ", format_p(c->p, p));
     page_raw(page, ".</p>\n");
 }
 
@@ -137,10 +141,9 @@ static enum status mcnemar_row(struct page *page, const struct scored *a, const 
     if (a->task == TASK_REGRESSION)
         return STATUS_OK;
     TRY(statistics_mcnemar(a, b, &m));
-    TRY(str_addf(&text,
-                 "right in both %lld, only A %lld, only B %lld, in neither %lld (first repeat)",
-                 (long long)m.both, (long long)m.only_a, (long long)m.only_b,
-                 (long long)m.neither));
+    TRY(str_addf(
+        &text, "right in both %lld, only A %lld, only B %lld, in neither %lld (first repeat)",
+        (long long)m.both, (long long)m.only_a, (long long)m.only_b, (long long)m.neither));
     test_row(page, "McNemar, exact", text.p, m.p);
     str_release(&text);
     return STATUS_OK;
@@ -199,14 +202,17 @@ done:
     return st;
 }
 
-static void difference_chart(struct page *page, const struct comparison *c, const struct outline *oa,
-                             const struct outline *ob)
+static void difference_chart(struct page *page, const struct comparison *c,
+                             const struct outline *oa, const struct outline *ob)
 {
     const struct chart_bar score[] = {
         {.label = "A", .value = oa->score, .low = oa->low, .high = oa->high, .series = 0},
         {.label = "B", .value = ob->score, .low = ob->low, .high = ob->high, .series = 1}};
-    const struct chart_bar difference[] = {
-        {.label = "B \xE2\x88\x92 A", .value = c->difference, .low = c->ci95[0], .high = c->ci95[1], .series = 2}};
+    const struct chart_bar difference[] = {{.label = "B \xE2\x88\x92 A",
+                                            .value = c->difference,
+                                            .low = c->ci95[0],
+                                            .high = c->ci95[1],
+                                            .series = 2}};
     page_raw(page, "<div class=\"charts\">\n");
     chart_intervals(page, "Scores",
                     "Each with its own 95 % interval. Overlapping intervals do not mean that there "
@@ -225,15 +231,17 @@ struct pair {
     double gain;  /* how much less wrong b is */
 };
 
-/* The rows of repeat 0 with the greatest gain (sign 1) or loss (-1), by falling size. */
+/* The rows of repeat 0 that only b (sign 1) or only a (-1) gets right, those with the greatest gain
+ * first; regression: those with the greatest gain. */
 static int find_pairs(const struct table *a, const struct table *b, int sign, struct pair *out)
 {
     int n = 0;
     for (int64_t i = a->begin[0]; i < a->begin[1] && i < b->begin[1]; i++) {
-        struct pair own = {i, i, table_cost(a, i) - table_cost(b, i)};
-        bool changed = a->task == TASK_REGRESSION || table_right(a, i) != table_right(b, i);
-        own.gain *= sign;
-        if (a->row[i] != b->row[i] || !changed || !(own.gain > 0.0) ||
+        struct pair own = {i, i, sign * (table_cost(a, i) - table_cost(b, i))};
+        bool better = a->task == TASK_REGRESSION
+                          ? own.gain > 0.0
+                          : table_right(sign > 0 ? b : a, i) && !table_right(sign > 0 ? a : b, i);
+        if (a->row[i] != b->row[i] || !better ||
             (n == REPORT_MISTAKES / 2 && own.gain <= out[n - 1].gain))
             continue;
         int at = n < REPORT_MISTAKES / 2 ? n++ : n - 1;
@@ -270,7 +278,7 @@ static void pairs_table(struct page *page, const struct run_folder *a, const str
     page_table(page, a->table.task == TASK_MULTI_LABEL ? multi : heads);
     for (int i = 0; i < n; i++) {
         page_row(page);
-        page_cell_count(page, a->table.row[pair[i].a]);
+        page_cell_count(page, (double)a->table.row[pair[i].a]);
         truth_cells(page, &a->table, pair[i].a);
         second_guess(page, &b->table, pair[i].b);
         if (a->scored != NULL)
@@ -313,8 +321,9 @@ static enum status compare(struct page *page, const struct run_folder *a,
     page_table_end(page);
     page_note_text(page, "p: how often runs that are equally good would differ as much. Which test "
                          "counts should be decided before looking.");
-    pairs_table(page, a, b, 1, "What B gets right and A does not");
-    pairs_table(page, a, b, -1, "What A gets right and B does not");
+    bool values = a->table.task == TASK_REGRESSION;
+    pairs_table(page, a, b, 1, values ? "Where B is closer" : "What B gets right and A does not");
+    pairs_table(page, a, b, -1, values ? "Where A is closer" : "What A gets right and B does not");
 done:
     mem_free(left);
     mem_free(right);

@@ -48,7 +48,8 @@ static double value_of(const struct log_step *s, enum what what)
     }
 }
 
-/* A running mean whose weights fall to 1/e over a thirtieth of the points, corrected for its start. */
+/* A running mean whose weights fall to 1/e over a thirtieth of the points, corrected for its start.
+ */
 static void smooth(double *y, int64_t n)
 {
     double keep = exp(-30.0 / (double)(n > 30 ? n : 30)), sum = 0.0, weight = 0.0;
@@ -138,7 +139,9 @@ static enum status draw_trial(struct chart *chart, const struct picture *p,
         st = take(trial, line->what, &c);
         if (st == STATUS_OK && c.n > 0)
             chart_line(chart, c.x, c.y, c.n, n == 1 ? line->series : at, line->faint,
-                       line->faint ? NULL : n == 1 ? line->name : name.p);
+                       line->faint ? NULL
+                       : n == 1    ? line->name
+                                   : name.p);
         course_release(&c);
     }
     str_release(&name);
@@ -222,18 +225,35 @@ bool section_curves(struct page *page, const struct run_folder *run, const struc
         one ? "Mean loss of a step's rows; strong: a running mean. A training loss that falls "
               "while the evaluation's rises is overfitting."
             : "Running mean of the loss of a step's rows.",
-        "loss", false, false,
-        {{LOSS, NULL, 0, true}, {SMOOTH_LOSS, "training", 0, false}, {EVAL_LOSS, "evaluation", 1, false}},
+        "loss",
+        false,
+        false,
+        {{LOSS, NULL, 0, true},
+         {SMOOTH_LOSS, "training", 0, false},
+         {EVAL_LOSS, "evaluation", 1, false}},
         one ? 3 : 2};
-    const struct picture eval_loss = {
-        "Evaluation loss", "Mean loss of the rows that decide, after each evaluation.", "loss", false,
-        false, {{EVAL_LOSS, "evaluation", 1, false}}, 1};
-    const struct picture score = {
-        "Score in training", "On the rows that decide, after each evaluation.", o->metric_name, false,
-        false, {{EVAL_SCORE, o->metric_name, 1, false}}, 1};
+    const struct picture eval_loss = {"Evaluation loss",
+                                      "Mean loss of the rows that decide, after each evaluation.",
+                                      "loss",
+                                      false,
+                                      false,
+                                      {{EVAL_LOSS, "evaluation", 1, false}},
+                                      1};
+    const struct picture score = {"Score in training",
+                                  "On the rows that decide, after each evaluation.",
+                                  o->metric_name,
+                                  false,
+                                  false,
+                                  {{EVAL_SCORE, o->metric_name, 1, false}},
+                                  1};
     const struct picture rate = {
-        "Learning rate", NULL, "learning rate", true, false,
-        {{RATE, any_head_rate(run) ? "encoder" : "learning rate", 0, false}, {HEAD_RATE, "head", 1, false}},
+        "Learning rate",
+        NULL,
+        "learning rate",
+        true,
+        false,
+        {{RATE, any_head_rate(run) ? "encoder" : "learning rate", 0, false},
+         {HEAD_RATE, "head", 1, false}},
         any_head_rate(run) && one ? 2 : 1};
     const struct picture norm = {
         "Gradient norm", "Before clipping.", "norm", true, true, {{NORM, "norm", 0, false}}, 1};
@@ -262,9 +282,14 @@ bool section_curves(struct page *page, const struct run_folder *run, const struc
 
 void chart_speed(struct page *page, const struct run_folder *run)
 {
-    const struct picture speed = {"Throughput", "Tokens a second of each step, special tokens "
-                                                "included, all ranks of the trial together.",
-                                  "tokens/s", true, false, {{SPEED, "tokens/s", 0, false}}, 1};
+    const struct picture speed = {"Throughput",
+                                  "Tokens a second of each step, special tokens "
+                                  "included, all ranks of the trial together.",
+                                  "tokens/s",
+                                  true,
+                                  false,
+                                  {{SPEED, "tokens/s", 0, false}},
+                                  1};
     draw(page, &speed, run);
 }
 
@@ -283,7 +308,7 @@ static void progress_row(struct page *page, const json_t *trial)
         if (isnan(value))
             page_cell_number(page, "\xE2\x80\x93");
         else
-            page_cell_count(page, (int64_t)value);
+            page_cell_count(page, value);
     }
     page_cell_score(page, json_number_at(trial, "loss"));
     page_cell_number(page, format_short(json_number_at(trial, "tokens_per_s"), text));
@@ -294,16 +319,16 @@ static void progress_row(struct page *page, const json_t *trial)
 
 bool section_progress(struct page *page, const struct run_folder *run)
 {
-    static const char *const heads[] = {"trial", "state", "#step", "#of", "#loss", "#tokens/s",
-                                        "#left", "#score", NULL};
+    static const char *const heads[] = {"trial",     "state", "#step",  "#of", "#loss",
+                                        "#tokens/s", "#left", "#score", NULL};
     const json_t *trials = json_object_get(run->progress, "trial");
     size_t n = json_array_size(trials);
     char text[FORMAT_BYTES];
     if (run->results != NULL || n == 0)
         return false;
     page_section(page, "progress", "Progress");
-    page_rawf(page, "<p>%.0f of %.0f trials have ended",
-              json_number_at(run->progress, "finished"), json_number_at(run->progress, "trials"));
+    page_rawf(page, "<p>%.0f of %.0f trials have ended", json_number_at(run->progress, "finished"),
+              json_number_at(run->progress, "trials"));
     if (!isnan(json_number_at(run->progress, "seconds_left")))
         page_rawf(page, "; about %s left",
                   format_seconds(json_number_at(run->progress, "seconds_left"), text));

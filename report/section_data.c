@@ -81,14 +81,15 @@ bool section_mistakes(struct page *page, const struct run_folder *run)
         return false;
     bool classes = t->task == TASK_CLASSES;
     page_section(page, "mistakes", "Worst mistakes");
-    page_note_text(page, classes ? "The rows whose true class was thought least likely. Some may be "
-                                   "labelled wrongly: they are worth a look."
-                                 : "The rows that are furthest off. Some may be labelled wrongly: "
-                                   "they are worth a look.");
+    page_note_text(page, classes
+                             ? "The rows whose true class was thought least likely. Some may be "
+                               "labelled wrongly: they are worth a look."
+                             : "The rows that are furthest off. Some may be labelled wrongly: "
+                               "they are worth a look.");
     page_table(page, classes ? heads : others);
     for (int i = 0; i < n; i++) {
         page_row(page);
-        page_cell_count(page, t->row[line[i]]);
+        page_cell_count(page, (double)t->row[line[i]]);
         truth_cells(page, t, line[i]);
         if (classes)
             page_cell_number(page, format_percent(table_sure(t, line[i]), text));
@@ -171,9 +172,10 @@ static void padding_chart(struct page *page, const struct run_folder *run, const
     for (int64_t i = 0; i < n; i++)
         used += length[i] > most ? (double)most : length[i];
     double longest = padded_to_longest(length, n, most, batch), full = (double)most * (double)n;
-    page_note(page, str_addf(&about, "Tokens of all training rows once. Rows are packed without "
-                                     "padding: %s less than padding each batch of %lld to its "
-                                     "longest row (expected)",
+    page_note(page, str_addf(&about,
+                             "Tokens of all training rows once. Rows are packed without "
+                             "padding: %s less than padding each batch of %lld to its "
+                             "longest row (expected)",
                              format_percent(1.0 - used / longest, text),
                              (long long)run->config->train.batch_size));
     page_note(page, str_addf(&about, ", %s less than padding to data.max_length=%lld.",

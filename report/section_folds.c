@@ -45,14 +45,13 @@ static void fold_row(struct page *page, const struct run_folder *run, const json
     struct str interval = {0};
     page_row(page);
     page_cell(page, bar->label);
-    page_cell_count(page, (int64_t)json_number_at(fold, "rows"));
+    page_cell_count(page, json_number_at(fold, "rows"));
     page_cell_score(page, bar->value);
-    page_note(page, isnan(bar->low)
-                        ? str_addf(&interval, "\xE2\x80\x93")
-                        : str_addf(&interval, "%s to %s", format_score(bar->low, text),
-                                   format_score(bar->high, high)));
+    page_note(page, isnan(bar->low) ? str_addf(&interval, "\xE2\x80\x93")
+                                    : str_addf(&interval, "%s to %s", format_score(bar->low, text),
+                                               format_score(bar->high, high)));
     page_cell_number(page, interval.p == NULL ? "" : interval.p);
-    page_cell_count(page, (int64_t)json_number_at(fold, "best_step"));
+    page_cell_count(page, json_number_at(fold, "best_step"));
     page_cell_number(page, format_short(tokens, text));
     page_cell_seconds(page, seconds);
     page_cell_number(page, format_short(tokens / seconds / (ranks > 0.0 ? ranks : 1.0), text));
@@ -68,7 +67,8 @@ static void sum_rows(struct page *page, const struct outline *o)
     page_note(page, str_addf(&text, isnan(o->std) ? "%s" : "%s \xC2\xB1 %s",
                              format_score(o->mean, a), format_score(o->std, b)));
     page_cell_number(page, text.p == NULL ? "" : text.p);
-    page_raw(page, "<td colspan=\"5\"></td></tr>\n<tr class=\"sum\"><td>all rows together</td><td></td>");
+    page_raw(page,
+             "<td colspan=\"5\"></td></tr>\n<tr class=\"sum\"><td>all rows together</td><td></td>");
     page_cell_score(page, o->score);
     str_clear(&text);
     page_note(page, isnan(o->low) ? str_addf(&text, "\xE2\x80\x93")
@@ -99,8 +99,9 @@ static enum status make_bars(const struct run_folder *run, const struct outline 
 
 bool section_folds(struct page *page, const struct run_folder *run, const struct outline *o)
 {
-    static const char *const heads[] = {"fold", "#rows", "#score", "#95 % interval", "#best step",
-                                        "#tokens", "#time", "#tokens/s a rank", NULL};
+    static const char *const heads[] = {"fold",       "#rows",   "#score", "#95 % interval",
+                                        "#best step", "#tokens", "#time",  "#tokens/s a rank",
+                                        NULL};
     const json_t *folds = json_object_get(run->results, "folds");
     size_t all = json_array_size(folds);
     int n = all > REPORT_TRIALS ? REPORT_TRIALS : (int)all;
@@ -168,19 +169,20 @@ static void setting_row(struct page *page, const json_t *one, const char *label,
     page_clip(page, label, strlen(label), 200);
     page_raw(page, best ? " (best)</td>" : "</td>");
     if (nested) {
-        page_cell_count(page, number_or(one, "chosen", 0));
+        page_cell_count(page, (double)number_or(one, "chosen", 0));
     } else {
         double std = json_number_at(one, "std"), low = json_number_at(one, "ci95.0");
         page_cell_score(page, json_number_at(one, "score"));
-        page_note(page, str_addf(&text, isnan(std) ? "%s" : "%s \xC2\xB1 %s",
-                                 format_score(json_number_at(one, "mean"), a), format_score(std, b)));
+        page_note(page,
+                  str_addf(&text, isnan(std) ? "%s" : "%s \xC2\xB1 %s",
+                           format_score(json_number_at(one, "mean"), a), format_score(std, b)));
         page_cell_number(page, text.p == NULL ? "" : text.p);
         str_clear(&text);
         page_note(page, isnan(low) ? str_addf(&text, "\xE2\x80\x93")
                                    : str_addf(&text, "%s to %s", format_score(low, a),
                                               format_score(json_number_at(one, "ci95.1"), b)));
         page_cell_number(page, text.p == NULL ? "" : text.p);
-        page_cell_count(page, (int64_t)json_array_size(json_object_get(one, "folds")));
+        page_cell_count(page, (double)json_array_size(json_object_get(one, "folds")));
         page_cell(page, json_text_at(one, "state"));
     }
     page_row_end(page);
@@ -190,8 +192,9 @@ static void setting_row(struct page *page, const json_t *one, const char *label,
 static void settings_table(struct page *page, const json_t *settings, int n, int best, bool nested,
                            const struct str *label)
 {
-    static const char *const heads[] = {"#setting", "values", "#score", "#mean \xC2\xB1 deviation",
-                                        "#95 % interval", "#trials", "state", NULL};
+    static const char *const heads[] = {
+        "#setting",       "values",  "#score", "#mean \xC2\xB1 deviation",
+        "#95 % interval", "#trials", "state",  NULL};
     static const char *const nested_heads[] = {"#setting", "values", "#chosen in", NULL};
     page_table(page, nested ? nested_heads : heads);
     for (int i = 0; i < n; i++) {

@@ -1,6 +1,7 @@
 /* section_scores.c - what the scores look like: ROC, precision and recall, calibration,
  * distribution, confusions, classes. Of the first repeat, where there are several. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -9,7 +10,15 @@
 #include "report/sections.h"
 #include "worker/curves.h"
 
-enum { CURVES = 6, FOLD_CURVES = 12, POINTS = 300, FOLD_POINTS = 80, CAL_BINS = 10, BINS = 30 };
+enum {
+    CURVES = 6,
+    FOLD_CURVES = 12,
+    POINTS = 300,
+    FOLD_POINTS = 80,
+    CAL_BINS = 10,
+    BINS = 30,
+    AXIS = 64
+};
 
 /* ---- curves ---- */
 
@@ -111,6 +120,19 @@ static void draw_ranking(struct page *page, const struct table *t, const struct 
 
 /* ---- calibration and distribution ---- */
 
+/* Rows by the probability of the class that is predicted: right and wrong ones. */
+static void sure_bins(const struct table *t, struct histogram_bin *bars)
+{
+    for (int i = 0; i < BINS; i++)
+        bars[i] = (struct histogram_bin){.low = (double)i / BINS, .high = (i + 1.0) / BINS};
+    for (int64_t i = 0; i < t->begin[1]; i++) {
+        int at = (int)ceil(table_sure(t, i) * BINS) - 1;
+        at = at < 0 ? 0 : at < BINS ? at : BINS - 1;
+        bars[at].positives += table_right(t, i);
+        bars[at].negatives += !table_right(t, i);
+    }
+}
+
 /* All labels of several together; else class 1 of two, or the predicted class. */
 static enum status add_bins(const struct table *t, const struct scored *scored,
                             struct calibration_bin *bin, struct histogram_bin *bars)
@@ -122,7 +144,10 @@ static enum status add_bins(const struct table *t, const struct scored *scored,
     for (int c = 0; c < columns; c++) {
         int column = t->task == TASK_MULTI_LABEL ? c : table_is_binary(t) ? 1 : -1;
         TRY(curve_calibration(scored, column, CAL_BINS, own));
-        TRY(curve_histogram(scored, column, BINS, own_bars));
+        if (column < 0)
+            sure_bins(t, own_bars);
+        else
+            TRY(curve_histogram(scored, column, BINS, own_bars));
         for (int i = 0; i < CAL_BINS; i++) {
             sum[i] += own[i].rows > 0 ? own[i].probability * (double)own[i].rows : 0.0;
             own[i].rows += c > 0 ? bin[i].rows : 0;
@@ -140,11 +165,16 @@ static enum status add_bins(const struct table *t, const struct scored *scored,
     return STATUS_OK;
 }
 
-static const char *what_probability(const struct table *t)
+/* What the axis of probabilities says. */
+static const char *what_probability(const struct table *t, char text[AXIS])
 {
-    return t->task == TASK_MULTI_LABEL ? "probability of a label"
-           : table_is_binary(t)        ? "probability of the second class"
-                                       : "probability of the predicted class";
+    if (!table_is_binary(t))
+        return t->task == TASK_MULTI_LABEL ? "probability of a label"
+                                           : "probability of the predicted class";
+    int n = snprintf(text, AXIS, "probability of \"%.24s", t->info.names[1]);
+    text[utf8_valid_prefix(text, (size_t)n)] = '\0';
+    (void)strcat(text, "\"");
+    return text;
 }
 
 static void draw_calibration(struct page *page, const struct table *t, const struct outline *o,
@@ -152,18 +182,19 @@ static void draw_calibration(struct page *page, const struct table *t, const str
 {
     struct chart chart;
     struct str about = {0};
-    char text[FORMAT_BYTES];
+    char text[FORMAT_BYTES], axis[AXIS];
     double x[CAL_BINS], y[CAL_BINS];
     int n = 0;
-    page_note(page, str_addf(&about, "How often what was predicted with a probability came true, in "
-                                     "tenths, with 95 %% intervals. On the diagonal probabilities "
-                                     "are honest; below it they are too high."));
+    page_note(page,
+              str_addf(&about, "How often what was predicted with a probability came true, in "
+                               "tenths, with 95 %% intervals. On the diagonal probabilities "
+                               "are honest; below it they are too high."));
     if (o->values.of_task[METRIC_ECE])
         page_note(page, str_addf(&about, " Expected calibration error: %s.",
                                  format_score(o->values.value[METRIC_ECE], text)));
     struct chart_opts opts = {.title = "Calibration",
                               .about = about.p,
-                              .x_label = what_probability(t),
+                              .x_label = what_probability(t, axis),
                               .y_label = "share that came true"};
     scale_between(&opts.x, 0.0, 1.0, 5);
     scale_between(&opts.y, 0.0, 1.0, 5);
@@ -189,6 +220,7 @@ static void draw_histogram(struct page *page, const struct table *t,
 {
     struct chart chart;
     struct str name[2] = {{0}};
+    char axis[AXIS];
     double edge[BINS + 1], value[2][BINS], most = 0.0, most_share;
     bool binary = table_is_binary(t);
     for (int i = 0; i < BINS; i++) {
@@ -203,13 +235,14 @@ static void draw_histogram(struct page *page, const struct table *t,
         if (binary)
             page_note(page, str_addf(&name[k], "%.40s", t->info.names[k]));
         else
-            page_note(page, str_addf(&name[k], "%s", t->task == TASK_MULTI_LABEL
-                                                         ? (k ? "label is true" : "label is false")
-                                                         : (k ? "right" : "wrong")));
+            page_note(page, str_addf(&name[k], "%s",
+                                     t->task == TASK_MULTI_LABEL
+                                         ? (k ? "label is true" : "label is false")
+                                         : (k ? "right" : "wrong")));
     }
     struct chart_opts opts = {.title = "Distribution of scores",
                               .about = "Rows by probability; counts on a logarithmic scale.",
-                              .x_label = what_probability(t),
+                              .x_label = what_probability(t, axis),
                               .y_label = t->task == TASK_MULTI_LABEL ? "rows and labels" : "rows"};
     scale_between(&opts.x, 0.0, 1.0, 5);
     scale_counts(&opts.y, most_share);
@@ -330,7 +363,7 @@ static void confusions_table(struct page *page, const struct table *t, const str
         page_row(page);
         page_cell_clip(page, t->info.names[cell[i].truth], 60);
         page_cell_clip(page, t->info.names[cell[i].predicted], 60);
-        page_cell_count(page, cell[i].rows);
+        page_cell_count(page, (double)cell[i].rows);
         page_cell_number(page, format_percent((double)cell[i].rows / all, text));
         page_row_end(page);
     }
@@ -339,18 +372,19 @@ static void confusions_table(struct page *page, const struct table *t, const str
 
 static void classes_table(struct page *page, const struct table *t, const struct outline *o)
 {
-    static const char *const heads[] = {"class", "#rows", "#predicted", "#precision", "#recall",
-                                        "#F1", "#ROC AUC", "#PR AUC", NULL};
-    static const char *const label_heads[] = {"label", "#rows", "#predicted", "#precision",
-                                              "#recall", "#F1", "#ROC AUC", "#PR AUC", NULL};
+    static const char *const heads[] = {"class", "#rows",    "#predicted", "#precision", "#recall",
+                                        "#F1",   "#ROC AUC", "#PR AUC",    NULL};
+    static const char *const label_heads[] = {"label",      "#rows",   "#predicted",
+                                              "#precision", "#recall", "#F1",
+                                              "#ROC AUC",   "#PR AUC", NULL};
     page_raw(page, t->task == TASK_MULTI_LABEL ? "<h3>Labels</h3>\n" : "<h3>Classes</h3>\n");
     page_table(page, t->task == TASK_MULTI_LABEL ? label_heads : heads);
     for (int c = 0; c < t->classes && c < REPORT_CLASSES; c++) {
         const struct class_values *v = &o->values.per_class[c];
         page_row(page);
         page_cell_clip(page, t->info.names[c], 60);
-        page_cell_count(page, v->truth);
-        page_cell_count(page, v->predicted);
+        page_cell_count(page, (double)v->truth);
+        page_cell_count(page, (double)v->predicted);
         page_cell_score(page, v->precision);
         page_cell_score(page, v->recall);
         page_cell_score(page, v->f1);

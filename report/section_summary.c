@@ -33,9 +33,10 @@ static void add_task(struct page *page, const struct run_folder *run)
         page_raw(page, "The model reads a text and predicts a number.");
         return;
     }
-    page_rawf(page, strcmp(task, "multi_label") == 0
-                        ? "The model reads a text and decides which of %zu labels it has: "
-                        : "The model sorts texts into %zu classes: ",
+    page_rawf(page,
+              strcmp(task, "multi_label") == 0
+                  ? "The model reads a text and decides which of %zu labels it has: "
+                  : "The model sorts texts into %zu classes: ",
               n);
     for (size_t i = 0; i < n && i < 8; i++) {
         const char *name = json_string_value(json_array_get(labels, i));
@@ -54,10 +55,11 @@ static void add_how(struct page *page, const struct run_folder *run, const struc
         return;
     format_count((int64_t)rows, text);
     if (json_object_get(run->results, "oof") != NULL && o->folds > 0)
-        page_rawf(page,
-                  "It was cross-validated: each of %s texts was judged by a model that had not been "
-                  "trained on it (%d training runs). ",
-                  text, o->folds);
+        page_rawf(
+            page,
+            "It was cross-validated: each of %s texts was judged by a model that had not been "
+            "trained on it (%d training runs). ",
+            text, o->folds);
     else
         page_rawf(page, "It was judged on %s texts that it had not been trained on. ", text);
 }
@@ -124,11 +126,22 @@ static void add_warnings(struct page *page, const struct run_folder *run, const 
         warn(page, &any, "The run is not complete: some of its training runs are missing below.");
     add_failures(page, run, &any);
     if (o->optimistic)
-        warn(page, &any, "The weights were chosen by the rows they are scored on (cv.select=best): "
-                         "the score is optimistic.");
+        warn(page, &any,
+             "The weights were chosen by the rows they are scored on (cv.select=best): "
+             "the score is optimistic.");
     if (!beats(o))
-        warn(page, &any, "The interval of the score includes what knowing nothing but the "
-                         "frequencies would score.");
+        warn(page, &any,
+             "The interval of the score includes what knowing nothing but the "
+             "frequencies would score.");
+    if (fabs(o->score - o->mean) > fmax(2.0 * o->std, 0.02)) { /* false for NaN */
+        char mean[FORMAT_BYTES];
+        begin_warning(page, &any);
+        page_rawf(page,
+                  "All rows together score %s, the folds %s on average: the models of different "
+                  "folds are calibrated differently, and their scores do not compare.",
+                  format_score(o->score, text), format_score(o->mean, mean));
+        page_raw(page, "</li>\n");
+    }
     if (o->train_rows > 0 && (double)o->cut > 0.2 * (double)o->train_rows) {
         begin_warning(page, &any);
         page_rawf(page,

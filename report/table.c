@@ -21,8 +21,9 @@ static enum status decide_task(struct table *t, const char *path)
     t->outputs = info->outputs;
     t->n = info->rows;
     if (t->n > TABLE_FLOATS / t->outputs)
-        return status_fail(STATUS_UNAVAILABLE, "%s holds %lld rows of %d scores, wanted at most "
-                                               "%lld scores",
+        return status_fail(STATUS_UNAVAILABLE,
+                           "%s holds %lld rows of %d scores, wanted at most "
+                           "%lld scores",
                            path, (long long)t->n, t->outputs, (long long)TABLE_FLOATS);
     return STATUS_OK;
 }
@@ -72,8 +73,8 @@ static enum status find_repeats(struct table *t)
         t->begin[r + 1] += t->begin[r];
     t->rows_once = true;
     for (int64_t i = 1; i < t->n; i++)
-        t->rows_once =
-            t->rows_once && (t->repeat[i] != t->repeat[i - 1] || t->row[i] != t->row[i - 1]);
+        t->rows_once = t->rows_once &&
+                       (t->repeat[i] != t->repeat[i - 1] || t->row[i] != t->row[i - 1]);
     for (int64_t i = 0; i < t->n; i++)
         t->place[i] = t->rows_once ? t->row[i] : i - t->begin[t->repeat[i]];
     return STATUS_OK;
@@ -279,9 +280,9 @@ static void constant_line(const struct scored *s, float *z)
                                     : (double)s->value[i * s->outputs + c];
         double share = s->n > 0 ? sum / (double)s->n : 0.0;
         double p = fmax(1e-12, fmin(1.0 - 1e-12, share));
-        z[c] = (float)(s->task == TASK_REGRESSION               ? share
+        z[c] = (float)(s->task == TASK_REGRESSION           ? share
                        : one || s->task == TASK_MULTI_LABEL ? log(p / (1.0 - p))
-                                                                : log(p));
+                                                            : log(p));
     }
 }
 

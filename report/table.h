@@ -27,18 +27,18 @@ struct table {
     enum task task;
     int classes; /* classes or labels; 0: regression */
     int outputs;
-    int64_t n;         /* lines, in the order of repeat, row, fold */
-    int64_t *row;      /* (n) */
-    int64_t *place;    /* (n) number of the line in its repeat; = row where no row is there twice */
-    int32_t *repeat;   /* (n) */
-    int32_t *fold;     /* (n); -1: none */
-    int32_t *label;    /* (n) or NULL */
-    float *logits;     /* (n, outputs) */
-    float *scores;     /* (n, outputs) */
-    float *value;      /* (n, outputs) or NULL */
-    int repeats;       /* at least 1 */
-    int64_t *begin;    /* (repeats + 1) where each begins */
-    bool rows_once;    /* no row twice in a repeat */
+    int64_t n;       /* lines, in the order of repeat, row, fold */
+    int64_t *row;    /* (n) */
+    int64_t *place;  /* (n) number of the line in its repeat; = row where no row is there twice */
+    int32_t *repeat; /* (n) */
+    int32_t *fold;   /* (n); -1: none */
+    int32_t *label;  /* (n) or NULL */
+    float *logits;   /* (n, outputs) */
+    float *scores;   /* (n, outputs) */
+    float *value;    /* (n, outputs) or NULL */
+    int repeats;     /* at least 1 */
+    int64_t *begin;  /* (repeats + 1) where each begins */
+    bool rows_once;  /* no row twice in a repeat */
 };
 
 /* *out is released by table_close() whatever the status. Those of scores_open() and scores_read();
