@@ -30,7 +30,7 @@ static void add_task(struct page *page, const struct run_folder *run)
     const char *task = json_text_at(run->results, "task");
     size_t n = json_array_size(labels);
     if (strcmp(task, "regression") == 0) {
-        page_raw(page, "The model reads a text and predicts a number.");
+        page_raw(page, "The model reads a text and predicts a number. ");
         return;
     }
     page_rawf(page,
@@ -54,6 +54,13 @@ static void add_how(struct page *page, const struct run_folder *run, const struc
     if (isnan(rows))
         return;
     format_count((int64_t)rows, text);
+    if (run->has_table && !run->table.rows_once) { /* random sub-samples */
+        page_rawf(page,
+                  "It was judged %s times, always on texts that it had not been trained on (%d "
+                  "training runs; a text may be judged several times). ",
+                  text, o->folds);
+        return;
+    }
     if (json_object_get(run->results, "oof") != NULL && o->folds > 0)
         page_rawf(
             page,

@@ -77,7 +77,6 @@ class Page:
         self.browser, self.width = browser, width
         self.target = browser.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = browser.call("Target.attachToTarget", targetId=self.target, flatten=True)["sessionId"]
-        browser.events.clear()
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(domain + ".enable")
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=mobile)
@@ -119,6 +118,7 @@ class Page:
 
     def screenshot(self, path, top=0, height=None):
         """Of the whole page, or `height` pixels of it from `top` on."""
+        self.call("Page.bringToFront")  # a hidden page is not drawn
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": top, "width": self.width, "height": height or size["height"], "scale": 1}
         data = self.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)["data"]
