@@ -76,8 +76,8 @@ static enum status fold_curves(struct chart *chart, const struct table *t, bool 
 {
     int folds = 0;
     for (int64_t i = t->begin[0]; i < t->begin[1]; i++)
-        folds = t->fold[i] >= folds ? t->fold[i] + 1 : folds;
-    for (int f = 0; f < folds && f < FOLD_CURVES; f++) {
+        folds = t->fold[i] >= folds && t->fold[i] < FOLD_CURVES ? t->fold[i] + 1 : folds;
+    for (int f = 0; f < folds; f++) {
         struct scored scored;
         TRY(table_fold_scored(t, 0, f, &scored));
         enum status st = scored.n == 0 ? STATUS_OK

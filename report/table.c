@@ -62,10 +62,10 @@ static enum status read_lines(struct table *t)
 
 static enum status find_repeats(struct table *t)
 {
-    t->repeats = t->n > 0 ? t->repeat[t->n - 1] + 1 : 1;
-    if (t->repeats > t->n + 1)
-        return status_fail(STATUS_FORMAT, "repeat %d of %lld scored rows", t->repeats - 1,
-                           (long long)t->n);
+    int32_t last = t->n > 0 ? t->repeat[t->n - 1] : 0;
+    if (last > 0 && last >= t->n)
+        return status_fail(STATUS_FORMAT, "repeat %d of %lld scored rows", last, (long long)t->n);
+    t->repeats = last + 1;
     TRY(mem_alloc((size_t)t->repeats + 1, sizeof *t->begin, "repeats", &t->begin));
     for (int64_t i = 0; i < t->n; i++)
         t->begin[t->repeat[i] + 1]++;
