@@ -3,10 +3,10 @@
 
 Usage: tokenizer_encode.py TEXTS FOLDER [FOLDER ...] [--threads 1,2] [--rounds 5] [--most 20000] [--build build/release]
 TEXTS is a file of lines, or a .tar.gz of files of text; at most so many of them are taken. Each FOLDER holds a tokenizer.
-Programs take turns; speeds are those of the quickest round, "times tokenizers" is the median of the rounds' ratios (and the
-least and the greatest), as what else the machine does hits both programs of a round. The last column is the same of CPU
-seconds, which a busy machine moves less. All texts lie in memory and ids stay
-there: no reading, writing or special tokens. tokenizers runs encode_batch_fast, which leaves out offsets. Needs
+Programs take turns; speeds are those of the quickest round. "times tokenizers" is the median of the rounds' ratios (and the
+least and the greatest), as what else the machine does hits both programs of a round; the last column is the same of CPU
+seconds. All texts lie in memory and ids stay there: no reading, writing or special tokens. tokenizers opens tokenizer.json,
+which transformers makes first where a folder has none, and runs encode_batch_fast, which leaves out offsets. Needs
 long_encode_lines (cmake --preset release -DCOHORT_LONG_TESTS=ON, scripts/build release).
 """
 import argparse
@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
@@ -51,12 +52,9 @@ def peer(kind, folder, path, most):
         ids = sp.encode(texts, num_threads=int(os.environ["RAYON_NUM_THREADS"]))
         seconds, cpu, total = time.perf_counter() - started, time.process_time() - cpu, sum(map(len, ids))
     else:
-        os.environ["HF_HUB_OFFLINE"] = "1"
         from tokenizers import Tokenizer
-        from transformers import AutoTokenizer
-        whole = os.path.join(folder, "tokenizer.json")
         started = time.perf_counter()
-        t = Tokenizer.from_file(whole) if os.path.exists(whole) else AutoTokenizer.from_pretrained(folder).backend_tokenizer
+        t = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
         t.no_truncation()
         t.no_padding()
         opened = time.perf_counter() - started
@@ -65,6 +63,18 @@ def peer(kind, folder, path, most):
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         total = sum(len(e.ids) for e in found)
     print(seconds, cpu, total, opened)
+
+
+def whole_folder(folder, scratch):
+    """A folder with the tokenizer.json that transformers makes of another folder's files; itself if it has one."""
+    if os.path.exists(os.path.join(folder, "tokenizer.json")):
+        return folder
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from transformers import AutoTokenizer
+    made = os.path.join(scratch, os.path.basename(folder))
+    os.mkdir(made)
+    AutoTokenizer.from_pretrained(folder).backend_tokenizer.save(os.path.join(made, "tokenizer.json"))
+    return made
 
 
 def times(peers, own, k):
@@ -92,7 +102,9 @@ def main():
     print(f"{len(texts):,} texts, {megabytes:.1f} MB")
     print("\n| folder | threads | program | MB a second | million ids a second | seconds of opening | times tokenizers | by CPU seconds |")
     print("|---|---|---|---|---|---|---|---|")
-    for folder in args.folders:
+    scratch = tempfile.TemporaryDirectory(prefix="cohort-bench-")
+    for folder in (f.rstrip("/") for f in args.folders):
+        whole = whole_folder(folder, scratch.name)
         for threads in map(int, args.threads.split(",")):
             programs = ["cohort", "tokenizers"] + ["sentencepiece"] * os.path.exists(os.path.join(folder, "spm.model"))
             rounds = {program: [] for program in programs}
@@ -101,8 +113,8 @@ def main():
                     if program == "cohort":
                         figures = cohort(os.path.join(args.build, "tests", "long_encode_lines"), folder, lines, threads)
                     else:
-                        command = [sys.executable, os.path.abspath(__file__), args.texts, folder, "--peer", program,
-                                   "--most", str(args.most)]
+                        command = [sys.executable, os.path.abspath(__file__), args.texts,
+                                   whole if program == "tokenizers" else folder, "--peer", program, "--most", str(args.most)]
                         env = dict(os.environ, RAYON_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="true")
                         said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
                         figures = [float(v) for v in said.split()[-4:]]
@@ -110,7 +122,7 @@ def main():
             for program in programs:
                 seconds, _, ids, opened = min(rounds[program])
                 of = [times(rounds["tokenizers"], rounds[program], k) if program != "tokenizers" else "1" for k in (0, 1)]
-                print(f"| {os.path.basename(folder.rstrip('/'))} | {threads} | {program} | {megabytes / seconds:.1f} | "
+                print(f"| {os.path.basename(folder)} | {threads} | {program} | {megabytes / seconds:.1f} | "
                       f"{ids / seconds / 1e6:.2f} | {opened:.2f} | {of[0]} | {of[1]} |", flush=True)
 
 

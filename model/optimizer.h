@@ -1,6 +1,5 @@
 /*
- * optimizer.h - AdamW over the parameters a rank owns, with groups by role and part, and
- * learning-rate schedules.
+ * optimizer.h - AdamW over the parameters a rank owns, with groups by role and part.
  *
  * A group is (role decays or not) x (encoder or head): decay follows the parameter's role, never
  * its name. The groups partition the parameters: optimizer_open() checks that each element of the
@@ -51,13 +50,5 @@ NODISCARD enum status optimizer_put(struct optimizer *optimizer, int which, int6
 /* A table of the groups: name, parameters, rate, decay; for the log and for check. */
 NODISCARD enum status optimizer_describe(const struct param_table *params,
                                          const struct optimizer_opts *opts, struct str *out);
-
-/* ---- schedules (N11): factor for s applied steps before this one, of T steps in all, w of them
- * warm-up ---- */
-enum schedule_kind { SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_CONSTANT };
-/* s < w: s / max(1, w). linear: max(0, (T - s) / max(1, T - w)). cosine: max(0, (1 + cos(2 pi
- * cycles p)) / 2), p = (s - w) / max(1, T - w). constant: 1. */
-double schedule_factor(enum schedule_kind kind, int64_t s, int64_t warmup, int64_t total,
-                       double cycles);
 
 #endif

@@ -11,6 +11,7 @@
 #ifndef COHORT_WORKER_CALIBRATION_H
 #define COHORT_WORKER_CALIBRATION_H
 
+#include "base/json.h"
 #include "worker/metrics.h"
 
 /*
@@ -66,5 +67,22 @@ void thresholds_apply(const struct scored *scored, const double *threshold, floa
 /* As temperature_nested(): threshold (folds, threshold_count()), decisions (n, outputs). */
 NODISCARD enum status thresholds_nested(const struct scored *scored, const int32_t *fold, int folds,
                                         enum metric metric, double *threshold, float *decisions);
+
+/*
+ * All of it for a table of results, where fold[i] scored the i-th row:
+ *   {"temperature": {"all": T, "folds": [...], "before": {"log_loss", "brier", "ece"}, "after":
+ * ...}, "thresholds": {"metric": "f1", "all": [...], "folds": [[...], ...], "before": {...},
+ * "after":
+ *    {...}}}
+ * "all" is fitted on all rows, for a model that is published; "folds" for each fold on the rows of
+ * the others, and "after" are the metrics with those: no row was used to choose what it is judged
+ * with. Thresholds are log-odds; their metrics are those that count rows. Keys that do not apply
+ * are left out: thresholds of more classes, ece of several labels, thresholds where metric is
+ * METRIC_COUNT.
+ *
+ * *out is a new reference, NULL on failure. Statuses as the _nested functions.
+ */
+NODISCARD enum status calibration_json(const struct scored *scored, const int32_t *fold, int folds,
+                                       enum metric metric, json_t **out);
 
 #endif

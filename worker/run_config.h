@@ -44,7 +44,29 @@ enum config_precision {
 };
 enum config_recompute { CONFIG_RECOMPUTE_AUTO, CONFIG_RECOMPUTE_OFF, CONFIG_RECOMPUTE_ON };
 enum config_loss { CONFIG_LOSS_AUTO, CONFIG_LOSS_CROSS_ENTROPY, CONFIG_LOSS_BCE, CONFIG_LOSS_MSE };
-enum config_schedule { CONFIG_SCHEDULE_LINEAR, CONFIG_SCHEDULE_COSINE, CONFIG_SCHEDULE_CONSTANT };
+enum config_schedule { /* in the order of enum lr_kind */
+                       CONFIG_SCHEDULE_LINEAR,
+                       CONFIG_SCHEDULE_COSINE,
+                       CONFIG_SCHEDULE_CONSTANT,
+                       CONFIG_SCHEDULE_STEP,
+                       CONFIG_SCHEDULE_MULTI_STEP,
+                       CONFIG_SCHEDULE_EXPONENTIAL,
+                       CONFIG_SCHEDULE_POLYNOMIAL,
+                       CONFIG_SCHEDULE_COSINE_WITH_RESTARTS,
+                       CONFIG_SCHEDULE_WARM_RESTARTS,
+                       CONFIG_SCHEDULE_CYCLIC,
+                       CONFIG_SCHEDULE_ONE_CYCLE,
+                       CONFIG_SCHEDULE_PLATEAU,
+                       CONFIG_SCHEDULE_TABLE
+};
+enum config_by { CONFIG_BY_STEP, CONFIG_BY_EPOCH };
+enum config_cyclic_mode { /* in the order of enum cyclic_mode */
+                          CONFIG_CYCLIC_TRIANGULAR,
+                          CONFIG_CYCLIC_TRIANGULAR2,
+                          CONFIG_CYCLIC_EXP_RANGE
+};
+enum config_anneal { CONFIG_ANNEAL_COS, CONFIG_ANNEAL_LINEAR };
+enum config_threshold { CONFIG_THRESHOLD_REL, CONFIG_THRESHOLD_ABS };
 enum config_cv_kind {
     CONFIG_CV_AUTO,
     CONFIG_CV_STRATIFIED,
@@ -66,6 +88,7 @@ enum config_cv_kind {
 enum config_duplicates {
     CONFIG_DUPLICATES_REPORT,
     CONFIG_DUPLICATES_GROUP,
+    CONFIG_DUPLICATES_REFUSE,
     CONFIG_DUPLICATES_IGNORE
 };
 enum config_cv_select { CONFIG_SELECT_LAST, CONFIG_SELECT_INNER, CONFIG_SELECT_BEST };
@@ -91,6 +114,8 @@ enum config_pre_tokenizer {
     CONFIG_WORDS_BYTELEVEL,
     CONFIG_WORDS_METASPACE
 };
+enum config_baseline_pooling { CONFIG_BASELINE_CLS, CONFIG_BASELINE_MEAN };
+enum config_screen { CONFIG_SCREEN_AUTO, CONFIG_SCREEN_LINES, CONFIG_SCREEN_REDRAW };
 enum config_search_kind { CONFIG_SEARCH_GRID, CONFIG_SEARCH_RANDOM };
 enum config_resume { CONFIG_RESUME_AUTO, CONFIG_RESUME_NEVER };
 
@@ -164,6 +189,27 @@ struct run_config {
         double warmup_ratio;
         int64_t warmup_steps; /* < 0: ceil(warmup_ratio * T) */
         double num_cycles;
+        enum config_by by; /* what the following counts, behind the warm-up */
+        int64_t length;    /* 0: what there is */
+        double start, end; /* factors of the peak, as min_factor */
+        double min_factor;
+        double power, gamma;
+        int64_t step_size;
+        int64_t milestones[CONFIG_LIST], milestones_count;
+        int64_t t_0, t_mult;
+        int64_t step_size_up, step_size_down; /* down 0: up */
+        enum config_cyclic_mode mode;
+        double pct_start, div_factor, final_div_factor;
+        bool three_phase;
+        enum config_anneal anneal;
+        double factor;    /* plateau */
+        int64_t patience; /* evaluations, as cooldown */
+        double threshold;
+        enum config_threshold threshold_mode;
+        int64_t cooldown;
+        double eps;              /* of optim.lr */
+        char table[CONFIG_TEXT]; /* "0:1,100:0.5" */
+        bool interpolate;
     } schedule;
 
     struct {
@@ -205,9 +251,23 @@ struct run_config {
                                               rows / (folds + 1) */
         int64_t bins;                      /* bins: quantiles of the label */
         enum config_duplicates duplicates;
-        double similarity; /* from which two texts are near copies; 1: exact ones only */
+        double similarity; /* from which two rows are near copies; 1: equal ones only */
         bool allow_missing_class;
     } cv;
+
+    struct { /* of `baseline` */
+        char kinds[CONFIG_TEXT]; /* "": tfidf, and embeddings where there is a model */
+        double C, tolerance;
+        int64_t max_iterations;
+        int64_t ngram_min, ngram_max;
+        bool lowercase, sublinear;
+        double min_df, max_df;
+        int64_t max_features; /* 0: all */
+        enum config_baseline_pooling pooling;
+        bool standardize;
+        int64_t trees, tree_depth; /* rounds; levels */
+        double tree_rate;
+    } baseline;
 
     struct {
         enum config_search_kind kind;
@@ -228,6 +288,7 @@ struct run_config {
         bool parts;         /* time each part of a step */
         int64_t hash_every; /* steps between weight hashes in log.jsonl; 0: checkpoints only */
         enum config_level level;
+        enum config_screen screen;
     } log;
 
     struct {

@@ -80,6 +80,8 @@ static enum status open_parts(struct trial *t)
     size_t rows = (size_t)config->train.batch_size;
 
     TRY(trial_plan_make(opts, comm_size(t->group), &t->plan));
+    TRY(rates_make(&t->rates, opts, &t->plan));
+    t->at.plateau = plateau_start();
     trial_step_opts(t, &t->step_opts);
     trial_model_opts(opts, &t->plan, &model);
     TRY(model_create(&model, &t->model));
@@ -112,6 +114,7 @@ static void close_parts(struct trial *t)
     if (!t->messages_left) /* MPI may still read and write the gradients until the process ends */
         model_destroy(t->model);
     run_log_close(t->log);
+    rates_release(&t->rates);
     for (int i = 0; i < 2; i++) {
         step_plan_release(&t->step[i]);
         mem_free(t->batch_rows[i]);
@@ -477,9 +480,7 @@ done:
 /* The schedule's factor after `step` applied steps. */
 static double factor_at(const struct trial *t, int64_t step)
 {
-    static const enum schedule_kind kinds[] = {SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_CONSTANT};
-    return schedule_factor(kinds[t->config->schedule.name], step, t->plan.warmup, t->plan.steps,
-                           t->config->schedule.num_cycles);
+    return rates_factor(&t->rates, &t->at.plateau, step);
 }
 
 struct step_outcome {
@@ -736,6 +737,18 @@ static bool due(const struct config_every *every, int64_t step, const struct tri
     return every->steps > 0 && step % every->steps == 0;
 }
 
+/* The plateau's answer to the last evaluation. */
+static void follow_score(struct trial *t)
+{
+    struct progress *at = &t->at;
+    if (!t->rates.follows_scores ||
+        !plateau_score(&t->rates.plateau, &at->plateau, at->history[at->evaluations - 1].score))
+        return;
+    if (shows(t))
+        log_info("plateau: no gain since %g, the learning rate is %g of its peak from here on",
+                 at->plateau.best, at->plateau.factor);
+}
+
 /* Collective. What happens between two steps: evaluation, early stopping, checkpoints. */
 static enum status between_steps(struct trial *t, uint32_t flags, bool *stop)
 {
@@ -747,6 +760,8 @@ static enum status between_steps(struct trial *t, uint32_t flags, bool *stop)
     if (t->opts->select.count > 0 &&
         (last || pause || due(&config->eval.every, at->step, &t->plan))) {
         TRY(evaluate_and_judge(t, &improved));
+        if (last || due(&config->eval.every, at->step, &t->plan)) /* not where a trial pauses */
+            follow_score(t);
         if (t->opts->select_best && config->eval.patience > 0 &&
             at->without_gain >= config->eval.patience && !last) {
             at->stopped = true;

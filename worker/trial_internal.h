@@ -7,6 +7,7 @@
 #include "model/optimizer.h"
 #include "worker/prefetch.h"
 #include "worker/loss_scale.h"
+#include "worker/rates.h"
 #include "worker/run_log.h"
 #include "worker/shards.h"
 #include "worker/step_plan.h"
@@ -30,7 +31,8 @@ struct progress {
     double best_score;
     int64_t without_gain; /* evaluations since the best */
     struct loss_scale scaling;
-    bool stopped; /* early stopping ended the trial */
+    struct plateau plateau; /* schedule.name=plateau */
+    bool stopped;           /* early stopping ended the trial */
     struct evaluation *history;
     size_t evaluations, history_capacity;
 };
@@ -48,6 +50,7 @@ struct trial {
     struct prefetch *prefetch;
     struct run_log *log;
     struct progress at;
+    struct rates rates;
     struct step_opts step_opts;
     struct step_plan step[2]; /* this step's and the next one's, which is read ahead */
     struct shards shards;

@@ -186,9 +186,16 @@ enum status trial_plan_make(const struct trial_opts *opts, int ranks, struct tri
     plan->warmup = config->schedule.warmup_steps >= 0
                        ? config->schedule.warmup_steps
                        : (int64_t)ceil(config->schedule.warmup_ratio * (double)plan->steps - 1e-9);
+    struct rates rates; /* what is wrong with them should be known now */
+    enum status st = rates_make(&rates, opts, plan);
+    rates_release(&rates);
+    if (st != STATUS_OK) {
+        sampler_close(sampler);
+        return st;
+    }
     for (int64_t i = 0; i < opts->train.count; i++)
         plan->cut_rows += dataset_is_cut(opts->train.ds, opts->train.rows[i]);
-    enum status st = walk(opts, sampler, ranks, plan);
+    st = walk(opts, sampler, ranks, plan);
     sampler_close(sampler);
     if (st != STATUS_OK)
         return st;

@@ -176,6 +176,31 @@ static json_t *history_json(const struct progress *at)
     return list;
 }
 
+static enum status add_plateau(json_t *state, const struct plateau *p)
+{
+    json_t *one = json_pack("{s:f, s:o, s:I, s:I}", "factor", p->factor, "best",
+                            json_finite(p->best), "bad", (json_int_t)p->bad, "cooldown",
+                            (json_int_t)p->cooldown);
+    if (one == NULL || json_object_set_new(state, "plateau", one) != 0)
+        return status_fail(STATUS_NOMEM, "no memory for state.json");
+    return STATUS_OK;
+}
+
+static enum status read_plateau(const json_t *state, const char *path, struct plateau *p)
+{
+    const json_t *one = json_object_get(state, "plateau");
+    if (one == NULL)
+        return status_fail(STATUS_FORMAT, "%s: plateau is missing", path);
+    TRY(json_real_or(one, "factor", path, 1.0, &p->factor));
+    TRY(json_real_or(one, "best", path, NAN, &p->best));
+    TRY(json_int(one, "bad", path, 0, INT64_MAX, &p->bad));
+    TRY(json_int(one, "cooldown", path, 0, INT64_MAX, &p->cooldown));
+    if (!(p->factor >= 0.0 && p->factor <= 1.0))
+        return status_fail(STATUS_FORMAT, "%s: the plateau's factor is %g, wanted 0 to 1", path,
+                           p->factor);
+    return STATUS_OK;
+}
+
 static enum status write_state(struct trial *t, const char *folder)
 {
     const struct progress *at = &t->at;
@@ -199,6 +224,8 @@ static enum status write_state(struct trial *t, const char *folder)
     if (st == STATUS_OK &&
         (state == NULL || json_object_set_new(state, "seed", json_hex64(t->opts->seed)) != 0))
         st = status_fail(STATUS_NOMEM, "no memory for state.json");
+    if (st == STATUS_OK && t->rates.follows_scores)
+        st = add_plateau(state, &at->plateau);
     if (st == STATUS_OK)
         st = json_write_file(path, state);
     json_decref(state);
@@ -254,6 +281,8 @@ static enum status read_state(struct trial *t, const char *folder)
              json_int_or(state, "loss_scale_clean", path, 0, INT64_MAX, 0, &at->scaling.clean));
     TRY_GOTO(done,
              json_int_or(state, "skipped_steps", path, 0, INT64_MAX, 0, &at->scaling.skipped));
+    if (t->rates.follows_scores)
+        TRY_GOTO(done, read_plateau(state, path, &at->plateau));
     TRY_GOTO(done, read_history(at, json_object_get(state, "history")));
     if (steps != t->plan.steps || at->step > steps) {
         st = status_fail(STATUS_FORMAT, "%s: step %lld of %lld, but this run has %lld steps", path,

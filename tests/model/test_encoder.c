@@ -15,6 +15,7 @@
 #include "model/loss.h"
 #include "model/model.h"
 #include "model/model_impl.h"
+#include "model/lr_schedule.h"
 #include "model/optimizer.h"
 #include "tests/support/support.h"
 
@@ -313,7 +314,7 @@ static void check_training(const struct kernels *kernels)
         support_assert_near(sqrt(square), real_at(json_object_get(entry, "norms"), (size_t)s), 1e-3, "gradient norm");
         double clip = fmin(1.0, 1.0 / (sqrt(square) + 1e-6));
         assert_ok(optimizer_step(optimizer, model_weights(model), model_gradient(model, 0),
-                                 schedule_factor(SCHEDULE_LINEAR, s, warmup, steps, 0.5), (float)clip));
+                                 lr_schedule_factor(&(struct lr_schedule){.warmup = warmup, .total = steps, .start = 1}, s), (float)clip));
         assert_ok(model_weights_changed(model));
     }
     free(squares);

@@ -253,12 +253,79 @@ static void test_thresholds_without_a_choice(void **state)
     assert_fails(thresholds_fit(&rows.scored, NULL, METRIC_F1, t), STATUS_ARG, "two classes or several labels");
 }
 
+static double real_at(const json_t *of, const char *part, const char *key, const char *name)
+{
+    const json_t *inner = json_object_get(json_object_get(of, part), key);
+    const json_t *value = name == NULL ? inner : json_object_get(inner, name);
+    assert_non_null(value);
+    return json_number_value(value);
+}
+
+/* The table of results has what the functions give, of every task. */
+static void test_json(void **state)
+{
+    json_t *cases = golden_statistics("calibration"), *of;
+    size_t at;
+    (void)state;
+    json_array_foreach(cases, at, of) {
+        double all, nested[FOLDS], bounds[FOLDS * 4];
+        float scaled[MOST_SCORES], decisions[MOST_SCORES];
+        struct metric_values before, after;
+        json_t *got, *list, *value;
+        size_t i;
+        read_rows(of, "target", &rows);
+        read_folds(of);
+        int columns = threshold_count(&rows.scored);
+        enum metric shown = rows.scored.task == TASK_CLASSES ? METRIC_F1 : METRIC_MACRO_F1;
+        assert_ok(calibration_json(&rows.scored, fold, FOLDS, METRIC_F1, &got));
+        assert_ok(temperature_fit(&rows.scored, NULL, &all));
+        assert_ok(temperature_nested(&rows.scored, fold, FOLDS, nested, scaled));
+        assert_true(real_at(got, "temperature", "all", NULL) == all);
+        list = json_object_get(json_object_get(got, "temperature"), "folds");
+        assert_int_equal(json_array_size(list), FOLDS);
+        json_array_foreach(list, i, value)
+            assert_true(json_number_value(value) == nested[i]);
+        assert_true(real_at(got, "temperature", "before", "log_loss") == log_loss_of(rows.logits));
+        assert_true(real_at(got, "temperature", "after", "log_loss") == log_loss_of(scaled));
+        assert_int_equal(json_object_size(json_object_get(json_object_get(got, "temperature"), "after")),
+                         rows.scored.task == TASK_CLASSES ? 3 : 2);
+        assert_int_equal(json_object_get(got, "thresholds") != NULL, columns > 0);
+        if (columns > 0) {
+            struct scored decided = rows.scored;
+            assert_ok(thresholds_nested(&rows.scored, fold, FOLDS, METRIC_F1, bounds, decisions));
+            decided.logits = decided.probabilities = decisions;
+            assert_ok(metrics_compute(&rows.scored, &before));
+            assert_ok(metrics_compute(&decided, &after));
+            assert_true(real_at(got, "thresholds", "before", metric_name(shown)) == before.value[shown]);
+            assert_true(real_at(got, "thresholds", "after", metric_name(shown)) == after.value[shown]);
+            list = json_object_get(json_object_get(got, "thresholds"), "folds");
+            for (int k = 0; k < FOLDS * columns; k++) {
+                value = json_array_get(json_array_get(list, (size_t)(k / columns)), (size_t)(k % columns));
+                assert_true(json_number_value(value) == bounds[k]);
+            }
+            assert_int_equal(json_array_size(json_object_get(json_object_get(got, "thresholds"), "all")), columns);
+            metrics_release(&before);
+            metrics_release(&after);
+        }
+        json_decref(got);
+        assert_ok(calibration_json(&rows.scored, fold, FOLDS, METRIC_COUNT, &got));
+        assert_null(json_object_get(got, "thresholds"));
+        json_decref(got);
+    }
+    json_t *none;
+    memset(fold, 0, sizeof fold);
+    assert_fails(calibration_json(&rows.scored, fold, FOLDS, METRIC_F1, &none), STATUS_DATA, "all rows are of one fold");
+    assert_null(none);
+    json_decref(cases);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_temperature_is_the_best),   cmocka_unit_test(test_folds_do_not_see_themselves),
         cmocka_unit_test(test_degenerate_temperatures),   cmocka_unit_test(test_thresholds_are_the_best),
         cmocka_unit_test(test_decisions_are_metrics),     cmocka_unit_test(test_thresholds_without_a_choice),
+        cmocka_unit_test(test_json),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
