@@ -13,12 +13,14 @@ common=(model.path=model model.from_scratch=true data.train=train.tsv data.text=
 must 2 train "${common[@]}" cv.folds=3 cv.group_ranks=1 optim.lr=3e-3 out=a
 must 2 train "${common[@]}" cv.folds=3 cv.repeats=2 cv.group_ranks=1 optim.lr=1e-4 out=b
 must 1 train "${common[@]}" data.holdout=0.25 optim.lr=3e-3 out=plain
-for run in a b plain; do
+for run in a b plain; do # train has written the page, too
+    [ -s "$run/report.html" ] && cp $run/report.html $run/of-train.html || fail "train wrote no $run/report.html"
     must 1 report $run
     said "report: $run/report.html"
     [ -s "$run/report.html" ] && cp $run/report.html $run/first.html || fail "$run/report.html is missing"
     must 1 report $run
     same $run/report.html $run/first.html
+    same $run/report.html $run/of-train.html
 done
 must 2 report a b
 said 'comparison: b/compare.html'
@@ -60,6 +62,7 @@ has() { # has FILE TEXT...: each text is in the page
 }
 has a/report.html '&lt;script&gt;alert(0)&lt;/script&gt;' 'id="folds"' 'id="mistakes"' 'id="training"' 'id="data"' 'id="speed"' 'id="setup"' \
     '>ROC<' '>Precision and recall<' '>Calibration<' '>Distribution of scores<' '>Confusion<' '>Padding avoided<' '>Throughput<'
+has plain/report.html 'id="scores"' 'id="mistakes"' # of eval.h5
 has b/report.html 'repeat 1, fold 2' 'Of the first of 2 repeats'
 has b/compare.html 'paired bootstrap over rows' 'McNemar' 'optim.lr'
 has self.html 'No difference is proven' 'Nothing that can change a result'
