@@ -1,6 +1,6 @@
 /*
- * h5.h - HDF5 files of columns and root attributes. Private to data/. Columns that are read have
- * one dimension; columns that are written may also be tables of numbers or lists of texts.
+ * h5.h - HDF5 files of columns and root attributes. Private to data/. A column has one dimension,
+ * or is a table of numbers (two), or a list of texts of one length.
  *
  * Reading does without the HDF5 library. It says itself that it is not made for hostile files,
  * and 1.10.8 did crash on forged headers of a prepared file (tests/data/test_dataset_hostile.c,
@@ -91,6 +91,12 @@ NODISCARD enum status h5_has(const struct h5_file *file, const char *name, bool 
 /* Find a column and check it. count < 0: any number of values. STATUS_FORMAT. */
 NODISCARD enum status h5_column_open(const struct h5_file *file, const char *name,
                                      enum h5_type type, int64_t count, struct h5_column *column);
+/* The same of a table (rows, *width): its values line by line. rows < 0: any number. */
+NODISCARD enum status h5_table_open(const struct h5_file *file, const char *name, enum h5_type type,
+                                    int64_t rows, int64_t *width, struct h5_column *column);
+/* The same of texts of fixed length, padded with NUL: H5_BYTES, each *width of them a text. */
+NODISCARD enum status h5_texts_open(const struct h5_file *file, const char *name, int64_t count,
+                                    int64_t *width, struct h5_column *column);
 /* Values [first, first + n) of the column. STATUS_ARG outside of it; STATUS_IO; STATUS_FORMAT the
  * file ends early. */
 NODISCARD enum status h5_column_read(const struct h5_file *file, const struct h5_column *column,

@@ -675,52 +675,107 @@ static enum status check_layout(const struct h5_file *file, const struct h5_head
     return STATUS_OK;
 }
 
-static enum status check_extent(const struct h5_file *file, const struct h5_header *h,
-                                struct h5_column *c)
+/* A dataspace message of exactly `rank` dimensions, 1 or 2. */
+static bool read_shape(struct view v, int rank, uint64_t dims[2])
+{
+    unsigned version = (unsigned)number(&v, 1), found = (unsigned)number(&v, 1);
+    (void)number(&v, 1); /* whether maximum sizes follow, which do not matter */
+    unsigned kind = (unsigned)number(&v, 1);
+    if (version == 1)
+        (void)number(&v, 4);
+    else if (version != 2 || kind != 1)
+        return false;
+    dims[0] = number(&v, 8);
+    dims[1] = rank == 2 ? number(&v, 8) : 1;
+    return !v.bad && found == (unsigned)rank;
+}
+
+/* text: bytes of one value, else 0. */
+static enum status check_extent(const struct h5_file *file, const struct h5_header *h, int rank,
+                                uint64_t text, struct h5_column *c, int64_t *rows, int64_t *width)
 {
     const struct h5_message *m = find_message(h, DATASPACE);
     const size_t size = h5_type_size(c->type);
-    uint64_t n = 0;
-    if (m == NULL || read_extent(message_view(h, m), &n) != EXTENT_ROW)
-        return status_fail(STATUS_FORMAT, "%s: /%s does not have one dimension", file->path,
-                           c->name);
-    if (n > (uint64_t)file->size / size)
+    const uint64_t most = (uint64_t)file->size / size;
+    uint64_t dims[2] = {0, 0};
+    if (m == NULL || !read_shape(message_view(h, m), rank, dims))
+        return status_fail(STATUS_FORMAT, "%s: /%s does not have %s", file->path, c->name,
+                           rank == 1 ? "one dimension" : "two dimensions");
+    if (text > 0)
+        dims[1] = text;
+    if (dims[1] == 0 || dims[1] > INT32_MAX || dims[0] > most / dims[1])
         return status_fail(
             STATUS_FORMAT,
-            "%s: /%s claims %llu values of %zu bytes, which a file of %lld bytes cannot "
+            "%s: /%s claims %llu values of %llu bytes, which a file of %lld bytes cannot "
             "hold",
-            file->path, c->name, (unsigned long long)n, size, (long long)file->size);
-    c->count = (int64_t)n;
+            file->path, c->name, (unsigned long long)dims[0],
+            (unsigned long long)(dims[1] * (uint64_t)size), (long long)file->size);
+    *rows = (int64_t)dims[0];
+    *width = (int64_t)dims[1];
+    c->count = *rows * *width;
     return STATUS_OK;
+}
+
+/* Bytes of a datatype message that says text of fixed length, padded with NUL; 0: it does not. */
+static uint64_t text_bytes(struct view v)
+{
+    unsigned class = (unsigned)number(&v, 1), padding = (unsigned)number(&v, 3) & 15;
+    uint64_t bytes = number(&v, 4);
+    return !v.bad && (class & 15) == 3 && padding <= 1 ? bytes : 0;
+}
+
+static enum status open_column(const struct h5_file *file, const char *name, enum h5_type type,
+                               int rank, bool texts, int64_t want_rows, int64_t *width,
+                               struct h5_column *column)
+{
+    struct h5_header h;
+    bool found;
+    int64_t rows = 0;
+    enum status st;
+    *column = (struct h5_column){.name = name, .type = type};
+    *width = 0;
+    TRY(find_object(file, name, &h, &found));
+    if (!found)
+        return status_fail(STATUS_FORMAT, "%s: /%s is missing", file->path, name);
+    const struct h5_message *m = find_message(&h, DATATYPE);
+    uint64_t text = m != NULL && texts ? text_bytes(message_view(&h, m)) : 0;
+    if (find_message(&h, LAYOUT) == NULL)
+        st = status_fail(STATUS_FORMAT, "%s: /%s is not a dataset", file->path, name);
+    else if (texts && text == 0)
+        st = status_fail(STATUS_FORMAT, "%s: /%s is not text of fixed length", file->path, name);
+    else if (!texts && (m == NULL || !is_type(message_view(&h, m), type)))
+        st = status_fail(STATUS_FORMAT, "%s: /%s is not of type %s, little-endian", file->path,
+                         name, type_name(type));
+    else
+        st = check_extent(file, &h, rank, text, column, &rows, width);
+    if (st == STATUS_OK)
+        st = check_layout(file, &h, column);
+    if (st == STATUS_OK && want_rows >= 0 && rows != want_rows)
+        st = status_fail(STATUS_FORMAT, "%s: /%s has %lld values, wanted %lld", file->path, name,
+                         (long long)rows, (long long)want_rows);
+    if (st != STATUS_OK)
+        column->count = 0;
+    header_release(&h);
+    return st;
 }
 
 enum status h5_column_open(const struct h5_file *file, const char *name, enum h5_type type,
                            int64_t count, struct h5_column *column)
 {
-    struct h5_header h;
-    bool found;
-    enum status st;
-    *column = (struct h5_column){.name = name, .type = type};
-    TRY(find_object(file, name, &h, &found));
-    if (!found)
-        return status_fail(STATUS_FORMAT, "%s: /%s is missing", file->path, name);
-    const struct h5_message *m = find_message(&h, DATATYPE);
-    if (find_message(&h, LAYOUT) == NULL)
-        st = status_fail(STATUS_FORMAT, "%s: /%s is not a dataset", file->path, name);
-    else if (m == NULL || !is_type(message_view(&h, m), type))
-        st = status_fail(STATUS_FORMAT, "%s: /%s is not of type %s, little-endian", file->path,
-                         name, type_name(type));
-    else
-        st = check_extent(file, &h, column);
-    if (st == STATUS_OK)
-        st = check_layout(file, &h, column);
-    if (st == STATUS_OK && count >= 0 && column->count != count)
-        st = status_fail(STATUS_FORMAT, "%s: /%s has %lld values, wanted %lld", file->path, name,
-                         (long long)column->count, (long long)count);
-    if (st != STATUS_OK)
-        column->count = 0;
-    header_release(&h);
-    return st;
+    int64_t width;
+    return open_column(file, name, type, 1, false, count, &width, column);
+}
+
+enum status h5_table_open(const struct h5_file *file, const char *name, enum h5_type type,
+                          int64_t rows, int64_t *width, struct h5_column *column)
+{
+    return open_column(file, name, type, 2, false, rows, width, column);
+}
+
+enum status h5_texts_open(const struct h5_file *file, const char *name, int64_t count,
+                          int64_t *width, struct h5_column *column)
+{
+    return open_column(file, name, H5_BYTES, 1, true, count, width, column);
 }
 
 enum status h5_column_read(const struct h5_file *file, const struct h5_column *column,

@@ -18,6 +18,7 @@
 #include "ckpt/checkpoint.h"
 #include "launcher/config.h"
 #include "launcher/experiment.h"
+#include "launcher/report_write.h"
 #include "worker/evaluate.h"
 #include "worker/scoring.h"
 
@@ -158,8 +159,10 @@ static enum status write_results(const struct run *run, json_t *results)
         (void)json_object_set_new(results, "duplicates", leaks_json(&run->leaks));
     TRY(run_path(run->config, "results.json", &path));
     enum status st = json_write_file(path, results);
-    if (st == STATUS_OK)
+    if (st == STATUS_OK) {
         log_info("results: %s", path);
+        report_after_training(run->config->out);
+    }
     mem_free(path);
     return st;
 }
@@ -267,6 +270,8 @@ static enum status train_once(struct run *run)
     TRY_GOTO(done, peak_memory(world, &peak));
     if (comm_rank(world) == 0 && result.logits != NULL)
         st = describe_scores(run, &opts, &result, results);
+    if (st == STATUS_OK && comm_rank(world) == 0 && result.logits != NULL)
+        st = eval_scores_write(run, &opts.score, result.logits);
     TRY_GOTO(done, comm_agree(world, st));
     if (run->test.ds != NULL)
         TRY_GOTO(done, score_test(run, results));

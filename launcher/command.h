@@ -43,6 +43,7 @@ enum status command_tokenizer(struct session *session);
 /* The verb train of command_tokenizer(). Rank 0. */
 NODISCARD enum status tokenizer_train_verb(struct session *session);
 enum status command_inspect(struct session *session);
+enum status command_report(struct session *session);
 enum status command_check(struct session *session);
 enum status command_help(struct session *session);
 

@@ -94,6 +94,17 @@ const struct command commands[] = {
      "usage: cohort inspect PATH ...\n\nPATH is a prepared .h5 file, a Hugging Face model folder, "
      "a checkpoint or a run.\n",
      command_inspect, INT_MAX},
+    {"report", "one HTML page about a run, or two runs compared; watch=true: what a run does now",
+     "usage: cohort report FOLDER [watch=true] [out=FILE.html]\n"
+     "       cohort report FOLDER FOLDER [out=FILE.html]\n\n"
+     "FOLDER is that of a run, finished or not. The page is FOLDER/report.html (train writes it, "
+     "too), one file that loads\n"
+     "nothing; with it come TensorBoard's event files, from log.jsonl. Of two runs: the second "
+     "one's compare.html, with\n"
+     "paired tests of the difference on the same rows. watch=true (or --watch) shows the run on "
+     "the terminal until it\n"
+     "ends, and writes the page anew every 30 s.\n",
+     command_report, 2},
     {"check", "explain a configuration before it is queued, and refuse what cannot work",
      "usage: cohort check [config.cfg] [key=value ...]\n\n"
      "Prints steps, warm-up, rows cut, classes and rows per fold, memory per rank; trains "

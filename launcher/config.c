@@ -339,7 +339,8 @@ enum status config_text(const struct run_config *config, struct str *out)
                       "the run.\n"));
     for (size_t i = 0; i < keys_count; i++) {
         size_t n = strchr(keys[i].name, '.') == NULL ? 0 : strcspn(keys[i].name, ".");
-        if (strcmp(keys[i].name, "overwrite") == 0 || strcmp(keys[i].name, "resume") == 0)
+        if (strcmp(keys[i].name, "overwrite") == 0 || strcmp(keys[i].name, "resume") == 0 ||
+            strcmp(keys[i].name, "watch") == 0)
             continue; /* what to do with a folder is said anew each time: run.cfg must not wipe the
                          run it is of */
         if (strncmp(group, keys[i].name, n) != 0 || group[n] != '\0') {

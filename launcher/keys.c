@@ -49,6 +49,7 @@ const struct key keys[] = {
     INT_KEY("seed", seed, "42", 0, 9e15, "", "names every random decision: weights drawn, order of rows, dropout, folds"),
     {.name = "resume", .type = KEY_CHOICE, .offset = AT(resume), .fallback = "auto", .choices = "auto|never", .unit = "", NEUTRAL, .help = "auto: go on with the run in out if its configuration is the same; never: refuse a folder that holds a run"},
     {.name = "overwrite", .type = KEY_BOOL, .offset = AT(overwrite), .fallback = "false", .unit = "", NEUTRAL, .help = "remove the run in out and start anew"},
+    {.name = "watch", .type = KEY_BOOL, .offset = AT(watch), .fallback = "false", .unit = "", NEUTRAL, .help = "report: show on the terminal what the run is doing, until it ends"},
 
     PATH_KEY("model.path", model.path, "Hugging Face model folder: config.json, model.safetensors, tokenizer files; predict and eval also take the folder of a cross-validation, whose models they average"),
     CHOICE_KEY("model.pooling", model.pooling, "auto", "auto|cls|pooler|mean|max", "how a row's token vectors become one; auto: what the model was trained with, else pooler"),

@@ -77,6 +77,7 @@ static enum status read_arguments(int argc, char **argv, const struct command *c
 {
     static const enum log_level levels[] = {LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG};
     char **overrides = calloc((size_t)argc + 1, sizeof *overrides);
+    static char watch[] = "watch=true";
     const char *file = NULL;
     int count = 0;
     enum status st = overrides == NULL ? status_fail(STATUS_NOMEM, "no memory for the arguments")
@@ -85,7 +86,9 @@ static enum status read_arguments(int argc, char **argv, const struct command *c
         int taken = session->verb == NULL ? 0 : 1 + session->word_count;
         bool cfg = ends_in_cfg(argv[i]) && command->words <= 1;
         bool keys = command->run == command_help && strncmp(argv[i], "keys=", 5) == 0;
-        if (argv[i][0] == '-' && argv[i][1] != '\0')
+        if (command->run == command_report && strcmp(argv[i], "--watch") == 0)
+            overrides[count++] = watch;
+        else if (argv[i][0] == '-' && argv[i][1] != '\0')
             st = status_fail(STATUS_USAGE, "there is no option \"%s\"; settings are key=value",
                              argv[i]);
         else if (strchr(argv[i], '=') != NULL && !keys)

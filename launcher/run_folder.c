@@ -31,7 +31,8 @@ enum status run_folder_remove(const char *folder)
 {
     static const char *const own[] = {"best",        "log.jsonl",     "results.json",  "oof.tsv",
                                       "oof.h5",      "manifest.json", "progress.json", "run.lock",
-                                      "report.html", "eval.h5",       "eval.tsv",      "terms.tsv"};
+                                      "report.html", "compare.html",  "eval.h5",       "eval.tsv",
+                                      "terms.tsv"};
     char **names;
     size_t count;
     enum status st = STATUS_OK;

@@ -136,6 +136,7 @@ struct run_config {
     int64_t seed;
     enum config_resume resume;
     bool overwrite;
+    bool watch; /* of `report` */
 
     struct {
         char path[CONFIG_TEXT];

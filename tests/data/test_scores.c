@@ -198,12 +198,189 @@ static void test_old_file_stays_on_failure(void **state)
     assert_fails(scores_write(place("no such folder/x.h5"), &table), STATUS_IO, "x.h5");
 }
 
+/* ---- reading ---- */
+
+static void test_what_was_written_is_read(void **state)
+{
+    const char *path = place("read.h5");
+    struct scores_table table = table_of_classes();
+    struct scores_file *file;
+    struct scores_info info;
+    int64_t row[ROWS];
+    int32_t fold[ROWS], label[ROWS];
+    float logits[ROWS * OUTPUTS], scores[ROWS * OUTPUTS];
+    struct scores_columns all = {.row = row, .fold = fold, .logits = logits, .scores = scores, .label = label};
+    struct str id = {0};
+    (void)state;
+    assert_ok(scores_write(path, &table));
+    assert_ok(scores_open(path, &file));
+    scores_get_info(file, &info);
+    assert_int_equal(info.rows, ROWS);
+    assert_int_equal(info.outputs, OUTPUTS);
+    assert_int_equal(info.classes, 2);
+    assert_true(info.has_fold && info.has_label && info.has_id && !info.has_value);
+    assert_string_equal(info.names[0], NAMES[0]);
+    assert_string_equal(info.names[1], NAMES[1]);
+    assert_ok(scores_read(file, 0, ROWS, &all));
+    assert_memory_equal(row, ROW, sizeof ROW);
+    assert_memory_equal(fold, FOLD, sizeof FOLD);
+    assert_memory_equal(label, LABEL, sizeof LABEL);
+    assert_memory_equal(logits, LOGITS, sizeof LOGITS);
+    assert_memory_equal(scores, SCORES, sizeof SCORES);
+    assert_ok(scores_read(file, 2, 1, &all));
+    assert_memory_equal(logits, LOGITS + 4, 2 * sizeof *logits);
+    assert_ok(scores_read(file, ROWS, 0, &all));
+    assert_ok(str_addf(&id, "<"));
+    assert_ok(scores_id(file, 1, &id));
+    assert_ok(scores_id(file, 0, &id));
+    assert_string_equal(id.p, "<row five");
+    assert_fails(scores_read(file, 2, 2, &all), STATUS_ARG, "rows 2 to 4");
+    all.value = logits;
+    assert_fails(scores_read(file, 0, 1, &all), STATUS_ARG, "column");
+    assert_fails(scores_id(file, 3, &id), STATUS_ARG, "row 3");
+    str_release(&id);
+    scores_close(file);
+    scores_close(NULL);
+}
+
+static void test_values_and_one_logit_are_read(void **state)
+{
+    const char *path = place("values.h5");
+    struct scores_table table = table_of_classes();
+    struct scores_file *file;
+    struct scores_info info;
+    float value[ROWS];
+    struct str id = {0};
+    struct scores_columns wanted = {.value = value};
+    (void)state;
+    table = (struct scores_table){.rows = ROWS, .outputs = 1, .row = ROW, .logits = LOGITS, .scores = SCORES,
+                                  .value = SCORES + 1};
+    assert_ok(scores_write(path, &table));
+    assert_ok(scores_open(path, &file));
+    scores_get_info(file, &info);
+    assert_true(info.has_value && !info.has_label && !info.has_fold && !info.has_id);
+    assert_int_equal(info.classes, 0);
+    assert_ok(scores_read(file, 0, ROWS, &wanted));
+    assert_memory_equal(value, SCORES + 1, sizeof value);
+    assert_ok(scores_id(file, 0, &id));
+    assert_int_equal(id.n, 0);
+    scores_close(file);
+    table = table_of_classes();
+    table.outputs = 1; /* two classes, trained with bce */
+    table.id = NULL;
+    assert_ok(scores_write(path, &table));
+    assert_ok(scores_open(path, &file));
+    scores_close(file);
+    table.rows = 0;
+    assert_ok(scores_write(path, &table));
+    assert_ok(scores_open(path, &file));
+    scores_close(file);
+}
+
+/* A row is scored once in each repeat, and under random sub-samples by any number of folds. */
+static void test_repeats_are_read(void **state)
+{
+    static const int64_t rows[ROWS] = {7, 7, 3};
+    static const int32_t repeats[ROWS] = {0, 0, 1}, folds[ROWS] = {0, 2, 0}, falling[ROWS] = {0, 1, 0};
+    const char *path = place("repeats.h5");
+    struct scores_table table = table_of_classes();
+    struct scores_file *file;
+    struct scores_info info;
+    int32_t got[ROWS];
+    struct scores_columns wanted = {.repeat = got};
+    (void)state;
+    table.row = rows;
+    table.repeat = repeats;
+    table.fold = folds;
+    assert_ok(scores_write(path, &table));
+    assert_ok(scores_open(path, &file));
+    scores_get_info(file, &info);
+    assert_true(info.has_repeat && info.has_fold);
+    assert_ok(scores_read(file, 0, ROWS, &wanted));
+    assert_memory_equal(got, repeats, sizeof repeats);
+    scores_close(file);
+    table.repeat = falling;
+    assert_ok(scores_write(path, &table));
+    assert_fails(scores_open(path, &file), STATUS_FORMAT, "/row is 3 in line 2, wanted lines that ascend by repeat");
+}
+
+static void test_tables_that_contradict_themselves_are_refused(void **state)
+{
+    static const int64_t falling[ROWS] = {0, 7, 6}, negative[ROWS] = {-1, 0, 1};
+    static const int32_t outside[ROWS] = {0, 2, 1}, folds[ROWS] = {0, -2, 1};
+    static const char *const bad_utf8[] = {"a", "\377"};
+    const char *path = place("bad.h5");
+    struct scores_table table = table_of_classes();
+    struct scores_file *file;
+    (void)state;
+    table.row = falling;
+    assert_ok(scores_write(path, &table));
+    assert_fails(scores_open(path, &file), STATUS_FORMAT, "/row is 6 in line 2");
+    assert_null(file);
+    table.row = negative;
+    assert_ok(scores_write(path, &table));
+    assert_fails(scores_open(path, &file), STATUS_FORMAT, "/row is -1");
+    table = table_of_classes();
+    table.label = outside;
+    assert_ok(scores_write(path, &table));
+    assert_fails(scores_open(path, &file), STATUS_FORMAT, "/label is 2 in line 1");
+    table = table_of_classes();
+    table.fold = folds;
+    assert_ok(scores_write(path, &table));
+    assert_fails(scores_open(path, &file), STATUS_FORMAT, "/fold is -2");
+    table = table_of_classes();
+    table.names = bad_utf8;
+    assert_ok(scores_write(path, &table));
+    assert_fails(scores_open(path, &file), STATUS_FORMAT, "text 1 of /names is not UTF-8");
+    table = table_of_classes();
+    table.names = NULL;
+    assert_ok(scores_write(path, &table));
+    assert_fails(scores_open(path, &file), STATUS_FORMAT, "0 labels and 2 scores");
+    assert_fails(scores_open(place("none.h5"), &file), STATUS_NOINPUT, "none.h5");
+}
+
+/* Cut at every length, and with every byte of its headers changed: opened and read, or refused. */
+static void test_damaged_files_never_crash(void **state)
+{
+    const char *path = place("whole.h5");
+    struct scores_table table = table_of_classes();
+    struct scores_file *file;
+    int64_t row[ROWS];
+    float logits[ROWS * OUTPUTS];
+    struct scores_columns wanted = {.row = row, .logits = logits};
+    char *bytes;
+    size_t n;
+    int refused = 0;
+    (void)state;
+    assert_ok(scores_write(path, &table));
+    assert_ok(file_read(path, 1 << 20, &bytes, &n));
+    for (size_t i = 0; i < n; i += i < 4096 ? 1 : 509) {
+        FILE *out = fopen(path, "wb");
+        bytes[i] = (char)(bytes[i] ^ 0x41);
+        assert_true(out != NULL && fwrite(bytes, 1, i % 97 == 96 ? i : n, out) == (i % 97 == 96 ? i : n));
+        assert_int_equal(fclose(out), 0);
+        bytes[i] = (char)(bytes[i] ^ 0x41);
+        enum status st = scores_open(path, &file);
+        refused += st != STATUS_OK;
+        if (st == STATUS_OK && scores_read(file, 0, ROWS, &wanted) != STATUS_OK)
+            refused++;
+        scores_close(file);
+    }
+    assert_true(refused > 100);
+    mem_free(bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_columns_read_back),       cmocka_unit_test(test_values_and_what_is_missing),
         cmocka_unit_test(test_empty_tables),            cmocka_unit_test(test_long_texts_are_padded_whole),
         cmocka_unit_test(test_same_table_same_bytes),   cmocka_unit_test(test_old_file_stays_on_failure),
+        cmocka_unit_test(test_what_was_written_is_read),
+        cmocka_unit_test(test_values_and_one_logit_are_read),
+        cmocka_unit_test(test_repeats_are_read),
+        cmocka_unit_test(test_tables_that_contradict_themselves_are_refused),
+        cmocka_unit_test(test_damaged_files_never_crash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

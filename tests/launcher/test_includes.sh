@@ -3,7 +3,8 @@
 set -u
 cd "$(dirname "$0")/../.."
 declare -A may=(
-    [launcher]="launcher worker comm model data ckpt base"
+    [launcher]="launcher report worker comm model data ckpt base"
+    [report]="report worker comm model data ckpt base"
     [worker]="worker comm model data ckpt base"
     [comm]="comm base"
     [model]="model base"
