@@ -144,10 +144,6 @@ enum status run_open(struct session *session, struct comm *comm, const struct ru
     *out = (struct run){
         .session = session, .comm = comm, .config = config, .group_ranks = comm_size(comm)};
     TRY(session_need("data.train", config->data.train, "the training rows"));
-    if (strcmp(config->optim.name, "adamw") != 0)
-        return status_fail(STATUS_CONFIG,
-                           "optim.name=%s is not an optimizer of this version, wanted adamw",
-                           config->optim.name);
     st = model_source_open(config->model.path, config->model.resize_embeddings, &out->source);
     if (st == STATUS_OK)
         st = model_max_length(&out->source, config->data.max_length, &out->max_length);
