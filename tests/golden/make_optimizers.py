@@ -12,7 +12,7 @@ import torch
 
 WEIGHT = [0.5, -1.25, 3.0, 0.0, 1e-3, -0.7, 2.25]
 BIAS = [0.1, 0.0, -0.3]
-LR, DECAY, STEPS = 0.02, 0.1, 12
+LR, DECAY, STEPS = 0.02, 0.0625, 12
 
 
 def gradient(tensor, step):
