@@ -9,7 +9,7 @@
 
 #include "base/log.h"
 
-enum fault_kind { FAULT_NONE, FAULT_ERROR, FAULT_KILL, FAULT_STOP, FAULT_HANG };
+enum fault_kind { FAULT_NONE, FAULT_ERROR, FAULT_KILL, FAULT_STOP, FAULT_TERM, FAULT_HANG };
 
 static struct {
     enum fault_kind kind;
@@ -45,14 +45,15 @@ enum status fault_setup(int rank)
     else if (*p != '\0')
         return status_fail(STATUS_USAGE, "COHORT_FAULT is \"%s\": cannot read \"%s\"", text, p);
     if (rest[0] != '\0' && strcmp(rest, "error") != 0 && strcmp(rest, "kill") != 0 &&
-        strcmp(rest, "stop") != 0 && strcmp(rest, "hang") != 0)
-        return status_fail(STATUS_USAGE,
-                           "COHORT_FAULT is \"%s\", wanted error, kill, stop or hang behind \"=\"",
-                           text);
+        strcmp(rest, "stop") != 0 && strcmp(rest, "term") != 0 && strcmp(rest, "hang") != 0)
+        return status_fail(
+            STATUS_USAGE,
+            "COHORT_FAULT is \"%s\", wanted error, kill, stop, term or hang behind \"=\"", text);
     if (only >= 0 && only != rank)
         return STATUS_OK;
     fault.kind = strcmp(rest, "kill") == 0   ? FAULT_KILL
                  : strcmp(rest, "stop") == 0 ? FAULT_STOP
+                 : strcmp(rest, "term") == 0 ? FAULT_TERM
                  : strcmp(rest, "hang") == 0 ? FAULT_HANG
                                              : FAULT_ERROR;
     log_warning("COHORT_FAULT=%s: this run will be made to fail", text);
@@ -70,6 +71,9 @@ enum status fault_here(const char *place)
     case FAULT_STOP:
         (void)raise(SIGSTOP);
         break;
+    case FAULT_TERM:
+        (void)raise(SIGTERM);
+        return STATUS_OK;
     case FAULT_HANG:
         for (;;)
             (void)usleep(100000);

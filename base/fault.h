@@ -4,7 +4,7 @@
  * fault_here("data.read") is STATUS_OK unless COHORT_FAULT names the place: "data.read" (first
  * visit), "data.read:3" (third visit), "data.read:3@1" (third visit on rank 1),
  * "data.read:1@0=kill" (SIGKILL instead of an error),
- * "=stop" (SIGSTOP), "=hang" (endless loop). Compiled into all builds: a run with COHORT_FAULT set
+ * "=stop" (SIGSTOP), "=term" (SIGTERM, and no error), "=hang" (endless loop). Compiled into all builds: a run with COHORT_FAULT set
  * says so first.
  */
 #ifndef COHORT_BASE_FAULT_H

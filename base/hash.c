@@ -14,6 +14,12 @@ uint64_t hash_bytes(const void *bytes, size_t n)
     return XXH3_64bits(bytes, n);
 }
 
+struct hash128 hash_bytes128(const void *bytes, size_t n)
+{
+    XXH128_hash_t hash = XXH3_128bits(bytes, n);
+    return (struct hash128){hash.low64, hash.high64};
+}
+
 uint64_t hash_combine(uint64_t seed, uint64_t value)
 {
     return XXH3_64bits_withSeed(&value, sizeof value, seed);

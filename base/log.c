@@ -13,6 +13,7 @@ static int my_rank;
 static int all_ranks = 1;
 static char host[64];
 static FILE *copy;
+static enum { REDRAW_AUTO, REDRAW_NEVER, REDRAW_ALWAYS } redraw;
 static int progress_lines; /* on the terminal, to be redrawn; 0: none */
 
 enum { PROGRESS_MOST = 60, PROGRESS_BYTES = 16384, ERASE_BYTES = 4 * PROGRESS_MOST + 8 };
@@ -27,9 +28,15 @@ void log_setup(enum log_level level, int rank, int nranks)
     host[sizeof host - 1] = '\0';
 }
 
+void log_redraw(bool wanted)
+{
+    redraw = wanted ? REDRAW_ALWAYS : REDRAW_NEVER;
+}
+
 bool log_is_terminal(void)
 {
-    return my_rank == 0 && isatty(STDERR_FILENO) == 1;
+    return my_rank == 0 && redraw != REDRAW_NEVER &&
+           (redraw == REDRAW_ALWAYS || isatty(STDERR_FILENO) == 1);
 }
 
 /* Lines quote what files hold: no escape sequence of theirs may reach a terminal. */
@@ -58,25 +65,25 @@ static size_t erase_progress(char out[ERASE_BYTES])
 
 void log_line(enum log_level level, const char *format, ...)
 {
-    char line[2048 + ERASE_BYTES];
+    char line[ERASE_BYTES + 2048];
     size_t used = 0;
     if (level > threshold || (my_rank != 0 && level >= LOG_INFO))
         return;
     if (progress_lines > 0)
         used = erase_progress(line);
-    size_t start = used;
+    size_t start = used, end = start + 2048; /* a line is as long with progress as without */
     if (my_rank != 0)
-        used += (size_t)snprintf(line + used, sizeof line - used, "[rank %d %s] ", my_rank, host);
+        used += (size_t)snprintf(line + used, end - used, "[rank %d %s] ", my_rank, host);
     if (level == LOG_ERROR)
-        used += (size_t)snprintf(line + used, sizeof line - used, "cohort: error: ");
+        used += (size_t)snprintf(line + used, end - used, "cohort: error: ");
     else if (level == LOG_WARNING)
-        used += (size_t)snprintf(line + used, sizeof line - used, "warning: ");
+        used += (size_t)snprintf(line + used, end - used, "warning: ");
     va_list args;
     va_start(args, format);
-    int n = vsnprintf(line + used, sizeof line - used - 1, format, args);
+    int n = vsnprintf(line + used, end - used - 1, format, args);
     va_end(args);
     if (n > 0)
-        used += (size_t)n < sizeof line - used - 1 ? (size_t)n : sizeof line - used - 2;
+        used += (size_t)n < end - used - 1 ? (size_t)n : end - used - 2;
     no_controls(line + start, used - start);
     line[used++] = '\n';
     ssize_t ignored = write(STDERR_FILENO, line, used);

@@ -22,8 +22,10 @@ void log_line(enum log_level level, const char *format, ...) PRINTF_LIKE(2, 3);
 #define log_warning(...) log_line(LOG_WARNING, __VA_ARGS__)
 /* Also write every line of rank 0 to this file (append); NULL closes it. */
 NODISCARD enum status log_to_file(const char *path);
-/* Whether standard error is a terminal and this is rank 0: then progress may be redrawn in place.
- */
+/* Redraw progress in place, or never, whatever standard error is. */
+void log_redraw(bool redraw);
+/* Whether this is rank 0 and progress is redrawn in place: by default, if standard error is a
+ * terminal. */
 bool log_is_terminal(void);
 /* Redraw the progress line, or several with newlines between them, on a terminal, cut to its width
  * and height; nothing elsewhere. "" clears them. */

@@ -4,15 +4,15 @@
   python3 bench/gpu_compare.py --cohort build/cuda/cohort [--budget 450] [--json FILE] [--markdown FILE]
 
 Needs a Python with PyTorch and transformers (scripts/setup --peer, or the machine's own). Contestants: cohort; transformers
-in bf16 autocast with SDPA (eager), padded to the longest row of each batch; the same under torch.compile; and, on real
-lengths, eager padded to 128, which is run_glue's default. Weights are random (their values do not change the speed), rows
-are made of known words, so both sides see the same token ids. Dropout is 0.1 on both sides.
+in bf16 autocast with SDPA (eager; DeBERTa has no SDPA there), padded to the longest row of each batch; the same under
+torch.compile; and, on real lengths, eager padded to 128, which is run_glue's default. Weights are random (their values do
+not change the speed), rows are made of known words, so both sides see the same token ids. Dropout is 0.1 on both sides.
 
 A figure is real tokens a second, special tokens in, padding out, over the steps after the warm-up. Each round runs all
 contestants one after the other; ratios are taken within a round. MFU = 3 x forward FLOPs of real tokens (6 for each weight
-of the layers' matrices, 12 x length x hidden for the attention of each token and layer; embeddings, pooler, classifier left
-out) over the GPU's dense 16-bit peak. Cohort leaves out what the last layer need not compute; that work is counted all the
-same, on both sides.
+of the layers' matrices, 12 x length x hidden for the attention of each token and layer; embeddings, pooler, classifier and
+DeBERTa's products with positions left out) over the GPU's dense 16-bit peak. Cohort leaves out what the last layer need not
+compute; that work is counted all the same, on both sides.
 
 --budget SECONDS: what does not fit is left out and named. --device cpu --tiny tests this program itself.
 """
@@ -41,6 +41,7 @@ LENGTHS = {
 }
 BASE = {"layers": 12, "hidden": 768, "heads": 12, "intermediate": 3072, "vocabulary": 30522, "positions": 512}
 DISTILBERT = dict(BASE, layers=6, distilbert=True)
+DEBERTA = dict(BASE, vocabulary=128100, deberta=256)  # v3-base; deberta: buckets of distances
 TINY = {"layers": 2, "hidden": 64, "heads": 2, "intermediate": 128, "vocabulary": 1000, "positions": 128}
 # In order of importance: a short budget leaves out the last ones. The bound is on the median ratio.
 CASES = [
@@ -56,10 +57,14 @@ CASES = [
     {"name": "BERT-base 32x512", "model": BASE, "batch": 32, "length": 512, "steps": 60, "warm": 15, "want": {"mfu": 0.45}},
     {"name": "DistilBERT 32x128", "model": DISTILBERT, "batch": 32, "length": 128, "steps": 200,
      "warm": 30, "want": {}},
+    {"name": "DeBERTa-v3-base 32x128", "model": DEBERTA, "batch": 32, "length": 128, "steps": 60, "warm": 15, "want": {}},
+    {"name": "DeBERTa-v3-base 32x512", "model": DEBERTA, "batch": 32, "length": 512, "steps": 20, "warm": 5, "want": {}},
 ]
 TINY_CASES = [
     {"name": "tiny 8x32", "model": TINY, "batch": 8, "length": 32, "steps": 4, "warm": 2, "want": {}},
     {"name": "tiny DistilBERT 8x32", "model": dict(TINY, distilbert=True), "batch": 8, "length": 32, "steps": 4, "warm": 2,
+     "want": {}},
+    {"name": "tiny DeBERTa 8x32", "model": dict(TINY, deberta=16), "batch": 8, "length": 32, "steps": 4, "warm": 2,
      "want": {}},
     {"name": "tiny, SST-2 lengths", "model": TINY, "batch": 8, "mix": "sst2", "steps": 4, "warm": 2, "want": {}},
 ]
@@ -84,6 +89,10 @@ def write_model(folder, shape):
                   "max_position_embeddings": shape["positions"], "type_vocab_size": 2, "hidden_act": "gelu",
                   "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "layer_norm_eps": 1e-12,
                   "initializer_range": 0.02, "pad_token_id": 0}
+    if shape.get("deberta"):
+        config.update(architectures=["DebertaV2Model"], model_type="deberta-v2", type_vocab_size=0, relative_attention=True,
+                      position_buckets=shape["deberta"], norm_rel_ebd="layer_norm", share_att_key=True,
+                      pos_att_type="p2c|c2p", position_biased_input=False, layer_norm_eps=1e-7, pooler_dropout=0)
     with open(f"{folder}/config.json", "w", encoding="utf-8") as f:
         json.dump(config, f, indent=1)
     # Every word of the rows is one token: w<id>.

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The peer on a GPU: PyTorch + transformers fine-tune a BERT of random weights; jobs come as JSON lines, answers go as such.
 
-What the Trainer does: bf16 autocast over float weights, SDPA attention, fused AdamW without decay on biases and norms,
-clipping at 1, linear schedule. In the peer's favour: batches are made and moved to the GPU before the clock starts, and
-nothing is read back while it runs. One process serves a whole comparison, so that compiled models are kept. Run by
-bench/gpu_compare.py.
+What the Trainer does: bf16 autocast over float weights, SDPA attention (DeBERTa's own, which is the only one that it has),
+fused AdamW without decay on biases and norms, clipping at 1, linear schedule. In the peer's favour: batches are made and
+moved to the GPU before the clock starts, and nothing is read back while it runs. One process serves a whole comparison, so
+that compiled models are kept. Run by bench/gpu_compare.py.
 
 Job: model (config.json's folder), train (TSV of label and text, made of words w<id>), batch, steps, warm, mode (eager or
 compile), dynamic (compile for changing shapes), pad (0: to the longest of the batch, else to this length), max_length,
@@ -67,7 +67,8 @@ class Peer:
             torch.manual_seed(job["seed"])
             config = AutoConfig.from_pretrained(job["model"])
             config.num_labels = 2
-            model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
+            attention = "eager" if config.model_type == "deberta-v2" else "sdpa"  # it has no other
+            model = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
             model = model.to(self.device).train()
             named = [(n.endswith("bias") or "layernorm" in n.lower().replace("_", ""), p)
                      for n, p in model.named_parameters()]

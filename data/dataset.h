@@ -154,8 +154,9 @@ struct dataset_part {
 };
 struct text_row;
 /*
- * Tokenize one row and append it. keep_text false stores no text and pair. STATUS_DATA: a weight
- * that is no number >= 0 (names the row), or the tokenizer's; the part is then as before.
+ * Tokenize one row and append it; without a tokenizer (NULL) it has texts and labels, but no
+ * tokens. keep_text false stores no text and pair. STATUS_DATA: a weight that is no number >= 0
+ * (names the row), or the tokenizer's; the part is then as before.
  */
 NODISCARD enum status dataset_part_add(struct dataset_part *part, const struct tokenizer *tokenizer,
                                        const struct text_row *row, bool keep_text);

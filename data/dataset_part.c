@@ -68,10 +68,10 @@ static enum status add_tokens(struct dataset_part *part, const struct tokenizer 
                               const struct text_row *row, int64_t *length, uint32_t *split)
 {
     size_t before = part->tokens.n;
-    if (row->text.n > 0)
+    if (tokenizer != NULL && row->text.n > 0)
         TRY(tokenizer_encode(tokenizer, row->text.p, row->text.n, &part->tokens));
     size_t first = part->tokens.n - before;
-    if (row->pair.p != NULL && row->pair.n > 0)
+    if (tokenizer != NULL && row->pair.p != NULL && row->pair.n > 0)
         TRY(tokenizer_encode(tokenizer, row->pair.p, row->pair.n, &part->tokens));
     size_t all = part->tokens.n - before;
     if (all > INT32_MAX)

@@ -77,11 +77,12 @@ int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t n)
 static enum status normalize_all(const struct tokenizer *t, const char *text, size_t n,
                                  struct str buffers[2], const char **out, size_t *out_n)
 {
+    size_t limit = text_limit(n);
     for (int i = 0; i < t->step_count; i++) {
         /* the text lies in one of the buffers, or in neither */
         bool in_first = buffers[0].p != NULL && text >= buffers[0].p &&
                         text < buffers[0].p + buffers[0].capacity;
-        TRY(normalize_apply(t, &t->steps[i], &text, &n, &buffers[in_first]));
+        TRY(normalize_apply(t, &t->steps[i], limit, &text, &n, &buffers[in_first]));
     }
     *out = text;
     *out_n = n;
@@ -273,6 +274,7 @@ static enum status tokenizer_finish(struct tokenizer *t, const char *where,
     enum status st = STATUS_OK;
     if (t->wordpiece.prefix == NULL)
         TRY_GOTO(out, mem_strdup("", &t->wordpiece.prefix));
+    TRY_GOTO(out, trie_freeze(&t->vocab));
     t->wordpiece.inside = trie_walk(&t->vocab, t->wordpiece.prefix, strlen(t->wordpiece.prefix));
     for (size_t i = 0; i < t->added_count; i++) {
         const struct added_token *a = &t->added[i];
@@ -423,6 +425,7 @@ void tokenizer_close(struct tokenizer *t)
     mem_free(t->bpe.merges);
     mem_free(t->unigram.scores);
     mem_free(t->spm.scores);
+    mem_free(t->spm.gains);
     mem_free(t->spm.types);
     trie_release(&t->spm.user);
     for (size_t i = 0; i < t->added_count; i++)
@@ -503,8 +506,8 @@ static int32_t matcher_find(const struct token_matcher *m, const char *text, siz
         int32_t index = -1;
         for (size_t i = at;
              i < n && (node = trie_next(&m->patterns, node, (unsigned char)text[i])) != 0; i++) {
-            if (m->patterns.values[node] >= 0) {
-                index = m->patterns.values[node];
+            if (trie_value(&m->patterns, node) >= 0) {
+                index = trie_value(&m->patterns, node);
                 *end = i + 1;
             }
         }
@@ -546,6 +549,8 @@ static enum status encode_around(struct encoding *e, const struct token_matcher 
         while (token->lstrip && from > done &&
                (class_before(text, from, &length)->flags & UNICODE_SPACE))
             from -= length;
+        if (token->rstrip && to < done) /* white space that the one before took: not once more */
+            to = done;
         while (token->rstrip && to < n &&
                (class_at(text + to, n - to, &length)->flags & UNICODE_SPACE))
             to += length;

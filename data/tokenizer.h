@@ -10,8 +10,10 @@
  *
  * Ids equal those of Hugging Face's tokenizers for tokenizer.json; of transformers for the other
  * files, but for spm.model: there SentencePiece itself is the model, as it was when DeBERTa was
- * trained (transformers 5 leaves out its normalizer and byte pieces). truncation and padding inside
- * tokenizer.json are ignored. Added and special tokens found in the text are matched as there.
+ * trained (transformers 5 leaves out its normalizer and byte pieces), and for spiece.model, whose
+ * user-defined pieces are no added tokens, as they are none in ALBERT's tokenizer.json. truncation
+ * and padding inside tokenizer.json are ignored. Added and special tokens found in the text are
+ * matched as there.
  *
  * A tokenizer is read-only after it was opened: any number of threads may encode with one at the
  * same time. Local.

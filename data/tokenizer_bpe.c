@@ -95,7 +95,7 @@ enum status bpe_add_pair(struct tokenizer *t, const char *where, int64_t line, c
     uint32_t node = trie_walk(&t->vocab, left, left_n);
     for (size_t i = 0; i < right_n && node != 0; i++)
         node = trie_next(&t->vocab, node, (unsigned char)right[i]);
-    ab = node == 0 ? -1 : t->vocab.values[node];
+    ab = node == 0 ? -1 : trie_value(&t->vocab, node);
     if (a < 0 || b < 0 || ab < 0)
         return status_fail(STATUS_FORMAT,
                            "%s: merge %lld, \"%.*s\" and \"%.*s\": %s is not in the vocabulary",
@@ -268,7 +268,7 @@ static int32_t whole_word(const struct tokenizer *t, const char *word, size_t n)
         for (int k = 0; k < letter_n && node != 0; k++)
             node = trie_next(vocab, node, (unsigned char)letter[k]);
     }
-    return node == 0 ? -1 : vocab->values[node];
+    return node == 0 ? -1 : trie_value(vocab, node);
 }
 
 static enum status bpe_encode(struct encoding *e, const char *word, size_t n)

@@ -12,6 +12,9 @@ static uint32_t read_u32(const char *p)
     return (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
 }
 
+/* The double array of a broken file can lead in a circle: no key of a real one is longer. */
+#define LONGEST_KEY 1024
+
 /* A unit of the double array, as darts-clone packs it. */
 static inline uint32_t unit_offset(uint32_t unit)
 {
@@ -30,7 +33,7 @@ size_t charsmap_find(const struct charsmap *map, const char *s, size_t n, bool l
     if (map->count == 0)
         return 0;
     uint32_t at = unit_offset(map->units[0]);
-    for (size_t i = 0; i < n && s[i] != '\0'; i++) {
+    for (size_t i = 0; i < n && i < LONGEST_KEY && s[i] != '\0'; i++) {
         at ^= (unsigned char)s[i];
         if (at >= map->count)
             break;
@@ -47,10 +50,11 @@ size_t charsmap_find(const struct charsmap *map, const char *s, size_t n, bool l
             continue;
         found = i + 1;
         *to = map->texts + text;
-        *to_n = strlen(*to);
         if (!longest)
             break;
     }
+    if (found > 0)
+        *to_n = strlen(*to);
     return found;
 }
 
@@ -130,7 +134,8 @@ void charsmap_release(struct charsmap *map)
  * follows that in the cluster is lost; the others go character by character. Models were trained
  * with texts mapped so.
  */
-enum status charsmap_apply(const struct charsmap *map, const char *s, size_t n, struct str *to)
+enum status charsmap_apply(const struct charsmap *map, const char *s, size_t n,
+                           size_t limit, struct str *to)
 {
     const char *text;
     size_t text_n, done = 0;
@@ -141,27 +146,40 @@ enum status charsmap_apply(const struct charsmap *map, const char *s, size_t n, 
         length = 1;
         if (alone && map->ascii[byte] == NULL)
             continue; /* copied later, with its neighbours */
-        TRY(str_add(to, s + done, at - done));
+        TRY(text_add(to, limit, s + done, at - done));
         if (alone) {
-            TRY(str_add(to, map->ascii[byte], strlen(map->ascii[byte])));
+            TRY(text_add(to, limit, map->ascii[byte], strlen(map->ascii[byte])));
             done = at + 1;
             continue;
         }
         length = unicode_cluster(s + at, n - at);
         done = at + length;
         if (length < 6 && charsmap_find(map, s + at, length, false, &text, &text_n) > 0) {
-            TRY(str_add(to, text, text_n));
+            TRY(text_add(to, limit, text, text_n));
             continue;
         }
         for (size_t i = at; i < at + length;) {
             uint32_t c;
             size_t one = (size_t)utf8_decode(s + i, at + length - i, &c);
             if (charsmap_find(map, s + i, one, false, &text, &text_n) > 0)
-                TRY(str_add(to, text, text_n));
+                TRY(text_add(to, limit, text, text_n));
             else
-                TRY(str_add(to, s + i, one));
+                TRY(text_add(to, limit, s + i, one));
             i += one;
         }
     }
-    return str_add(to, s + done, n - done);
+    return text_add(to, limit, s + done, n - done);
+}
+
+size_t text_limit(size_t n)
+{
+    return n < SIZE_MAX / 200 ? 100 * n + (1 << 20) : SIZE_MAX;
+}
+
+enum status text_add(struct str *to, size_t limit, const char *s, size_t n)
+{
+    if (n > limit || to->n > limit - n)
+        return status_fail(STATUS_NOMEM, "what the tokenizer makes of a text grows beyond %zu bytes",
+                           limit);
+    return str_add(to, s, n);
 }

@@ -39,9 +39,17 @@ void charsmap_release(struct charsmap *map);
 size_t charsmap_find(const struct charsmap *map, const char *s, size_t n, bool longest,
                      const char **to, size_t *to_n);
 
-/* Map n bytes of valid UTF-8 as tokenizers' Precompiled does, by grapheme clusters. STATUS_NOMEM.
- */
+/* Map n bytes of valid UTF-8 as tokenizers' Precompiled does, by grapheme clusters, to at most limit
+ * bytes. STATUS_NOMEM. */
 NODISCARD enum status charsmap_apply(const struct charsmap *map, const char *s, size_t n,
-                                     struct str *to);
+                                     size_t limit, struct str *to);
+
+/*
+ * How long a text of n bytes may grow when files say what becomes of it. Real ones make a few times
+ * as much of it; steps after steps that each make a thousand bytes of one would take all memory.
+ */
+size_t text_limit(size_t n);
+/* str_add(), up to limit bytes. STATUS_NOMEM. */
+NODISCARD enum status text_add(struct str *to, size_t limit, const char *s, size_t n);
 
 #endif

@@ -195,7 +195,7 @@ static enum status decode_fallback(const struct pieces *from, struct pieces *to)
 }
 
 static enum status decode_piece(const struct decode_step *d, const char *s, size_t n, bool first,
-                                struct str *to)
+                                size_t limit, struct str *to)
 {
     if (d->kind == DECODE_STRIP) {
         for (int i = 0; i < d->left && n >= d->from_n && memcmp(s, d->from, d->from_n) == 0; i++) {
@@ -212,7 +212,7 @@ static enum status decode_piece(const struct decode_step *d, const char *s, size
         size_t before = (size_t)(hit - s);
         TRY(str_add(to, s, before));
         if (d->kind == DECODE_REPLACE)
-            TRY(str_add(to, d->to, d->to_n));
+            TRY(text_add(to, limit, d->to, d->to_n));
         else if (!first || !d->drop)
             TRY(str_add(to, " ", 1));
         s = hit + d->from_n;
@@ -221,8 +221,8 @@ static enum status decode_piece(const struct decode_step *d, const char *s, size
     return str_add(to, s, n);
 }
 
-static enum status decode_step(const struct decode_step *d, const struct pieces *from,
-                               struct pieces *to)
+static enum status decode_step(const struct decode_step *d, size_t limit,
+                               const struct pieces *from, struct pieces *to)
 {
     size_t begin = 0;
     if (d->kind == DECODE_BYTES)
@@ -234,7 +234,8 @@ static enum status decode_step(const struct decode_step *d, const struct pieces 
         return piece_end(to);
     }
     for (size_t i = 0; i < from->count; begin = from->end[i++]) {
-        TRY(decode_piece(d, from->text.p + begin, from->end[i] - begin, i == 0, &to->text));
+        TRY(decode_piece(d, from->text.p + begin, from->end[i] - begin, i == 0, limit,
+                         &to->text));
         TRY(piece_end(to));
     }
     return STATUS_OK;
@@ -264,9 +265,10 @@ enum status tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int6
         }
         first = false;
     }
+    size_t limit = text_limit(pieces[0].text.n);
     for (int i = 0; listed && i < t->decoder_count; i++) {
         pieces[1].text.n = pieces[1].count = 0;
-        TRY_GOTO(out, decode_step(&t->decoder[i], &pieces[0], &pieces[1]));
+        TRY_GOTO(out, decode_step(&t->decoder[i], limit, &pieces[0], &pieces[1]));
         swap = pieces[0];
         pieces[0] = pieces[1];
         pieces[1] = swap;

@@ -84,10 +84,10 @@ struct tokenizer;
 /*
  * Run a step of any kind over *text: afterwards *text and *n are what came out, which is a view of
  * the text itself or lies in to (whose old content the text must not be). Valid UTF-8 stays valid.
- * STATUS_NOMEM.
+ * limit: text_limit() of the text that the first step was given. STATUS_NOMEM.
  */
 NODISCARD enum status normalize_apply(const struct tokenizer *t, const struct normalize_step *step,
-                                      const char **text, size_t *n, struct str *to);
+                                      size_t limit, const char **text, size_t *n, struct str *to);
 void normalize_step_release(struct normalize_step *step);
 
 /* How words are cut; rules add up, as pre-tokenizers in a Sequence do. */
@@ -184,6 +184,8 @@ enum spm_type {
 
 struct spm {
     float *scores;         /* owned; by id */
+    float *gains; /* owned; by id: what the search adds up. NAN: not looked for; HUGE_VALF: a
+                     user-defined piece, whose length counts */
     unsigned char *types;  /* owned; enum spm_type by id */
     float least, greatest; /* scores of normal pieces */
     bool byte_fallback;

@@ -5,6 +5,7 @@
  * Scores are floats and sums are rounded to floats, as there (0.2.3), because ties between ways are
  * common and rounding decides them.
  */
+#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -74,12 +75,13 @@ static void search(const struct tokenizer *t, const char *text, size_t n, struct
             node = trie_next(vocab, node, (unsigned char)text[i++]);
             if (node == 0)
                 break;
-            int32_t id = vocab->values[node];
-            if (!may_match(spm, id) || spm->types[id] == SPM_UNUSED)
+            int32_t id = trie_value(vocab, node);
+            float gain = id < 0 ? NAN : spm->gains[id];
+            if (isnan(gain))
                 continue;
-            float score = spm->types[id] == SPM_USER ? (float)(i - at) * spm->greatest - 0.1f
-                                                     : spm->scores[id];
-            float sum = score + here;
+            if (gain == HUGE_VALF)
+                gain = (float)(i - at) * spm->greatest - 0.1f;
+            float sum = gain + here;
             if (best[i].begin < 0 || sum > best[i].score)
                 best[i] = (struct best){sum, (int32_t)at, id};
             single = single || i - at == length;
@@ -217,7 +219,7 @@ static void symbols_of(struct work *w, size_t n)
         length = character_length((unsigned char)w->text[at]);
         for (size_t i = at; i < n && node != 0; i++) {
             node = trie_next(user, node, (unsigned char)w->text[i]);
-            if (node != 0 && user->values[node] >= 0) {
+            if (node != 0 && trie_value(user, node) >= 0) {
                 length = i + 1 - at;
                 frozen = true;
             }

@@ -212,6 +212,7 @@ static enum status add_native(struct tokenizer *t, const struct model *m)
     spm->least = FLT_MAX;
     spm->greatest = FLT_MIN;
     TRY(mem_alloc(m->count, sizeof *spm->scores, "the scores of pieces", &spm->scores));
+    TRY(mem_alloc(m->count, sizeof *spm->gains, "the scores of pieces", &spm->gains));
     TRY(mem_alloc(m->count, sizeof *spm->types, "the types of pieces", &spm->types));
     for (size_t i = 0; i < m->count; i++) {
         const struct piece *p = &m->pieces[i];
@@ -220,6 +221,7 @@ static enum status add_native(struct tokenizer *t, const struct model *m)
                                i, (int)(p->n < 60 ? p->n : 60), p->text);
         TRY(tokenizer_add_piece(t, m->where, p->text, p->n, (int64_t)i));
         spm->scores[i] = p->score;
+        spm->gains[i] = p->type == SPM_NORMAL ? p->score : p->type == SPM_USER ? HUGE_VALF : NAN;
         spm->types[i] = (unsigned char)p->type;
         if (p->type == SPM_UNKNOWN && t->unk >= 0)
             return status_fail(STATUS_FORMAT, "%s: two unknown pieces, %d and %zu", m->where,
@@ -389,12 +391,14 @@ static enum status read_fairseq(struct tokenizer *t, const struct model *m, enum
                      &prefix));
     TRY(tokenizer_add_metaspace(t, m->where, prefix));
     t->info.two_separators = t->info.one_type = family != SPM_ALBERT;
-    /* controls and user-defined pieces of the model are added tokens, too */
+    /* Controls of the model are added tokens, too, and so are its user-defined pieces, but not
+     * ALBERT's: those are "(", "-", "." and the like, and what stands behind an added token gets a
+     * mark, which pretraining did not see. */
     TRY(config_add_tokens(t, config, defaults, false));
     for (size_t i = 0; i < m->count; i++) {
         const struct piece *p = &m->pieces[i];
         char *text;
-        if ((p->type != SPM_CONTROL && p->type != SPM_USER) ||
+        if ((p->type != SPM_CONTROL && (p->type != SPM_USER || family == SPM_ALBERT)) ||
             trie_find(&t->added_by_content, p->text, p->n) >= 0)
             continue;
         TRY(mem_strndup(p->text, p->n, &text));

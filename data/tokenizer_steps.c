@@ -123,26 +123,26 @@ out:
 
 /* ---- Replacing ---- */
 
-static enum status apply_replace(const struct normalize_step *step, const char **text, size_t *n,
-                                 struct str *to)
+static enum status apply_replace(const struct normalize_step *step, size_t limit,
+                                 const char **text, size_t *n, struct str *to)
 {
     const char *s = *text, *end = s + *n, *hit;
     hit = memmem(s, *n, step->from, step->from_n);
     if (hit == NULL)
         return STATUS_OK;
     for (; hit != NULL; hit = memmem(s, (size_t)(end - s), step->from, step->from_n)) {
-        TRY(str_add(to, s, (size_t)(hit - s)));
-        TRY(str_add(to, step->to, step->to_n));
+        TRY(text_add(to, limit, s, (size_t)(hit - s)));
+        TRY(text_add(to, limit, step->to, step->to_n));
         s = hit + step->from_n;
     }
-    TRY(str_add(to, s, (size_t)(end - s)));
+    TRY(text_add(to, limit, s, (size_t)(end - s)));
     *text = to->p;
     *n = to->n;
     return STATUS_OK;
 }
 
-static enum status apply_spaces(const struct normalize_step *step, const char **text, size_t *n,
-                                struct str *to)
+static enum status apply_spaces(const struct normalize_step *step, size_t limit, const char **text,
+                                size_t *n, struct str *to)
 {
     const char *s = *text;
     size_t done = 0, length;
@@ -166,15 +166,15 @@ static enum status apply_spaces(const struct normalize_step *step, const char **
             continue;
         }
         if (matches) {
-            TRY(str_add(to, s + done, at - done));
-            TRY(str_add(to, step->to, step->to_n));
+            TRY(text_add(to, limit, s + done, at - done));
+            TRY(text_add(to, limit, step->to, step->to_n));
             done = end;
         }
         at = end;
     }
     if (done == 0)
         return STATUS_OK; /* no match: one would have ended behind the first byte */
-    TRY(str_add(to, s + done, *n - done));
+    TRY(text_add(to, limit, s + done, *n - done));
     *text = to->p;
     *n = to->n;
     return STATUS_OK;
@@ -228,7 +228,7 @@ static size_t spm_prefix(const struct tokenizer *t, const struct normalize_step 
     uint32_t node = t->spm.user.nodes == 0 ? 0 : TRIE_ROOT, c;
     for (size_t i = 0; i < n && node != 0; i++) {
         node = trie_next(&t->spm.user, node, (unsigned char)s[i]);
-        if (node != 0 && t->spm.user.values[node] >= 0)
+        if (node != 0 && trie_value(&t->spm.user, node) >= 0)
             longest = i + 1;
     }
     *to = s;
@@ -243,23 +243,23 @@ static size_t spm_prefix(const struct tokenizer *t, const struct normalize_step 
     return *to_n;
 }
 
-static enum status spm_add(const struct normalize_step *step, struct str *to, const char *s,
-                           size_t n)
+static enum status spm_add(const struct normalize_step *step, size_t limit, struct str *to,
+                           const char *s, size_t n)
 {
     if (!step->spm.escape)
-        return str_add(to, s, n);
+        return text_add(to, limit, s, n);
     for (const char *space; (space = memchr(s, ' ', n)) != NULL;) {
         size_t before = (size_t)(space - s);
-        TRY(str_add(to, s, before));
-        TRY(str_add(to, MARK, 3));
+        TRY(text_add(to, limit, s, before));
+        TRY(text_add(to, limit, MARK, 3));
         s += before + 1;
         n -= before + 1;
     }
-    return str_add(to, s, n);
+    return text_add(to, limit, s, n);
 }
 
 static enum status apply_spm(const struct tokenizer *t, const struct normalize_step *step,
-                             const char *s, size_t n, struct str *to)
+                             size_t limit, const char *s, size_t n, struct str *to)
 {
     const char *piece, *space = step->spm.escape ? MARK : " ";
     size_t piece_n, space_n = strlen(space), length;
@@ -274,7 +274,7 @@ static enum status apply_spm(const struct tokenizer *t, const struct normalize_s
     if (n == 0)
         return STATUS_OK;
     if (step->spm.dummy_prefix && !step->spm.suffix)
-        TRY(str_add(to, space, space_n));
+        TRY(text_add(to, limit, space, space_n));
     for (; n > 0; s += length, n -= length) {
         length = spm_prefix(t, step, s, n, &piece, &piece_n);
         while (after_space && piece_n > 0 && piece[0] == ' ') {
@@ -282,7 +282,7 @@ static enum status apply_spm(const struct tokenizer *t, const struct normalize_s
             piece_n--;
         }
         if (piece_n > 0) {
-            TRY(spm_add(step, to, piece, piece_n));
+            TRY(spm_add(step, limit, to, piece, piece_n));
             after_space = step->spm.remove_extra && piece[piece_n - 1] == ' ';
         }
         if (!step->spm.remove_extra)
@@ -292,7 +292,7 @@ static enum status apply_spm(const struct tokenizer *t, const struct normalize_s
            memcmp(to->p + to->n - space_n, space, space_n) == 0)
         to->n -= space_n;
     if (step->spm.dummy_prefix && step->spm.suffix)
-        TRY(str_add(to, space, space_n));
+        TRY(text_add(to, limit, space, space_n));
     return STATUS_OK;
 }
 
@@ -309,14 +309,14 @@ static enum status apply_pass(const struct normalize_step *step, const char *s, 
 }
 
 enum status normalize_apply(const struct tokenizer *t, const struct normalize_step *step,
-                            const char **text, size_t *n, struct str *to)
+                            size_t limit, const char **text, size_t *n, struct str *to)
 {
     to->n = 0;
     switch (step->kind) {
     case NORMALIZE_REPLACE:
-        return apply_replace(step, text, n, to);
+        return apply_replace(step, limit, text, n, to);
     case NORMALIZE_SPACES:
-        return apply_spaces(step, text, n, to);
+        return apply_spaces(step, limit, text, n, to);
     case NORMALIZE_STRIP:
         apply_strip(step, text, n);
         return STATUS_OK;
@@ -326,19 +326,19 @@ enum status normalize_apply(const struct tokenizer *t, const struct normalize_st
         TRY(apply_form(step, *text, *n, to));
         break;
     case NORMALIZE_CHARSMAP:
-        TRY(charsmap_apply(&step->charsmap, *text, *n, to));
+        TRY(charsmap_apply(&step->charsmap, *text, *n, limit, to));
         break;
     case NORMALIZE_PREPEND:
         if (*n == 0)
             return STATUS_OK;
-        TRY(str_add(to, step->to, step->to_n));
-        TRY(str_add(to, *text, *n));
+        TRY(text_add(to, limit, step->to, step->to_n));
+        TRY(text_add(to, limit, *text, *n));
         break;
     case NORMALIZE_NMT:
         TRY(apply_nmt(*text, *n, to));
         break;
     case NORMALIZE_SPM:
-        TRY(apply_spm(t, step, *text, *n, to));
+        TRY(apply_spm(t, step, limit, *text, *n, to));
         break;
     case NORMALIZE_PASS:
         TRY(apply_pass(step, *text, *n, to));

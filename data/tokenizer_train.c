@@ -243,6 +243,8 @@ enum status tokenizer_train(const struct tokenizer_train_opts *given, const stru
                          count > 1 ? " and the other files" : "", (long long)report->rows);
         goto done;
     }
+    log_info("counted: %lld words in %lld rows, %lld of them distinct", (long long)report->words,
+             (long long)report->rows, (long long)report->distinct);
     if (!v.bytes)
         TRY_GOTO(done, find_alphabet(&v, &table));
     report->alphabet = v.bytes ? 256 : v.letter_count;

@@ -8,6 +8,10 @@
  * also moves all pairs that share a piece with it: each piece knows its pairs. Scores are doubles:
  * counts and their products are exact below 2^53, so equal fractions are equal numbers, and the
  * division rounds alike everywhere.
+ *
+ * Memory is that of the distinct words: four bytes a letter, and as much for the places of pairs, whose
+ * chunks are used again once their pair is merged. They lie in blocks, because an array of all would
+ * be there twice whenever it grows.
  */
 #include <string.h>
 
@@ -17,6 +21,7 @@
 
 #define NOWHERE UINT32_MAX
 #define CHUNK_WORDS 7
+#define BLOCK_CHUNKS ((uint32_t)1 << 16)
 
 struct pair {
     int64_t count;
@@ -27,9 +32,10 @@ struct pair {
     bool merged;      /* is a merge already */
     bool never;       /* would make a special token */
     bool listed[2];   /* WordPiece: its left, its right piece knows it */
+    uint8_t filled;   /* words in its last chunk; CHUNK_WORDS: no room in it */
 };
 
-/* Words that hold a pair, the newest chunk first. */
+/* Words that hold a pair, the newest chunk first; or a chunk that is free. */
 struct chunk {
     uint32_t next; /* 0: none */
     uint32_t words[CHUNK_WORDS];
@@ -62,10 +68,10 @@ struct merger {
     size_t pair_count, pair_capacity;
     uint32_t *slots; /* owned; hash table of 1 + index of a pair; 0: free */
     size_t slot_count;
-    struct chunk *chunks; /* owned; the first is not used */
-    size_t chunk_count, chunk_capacity;
-    uint32_t *filled; /* owned; (pairs) words in each pair's last chunk */
-    size_t filled_capacity;
+    struct chunk **blocks; /* owned, each BLOCK_CHUNKS long; chunk 0 is not used */
+    size_t block_count, block_capacity;
+    uint32_t chunk_count; /* chunks that were ever used */
+    uint32_t free_chunk;  /* the first of those that are free; 0: none */
     uint32_t *changed; /* owned; pairs to look at */
     size_t changed_count, changed_capacity;
 
@@ -117,11 +123,35 @@ static enum status find_pair(struct merger *m, int32_t left, int32_t right, uint
     if (m->pair_count == NOWHERE - 1)
         return status_fail(STATUS_NOMEM, "too many pairs of pieces");
     TRY(mem_grow(&m->pairs, &m->pair_capacity, m->pair_count + 1, sizeof *m->pairs, "pairs"));
-    TRY(mem_grow(&m->filled, &m->filled_capacity, m->pair_count + 1, sizeof *m->filled, "pairs"));
     *out = (uint32_t)m->pair_count++;
     m->slots[at] = *out + 1;
-    m->filled[*out] = CHUNK_WORDS;
-    m->pairs[*out] = (struct pair){.left = left, .right = right, .heap_at = NOWHERE};
+    m->pairs[*out] = (struct pair){
+        .left = left, .right = right, .heap_at = NOWHERE, .filled = CHUNK_WORDS};
+    return STATUS_OK;
+}
+
+static inline struct chunk *chunk_at(const struct merger *m, uint32_t index)
+{
+    return &m->blocks[index / BLOCK_CHUNKS][index % BLOCK_CHUNKS];
+}
+
+static enum status new_chunk(struct merger *m, uint32_t *out)
+{
+    if (m->free_chunk != 0) {
+        *out = m->free_chunk;
+        m->free_chunk = chunk_at(m, *out)->next;
+        return STATUS_OK;
+    }
+    if (m->chunk_count == m->block_count * BLOCK_CHUNKS) {
+        if (m->chunk_count >= NOWHERE - BLOCK_CHUNKS)
+            return status_fail(STATUS_NOMEM, "too many places of pairs");
+        TRY(mem_grow(&m->blocks, &m->block_capacity, m->block_count + 1, sizeof *m->blocks,
+                     "blocks of places"));
+        TRY(mem_alloc_raw(BLOCK_CHUNKS, sizeof **m->blocks, "places of pairs",
+                          &m->blocks[m->block_count]));
+        m->block_count++;
+    }
+    *out = m->chunk_count++;
     return STATUS_OK;
 }
 
@@ -129,23 +159,21 @@ static enum status find_pair(struct merger *m, int32_t left, int32_t right, uint
 static enum status add_word(struct merger *m, uint32_t pair, uint32_t word)
 {
     struct pair *p = &m->pairs[pair];
-    if (m->filled[pair] < CHUNK_WORDS) {
-        uint32_t *last = &m->chunks[p->words].words[m->filled[pair]];
+    if (p->filled < CHUNK_WORDS) {
+        uint32_t *last = &chunk_at(m, p->words)->words[p->filled];
         if (last[-1] == word)
             return STATUS_OK;
         *last = word;
-        m->filled[pair]++;
+        p->filled++;
         return STATUS_OK;
     }
-    if (p->words != 0 && m->chunks[p->words].words[CHUNK_WORDS - 1] == word)
+    if (p->words != 0 && chunk_at(m, p->words)->words[CHUNK_WORDS - 1] == word)
         return STATUS_OK;
-    if (m->chunk_count >= NOWHERE)
-        return status_fail(STATUS_NOMEM, "too many places of pairs");
-    TRY(mem_grow(&m->chunks, &m->chunk_capacity, m->chunk_count + 1, sizeof *m->chunks,
-                 "places of pairs"));
-    m->chunks[m->chunk_count] = (struct chunk){.next = p->words, .words = {word}};
-    p->words = (uint32_t)m->chunk_count++;
-    m->filled[pair] = 1;
+    uint32_t chunk;
+    TRY(new_chunk(m, &chunk));
+    *chunk_at(m, chunk) = (struct chunk){.next = p->words, .words = {word}};
+    p->words = chunk;
+    p->filled = 1;
     return STATUS_OK;
 }
 
@@ -353,11 +381,16 @@ static enum status merge_best(struct merger *m)
     }
     m->pairs[best].merged = true;
     m->pairs[best].words = 0; /* words that come to hold it again begin a new list */
-    uint32_t filled = m->filled[best];
-    m->filled[best] = CHUNK_WORDS;
-    for (uint32_t at = pair.words; at != 0; at = m->chunks[at].next, filled = CHUNK_WORDS)
+    m->pairs[best].filled = CHUNK_WORDS;
+    uint32_t filled = pair.filled;
+    for (uint32_t at = pair.words, next; at != 0; at = next, filled = CHUNK_WORDS) {
+        struct chunk *chunk = chunk_at(m, at);
         for (uint32_t i = 0; i < filled; i++)
-            TRY(merge_word(m, m->chunks[at].words[i], pair.left, pair.right, piece));
+            TRY(merge_word(m, chunk->words[i], pair.left, pair.right, piece));
+        next = chunk->next;
+        chunk->next = m->free_chunk;
+        m->free_chunk = at;
+    }
     TRY(update_changed(m));
     if (m->likelihood) {
         TRY(update_piece(m, pair.left));
@@ -453,8 +486,8 @@ static enum status add_letters(struct merger *m, const struct word_table *table,
 static enum status count_pairs(struct merger *m)
 {
     size_t ids = (size_t)m->v->opts->vocab_size;
-    TRY(mem_grow(&m->chunks, &m->chunk_capacity, 1, sizeof *m->chunks, "places of pairs"));
-    m->chunk_count = 1;
+    uint32_t none;
+    TRY(new_chunk(m, &none)); /* number 0 means "no chunk" */
     if (ids < m->v->count)
         ids = m->v->count;
     TRY(mem_alloc(ids + 1, sizeof *m->frequency, "frequencies of pieces", &m->frequency));
@@ -484,14 +517,15 @@ static void merger_release(struct merger *m)
     mem_free(m->counts);
     mem_free(m->pairs);
     mem_free(m->slots);
-    mem_free(m->chunks);
-    mem_free(m->filled);
+    for (size_t i = 0; i < m->block_count; i++)
+        mem_free(m->blocks[i]);
+    mem_free(m->blocks);
     mem_free(m->changed);
     mem_free(m->heap);
     str_release(&m->scratch);
 }
 
-enum status train_merges(struct vocabulary *v, const struct word_table *table,
+enum status train_merges(struct vocabulary *v, struct word_table *table,
                          struct tokenizer_train_report *report)
 {
     const struct tokenizer_train_opts *opts = v->opts;
@@ -511,6 +545,7 @@ enum status train_merges(struct vocabulary *v, const struct word_table *table,
         goto done;
     }
     TRY_GOTO(done, spell_words(&m, table, first, inside));
+    word_table_release(table);
     TRY_GOTO(done, count_pairs(&m));
     while (v->count < (size_t)opts->vocab_size && m.heap_count > 0) {
         if (v->count % 64 == 0)

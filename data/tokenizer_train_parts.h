@@ -6,12 +6,15 @@
  * tokenizer_train_merge.c BPE and WordPiece
  * tokenizer_train_seeds.c frequent substrings, Unigram's first vocabulary
  * tokenizer_train_unigram.c Unigram
+ * tokenizer_train_lattice.c the ways to make a word of its pieces
  * tokenizer_train_write.c the files
  *
  * Internal to data/.
  */
 #ifndef COHORT_DATA_TOKENIZER_TRAIN_PARTS_H
 #define COHORT_DATA_TOKENIZER_TRAIN_PARTS_H
+
+#include <math.h>
 
 #include "data/tokenizer_parts.h"
 #include "data/tokenizer_train.h"
@@ -42,6 +45,8 @@ struct word_table {
 };
 
 void word_table_release(struct word_table *table);
+/* Free what only adding needs; a word that is added after all brings it back. */
+void word_table_settle(struct word_table *table);
 /* Count a word n times more. STATUS_NOMEM. */
 NODISCARD enum status word_table_add(struct word_table *table, const char *word, size_t length,
                                      uint64_t n);
@@ -86,11 +91,12 @@ NODISCARD enum status vocabulary_add(struct vocabulary *v, const char *piece, si
 /* The place of a character in the alphabet, or -1. */
 int64_t alphabet_find(const struct vocabulary *v, uint32_t c);
 
-/* Fill v by merging pairs (BPE, WordPiece). STATUS_NOMEM. */
-NODISCARD enum status train_merges(struct vocabulary *v, const struct word_table *table,
+/* Fill v by merging pairs (BPE, WordPiece). The table is emptied once its words are taken: both need
+ * not be there at a time. STATUS_NOMEM. */
+NODISCARD enum status train_merges(struct vocabulary *v, struct word_table *table,
                                    struct tokenizer_train_report *report);
-/* Fill v by Unigram. STATUS_NOMEM. */
-NODISCARD enum status train_unigram(struct vocabulary *v, const struct word_table *table,
+/* Fill v by Unigram; the table is emptied, too. STATUS_NOMEM. */
+NODISCARD enum status train_unigram(struct vocabulary *v, struct word_table *table,
                                     struct tokenizer_train_report *report);
 
 /* Sort offsets of NUL-terminated strings in text bytewise, from the strings' byte depth on. */
@@ -108,6 +114,58 @@ struct seed {
  */
 NODISCARD enum status train_seeds(const char *text, size_t n, int64_t longest, int64_t least,
                                   size_t limit, struct seed **seeds, size_t *count);
+
+/* A piece that Unigram thinks about. */
+struct train_piece {
+    uint32_t at, n;     /* its text; bytes */
+    uint32_t order;     /* characters by code point, then the order of seeds: settles ties */
+    bool single, alive; /* single: one character */
+    double score;       /* logarithm of its probability */
+};
+
+/* A trie of pieces, each with its value: a probability or its logarithm. Start with {0}. */
+struct piece_index {
+    struct piece_node {
+        double value;           /* of the piece; PIECE_GONE: there is none, or it is not alive */
+        int32_t piece;          /* the piece that ends here; -1: none */
+        uint32_t children, end; /* children have the numbers from children to end */
+    } * nodes;             /* owned; (count) by depth; 0: the root */
+    unsigned char *labels; /* owned; (count) the byte that leads to a node; ascending among children */
+    uint32_t count;
+};
+
+#define PIECE_GONE HUGE_VAL
+
+/* Build it anew of pieces that are sorted by the bytes of their texts, all different and not empty.
+ * STATUS_NOMEM. */
+NODISCARD enum status piece_index_build(struct piece_index *index, const char *text,
+                                        const struct train_piece *pieces, size_t count);
+/* Set the values of all pieces; PIECE_GONE for those that are not alive. */
+void piece_index_values(struct piece_index *index, const double *values);
+void piece_index_release(struct piece_index *index);
+
+#define LATTICE_LONGEST 1600 /* bytes of a word */
+
+/* The ways through one word at a time. */
+struct lattice; /* opaque */
+NODISCARD enum status lattice_create(struct lattice **out);
+void lattice_free(struct lattice *l); /* NULL is fine */
+/*
+ * Read a word of n bytes that begins with the same bytes as the one before, read with the same index
+ * and values. With sums, which lattice_expect() is going to add to, all ways are added up; without
+ * them (NULL) the best way is found. All ways go without one piece (-1: with all). Each character of
+ * the word is a piece. STATUS_NOMEM.
+ */
+NODISCARD enum status lattice_read(struct lattice *l, const struct piece_index *index,
+                                   const char *word, size_t n, size_t same, const double *sums,
+                                   int32_t without);
+/* Values are probabilities: add how often each piece is expected in count times the word that was
+ * read. Returns the logarithm of the word's probability. */
+double lattice_expect(struct lattice *l, size_t n, double count, double *sums);
+/* Values are logarithms: that of the best way, the first of equal ones. */
+double lattice_best(const struct lattice *l, size_t n);
+/* The last piece on the best way to *end > 0, which becomes the place where that piece begins. */
+int32_t lattice_last(const struct lattice *l, size_t *end);
 
 /* ---- Files ---- */
 

@@ -75,25 +75,33 @@ void sort_strings(const char *text, uint32_t *at, size_t count, size_t depth)
 }
 
 /* Sort suffixes, first by their first byte, so that threads have parts of their own. */
-static enum status sort_suffixes(const char *text, uint32_t *at, size_t count)
+static void sort_suffixes(const char *text, uint32_t *at, size_t count)
 {
-    uint32_t *copy;
     size_t begin[257] = {0}, next[256];
-    TRY(mem_alloc_raw(count, sizeof *copy, "suffixes of words", &copy));
     for (size_t i = 0; i < count; i++)
         begin[byte_at(text, at[i], 0) + 1]++;
     for (int c = 0; c < 256; c++) {
         begin[c + 1] += begin[c];
         next[c] = begin[c];
     }
-    for (size_t i = 0; i < count; i++)
-        copy[next[byte_at(text, at[i], 0)]++] = at[i];
-    memcpy(at, copy, count * sizeof *at);
-    mem_free(copy);
+    for (int c = 0; c < 256; c++) { /* each swap brings one to where it belongs */
+        while (next[c] < begin[c + 1]) {
+            int own = byte_at(text, at[next[c]], 0);
+            if (own == c)
+                next[c]++;
+            else
+                swap(&at[next[c]], &at[next[own]++]);
+        }
+    }
 #pragma omp parallel for schedule(dynamic)
     for (int c = 0; c < 256; c++)
         sort_strings(text, at + begin[c], begin[c + 1] - begin[c], 1);
-    return STATUS_OK;
+}
+
+/* Whether a suffix begins at a byte: no end of a word, and not inside a character. */
+static bool begins(char byte)
+{
+    return byte != '\0' && ((unsigned char)byte & 0xC0) != 0x80;
 }
 
 /* ---- Nodes ---- */
@@ -195,14 +203,15 @@ enum status train_seeds(const char *text, size_t n, int64_t longest, int64_t lea
     if (n > UINT32_MAX)
         return status_fail(STATUS_NOMEM, "distinct words have %zu bytes, at most %u fit", n,
                            UINT32_MAX);
-    TRY(mem_alloc_raw(n, sizeof *at, "suffixes of words", &at));
     for (size_t i = 0; i < n; i++)
-        if (text[i] != '\0' && ((unsigned char)text[i] & 0xC0) != 0x80)
-            at[suffixes++] = (uint32_t)i;
+        suffixes += begins(text[i]);
+    TRY(mem_alloc_raw(suffixes, sizeof *at, "suffixes of words", &at));
+    for (size_t i = 0, to = 0; i < n; i++)
+        if (begins(text[i]))
+            at[to++] = (uint32_t)i;
     s.at = at;
-    enum status st = sort_suffixes(text, at, suffixes);
-    if (st == STATUS_OK && limit > 0)
-        st = find_nodes(&s, suffixes);
+    sort_suffixes(text, at, suffixes);
+    enum status st = limit > 0 ? find_nodes(&s, suffixes) : STATUS_OK;
     if (st == STATUS_OK && s.count > 0)
         keep_best(&s);
     mem_free(at);

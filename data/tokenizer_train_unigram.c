@@ -25,18 +25,10 @@
 
 #define PARTS 16          /* of the words */
 #define SEEDS 1000000     /* pieces to begin with */
-#define LONGEST_WORD 400  /* characters; longer words are cut for training */
+#define LONGEST_WORD (LATTICE_LONGEST / 4) /* characters; longer words are cut for training */
 #define STEPS_OF_EM 2
 #define SHRINK 0.75
 #define RARE 0.5 /* expected occurrences below which a piece goes */
-
-struct piece {
-    uint32_t at, n;     /* its text */
-    uint32_t order;     /* characters by code point, then the order of seeds: settles ties */
-    bool single, alive; /* single: one character */
-    double score;       /* logarithm of its probability */
-    double p;
-};
 
 struct unigram_trainer {
     const struct vocabulary *v;
@@ -48,9 +40,10 @@ struct unigram_trainer {
     size_t words;
     int64_t total; /* sum of counts */
 
-    struct piece *pieces; /* owned */
+    struct train_piece *pieces; /* owned */
     size_t count, alive;
-    struct trie trie;    /* texts to indices of pieces */
+    struct piece_index index;
+    double *values;      /* owned; (count) probabilities, or scores: what a run adds up */
     double *sums[PARTS]; /* owned; (count) expected or found occurrences */
     double *sum;         /* owned; (count) */
     double likelihood[PARTS];
@@ -140,13 +133,15 @@ done:
     return st;
 }
 
-static enum status take_words(struct unigram_trainer *u, const struct word_table *table)
+static enum status take_words(struct unigram_trainer *u, struct word_table *table)
 {
     struct word_table parts = {0};
     enum status st = STATUS_OK;
     for (size_t i = 0; i < table->count && st == STATUS_OK; i++)
         st = add_parts(u->v, &parts, table->text + table->words[i].at, table->words[i].n,
                        table->words[i].count);
+    word_table_release(table);
+    word_table_settle(&parts);
     if (st == STATUS_OK)
         st = sort_words(u, &parts);
     word_table_release(&parts);
@@ -155,13 +150,21 @@ static enum status take_words(struct unigram_trainer *u, const struct word_table
 
 /* ---- Pieces ---- */
 
-static enum status index_pieces(struct unigram_trainer *u)
+static const char *piece_text; /* of compare_texts(): qsort passes nothing on */
+#pragma omp threadprivate(piece_text)
+
+static int compare_texts(const void *a, const void *b)
 {
-    trie_release(&u->trie);
-    u->trie = (struct trie){0};
-    for (size_t i = 0; i < u->count; i++)
-        TRY(trie_insert(&u->trie, u->text + u->pieces[i].at, u->pieces[i].n, (int32_t)i));
-    return STATUS_OK;
+    const struct train_piece *p = a, *q = b;
+    int order = memcmp(piece_text + p->at, piece_text + q->at, p->n < q->n ? p->n : q->n);
+    return order != 0 ? order : (p->n > q->n) - (p->n < q->n);
+}
+
+/* Put the pieces in the order of their texts, which is the index's and stays when some go. */
+static void sort_pieces(struct unigram_trainer *u)
+{
+    piece_text = u->text;
+    qsort(u->pieces, u->count, sizeof *u->pieces, compare_texts);
 }
 
 /* Leave out pieces that have gone, once they are so many that it pays. */
@@ -174,7 +177,7 @@ static enum status compact(struct unigram_trainer *u, bool always)
         if (u->pieces[i].alive)
             u->pieces[kept++] = u->pieces[i];
     u->count = kept;
-    return index_pieces(u);
+    return piece_index_build(&u->index, u->text, u->pieces, u->count);
 }
 
 /* How often each letter occurs, and where. */
@@ -186,7 +189,7 @@ static enum status single_pieces(struct unigram_trainer *u, double *counts)
         for (uint32_t i = 0; s[i] != '\0';) {
             uint32_t c, n = (uint32_t)utf8_decode(s + i, strlen(s + i), &c);
             int64_t letter = alphabet_find(v, c);
-            u->pieces[letter] = (struct piece){.at = u->at[w] + i, .n = n, .single = true};
+            u->pieces[letter] = (struct train_piece){.at = u->at[w] + i, .n = n, .single = true};
             counts[letter] += (double)u->counts[w];
             i += n;
         }
@@ -220,7 +223,7 @@ static enum status first_pieces(struct unigram_trainer *u)
     for (size_t i = 0; i < seed_count && st == STATUS_OK && u->count < SEEDS; i++) {
         if (trie_find(&u->v->ids, u->text + seeds[i].at, seeds[i].n) >= 0)
             continue; /* a special token */
-        u->pieces[u->count] = (struct piece){.at = seeds[i].at, .n = seeds[i].n};
+        u->pieces[u->count] = (struct train_piece){.at = seeds[i].at, .n = seeds[i].n};
         counts[u->count++] = (double)seeds[i].score;
     }
     for (size_t i = 0; st == STATUS_OK && i < u->count; i++)
@@ -237,108 +240,35 @@ static enum status first_pieces(struct unigram_trainer *u)
     for (int i = 0; i < PARTS; i++)
         TRY(mem_alloc_raw(u->count, sizeof *u->sums[i], "expected counts", &u->sums[i]));
     TRY(mem_alloc_raw(u->count, sizeof *u->sum, "expected counts", &u->sum));
-    return index_pieces(u);
+    TRY(mem_alloc_raw(u->count, sizeof *u->values, "values of pieces", &u->values));
+    sort_pieces(u);
+    return piece_index_build(&u->index, u->text, u->pieces, u->count);
 }
 
-/* ---- Ways through a word ---- */
-
-struct edge {
-    uint32_t begin, end; /* bytes of the word */
-    int32_t piece;
-};
-
-/* Room for one word. */
-struct lattice {
-    struct edge *edges; /* owned */
-    size_t count, capacity;
-    long double forward[4 * LONGEST_WORD + 1], backward[4 * LONGEST_WORD + 1];
-    double best[4 * LONGEST_WORD + 1];
-    struct edge last[4 * LONGEST_WORD + 1]; /* of the best way to each place */
-};
-
-/* All pieces in a word, by where they begin. */
-static enum status find_edges(const struct unigram_trainer *u, struct lattice *l, const char *s,
-                              size_t n)
-{
-    l->count = 0;
-    for (size_t at = 0; at < n; at++) {
-        uint32_t node = TRIE_ROOT;
-        if (((unsigned char)s[at] & 0xC0) == 0x80)
-            continue;
-        for (size_t i = at; i < n;) {
-            node = trie_next(&u->trie, node, (unsigned char)s[i++]);
-            if (node == 0)
-                break;
-            int32_t piece = u->trie.values[node];
-            if (piece < 0 || !u->pieces[piece].alive)
-                continue;
-            if (l->count == l->capacity)
-                TRY(mem_grow(&l->edges, &l->capacity, l->count + 1, sizeof *l->edges,
-                             "pieces in a word"));
-            l->edges[l->count++] = (struct edge){(uint32_t)at, (uint32_t)i, piece};
-        }
-    }
-    return STATUS_OK;
-}
-
-/* Add how often each piece is expected in count times this word; returns the logarithm of the word's
- * probability. */
-static double expect(const struct unigram_trainer *u, struct lattice *l, size_t n, double count,
-                     double *sums)
-{
-    memset(l->forward, 0, (n + 1) * sizeof *l->forward);
-    memset(l->backward, 0, (n + 1) * sizeof *l->backward);
-    l->forward[0] = l->backward[n] = 1;
-    for (size_t i = 0; i < l->count; i++) {
-        const struct edge *e = &l->edges[i];
-        l->forward[e->end] += l->forward[e->begin] * u->pieces[e->piece].p;
-    }
-    long double scale = count / l->forward[n];
-    for (size_t i = l->count; i > 0; i--) {
-        const struct edge *e = &l->edges[i - 1];
-        long double behind = l->backward[e->end] * u->pieces[e->piece].p;
-        l->backward[e->begin] += behind;
-        sums[e->piece] += (double)(l->forward[e->begin] * behind * scale);
-    }
-    return (double)logl(l->forward[n]);
-}
-
-/* The best way: l->last of each place leads back from n to 0. Returns its score. */
-static double search(const struct unigram_trainer *u, struct lattice *l, size_t n)
-{
-    for (size_t i = 1; i <= n; i++)
-        l->last[i].end = 0; /* no way yet */
-    l->best[0] = 0;
-    for (size_t i = 0; i < l->count; i++) {
-        const struct edge *e = &l->edges[i];
-        double score = l->best[e->begin] + u->pieces[e->piece].score;
-        if (l->last[e->end].end != 0 && !(score > l->best[e->end]))
-            continue;
-        l->best[e->end] = score;
-        l->last[e->end] = *e;
-    }
-    return l->best[n];
-}
+/* ---- Running over the words ---- */
 
 /* Run over the words of one part: expected occurrences, or those on the best ways. */
 static enum status run_part(struct unigram_trainer *u, struct lattice *l, int part, bool best)
 {
+    const char *before = "";
     double *sums = u->sums[part];
     u->likelihood[part] = 0;
     memset(sums, 0, u->count * sizeof *sums);
     for (size_t w = u->words * (size_t)part / PARTS; w < u->words * ((size_t)part + 1) / PARTS;
          w++) {
         const char *s = u->text + u->at[w];
-        size_t n = strlen(s);
         double count = (double)u->counts[w];
-        TRY(find_edges(u, l, s, n));
-        if (!best) {
-            u->likelihood[part] += count * expect(u, l, n, count, sums);
-            continue;
-        }
-        search(u, l, n);
-        for (size_t end = n; end > 0; end = l->last[end].begin)
-            sums[l->last[end].piece] += count;
+        size_t n = 0;
+        while (s[n] != '\0' && s[n] == before[n])
+            n++;
+        size_t same = n;
+        n += strlen(s + n);
+        TRY(lattice_read(l, &u->index, s, n, same, best ? NULL : sums, -1));
+        before = s;
+        if (!best)
+            u->likelihood[part] += count * lattice_expect(l, n, count, sums);
+        for (size_t end = best ? n : 0; end > 0;)
+            sums[lattice_last(l, &end)] += count;
     }
     return STATUS_OK;
 }
@@ -348,18 +278,17 @@ static enum status run(struct unigram_trainer *u, bool best, double *likelihood)
 {
     enum status failed = STATUS_OK;
     for (size_t i = 0; i < u->count; i++)
-        u->pieces[i].p = exp(u->pieces[i].score);
+        u->values[i] = !u->pieces[i].alive ? PIECE_GONE
+                       : best              ? u->pieces[i].score
+                                           : exp(u->pieces[i].score);
+    piece_index_values(&u->index, u->values);
 #pragma omp parallel for schedule(dynamic, 1)
     for (int part = 0; part < PARTS; part++) {
-        struct lattice *l;
-        enum status st = mem_alloc_raw(1, sizeof *l, "ways through a word", &l);
-        if (st == STATUS_OK) {
-            l->edges = NULL;
-            l->count = l->capacity = 0;
+        struct lattice *l = NULL;
+        enum status st = lattice_create(&l);
+        if (st == STATUS_OK)
             st = run_part(u, l, part, best);
-            mem_free(l->edges);
-        }
-        mem_free(l);
+        lattice_free(l);
         if (st != STATUS_OK) {
 #pragma omp critical
             failed = st;
@@ -398,7 +327,7 @@ static enum status maximize(struct unigram_trainer *u)
     double sum = 0;
     u->alive = 0;
     for (size_t i = 0; i < u->count; i++) {
-        struct piece *p = &u->pieces[i];
+        struct train_piece *p = &u->pieces[i];
         if (p->single && u->sum[i] < RARE)
             u->sum[i] = RARE;
         p->alive = p->alive && u->sum[i] >= RARE;
@@ -414,7 +343,7 @@ static enum status maximize(struct unigram_trainer *u)
 
 struct loss {
     double loss;
-    uint32_t piece;
+    uint32_t piece, order;
 };
 
 static int compare_losses(const void *a, const void *b)
@@ -422,7 +351,7 @@ static int compare_losses(const void *a, const void *b)
     const struct loss *p = a, *q = b;
     if (p->loss != q->loss)
         return p->loss > q->loss ? -1 : 1;
-    return (p->piece > q->piece) - (p->piece < q->piece); /* the order of seeds: by score and bytes */
+    return (p->order > q->order) - (p->order < q->order); /* of seeds: by score and bytes */
 }
 
 /*
@@ -432,20 +361,16 @@ static int compare_losses(const void *a, const void *b)
 static enum status loss_of(const struct unigram_trainer *u, struct lattice *l, size_t i,
                            double total, double *loss, bool *free_to_go)
 {
-    const struct piece *p = &u->pieces[i];
+    const struct train_piece *p = &u->pieces[i];
     const char *s = u->text + p->at;
-    size_t kept = 0, parts = 0;
-    TRY(find_edges(u, l, s, p->n));
-    for (size_t k = 0; k < l->count; k++)
-        if (l->edges[k].piece != (int32_t)i)
-            l->edges[kept++] = l->edges[k];
-    l->count = kept;
-    *free_to_go = search(u, l, p->n) > p->score;
-    for (size_t end = p->n; end > 0; end = l->last[end].begin)
-        parts++;
+    size_t parts = 0;
+    TRY(lattice_read(l, &u->index, s, p->n, 0, NULL, (int32_t)i));
+    *free_to_go = lattice_best(l, p->n) > p->score;
+    for (size_t end = p->n; end > 0; parts++)
+        (void)lattice_last(l, &end);
     double others = 0, log_total = log(total + u->sum[i] * (double)(parts - 1));
-    for (size_t end = p->n; end > 0; end = l->last[end].begin)
-        others += log(u->sum[l->last[end].piece] + u->sum[i]) - log_total;
+    for (size_t end = p->n; end > 0;)
+        others += log(u->sum[lattice_last(l, &end)] + u->sum[i]) - log_total;
     *loss = u->sum[i] / (double)u->total * (log(u->sum[i]) - log(total) - others);
     return STATUS_OK;
 }
@@ -463,9 +388,9 @@ static enum status prune(struct unigram_trainer *u, size_t wanted)
     for (size_t i = 0; i < u->count; i++)
         total += u->sum[i];
     TRY_GOTO(done, mem_alloc_raw(u->count, sizeof *losses, "losses of pieces", &losses));
-    TRY_GOTO(done, mem_alloc(1, sizeof *l, "ways through a word", &l));
+    TRY_GOTO(done, lattice_create(&l));
     for (size_t i = 0; i < u->count; i++) {
-        struct piece *p = &u->pieces[i];
+        struct train_piece *p = &u->pieces[i];
         bool free_to_go = false;
         kept += p->single;
         if (p->single || !p->alive)
@@ -474,7 +399,7 @@ static enum status prune(struct unigram_trainer *u, size_t wanted)
         if (u->sum[i] > 0)
             TRY_GOTO(done, loss_of(u, l, i, total, &loss, &free_to_go));
         if (u->sum[i] > 0 && !free_to_go)
-            losses[count++] = (struct loss){loss, (uint32_t)i};
+            losses[count++] = (struct loss){loss, (uint32_t)i, p->order};
         else
             p->alive = false;
     }
@@ -486,9 +411,7 @@ static enum status prune(struct unigram_trainer *u, size_t wanted)
         u->alive += u->pieces[i].alive;
     st = compact(u, false);
 done:
-    if (l != NULL)
-        mem_free(l->edges);
-    mem_free(l);
+    lattice_free(l);
     mem_free(losses);
     return st;
 }
@@ -519,7 +442,7 @@ static enum status thin_out(struct unigram_trainer *u, size_t room)
 
 static int compare_pieces(const void *a, const void *b)
 {
-    const struct piece *p = a, *q = b;
+    const struct train_piece *p = a, *q = b;
     if (p->score != q->score)
         return p->score > q->score ? -1 : 1;
     return (p->order > q->order) - (p->order < q->order);
@@ -536,18 +459,20 @@ static enum status choose(struct unigram_trainer *u, struct vocabulary *v, size_
     for (size_t i = 0, others = 0; i < u->count; i++)
         if (!u->pieces[i].single)
             u->pieces[i].alive = others++ < room - singles;
-    TRY(compact(u, true));
     TRY(mem_alloc(v->count + u->count, sizeof *v->scores, "scores of pieces", &v->scores));
     for (size_t i = 0; i < u->count; i++) {
         int32_t id;
+        if (!u->pieces[i].alive)
+            continue;
         TRY(vocabulary_add(v, u->text + u->pieces[i].at, u->pieces[i].n, &id));
         if (id >= v->specials)
             v->scores[id] = u->pieces[i].score;
     }
-    return STATUS_OK;
+    sort_pieces(u);
+    return compact(u, true);
 }
 
-enum status train_unigram(struct vocabulary *v, const struct word_table *table,
+enum status train_unigram(struct vocabulary *v, struct word_table *table,
                           struct tokenizer_train_report *report)
 {
     struct unigram_trainer u = {.v = v};
@@ -570,7 +495,8 @@ done:
     for (int i = 0; i < PARTS; i++)
         mem_free(u.sums[i]);
     mem_free(u.sum);
-    trie_release(&u.trie);
+    mem_free(u.values);
+    piece_index_release(&u.index);
     mem_free(u.pieces);
     mem_free(u.text);
     mem_free(u.at);

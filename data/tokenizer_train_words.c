@@ -27,6 +27,13 @@ void word_table_release(struct word_table *t)
     *t = (struct word_table){0};
 }
 
+void word_table_settle(struct word_table *t)
+{
+    mem_free(t->slots);
+    t->slots = NULL;
+    t->slot_count = 0;
+}
+
 static void put_slot(struct word_table *t, uint32_t index)
 {
     size_t mask = t->slot_count - 1, at = t->words[index].hash & mask;
@@ -37,10 +44,8 @@ static void put_slot(struct word_table *t, uint32_t index)
 
 static enum status resize_slots(struct word_table *t, size_t slot_count)
 {
-    uint32_t *slots;
-    TRY(mem_alloc(slot_count, sizeof *slots, "the table of words", &slots));
-    mem_free(t->slots);
-    t->slots = slots;
+    word_table_settle(t); /* not both at a time: they are made of words */
+    TRY(mem_alloc(slot_count, sizeof *t->slots, "the table of words", &t->slots));
     t->slot_count = slot_count;
     for (size_t i = 0; i < t->count; i++)
         put_slot(t, (uint32_t)i);
@@ -50,8 +55,11 @@ static enum status resize_slots(struct word_table *t, size_t slot_count)
 static enum status add_hashed(struct word_table *t, const char *word, size_t length, uint64_t n,
                               uint32_t hash)
 {
-    if (2 * (t->count + 1) > t->slot_count)
-        TRY(resize_slots(t, t->slot_count == 0 ? 1024 : 2 * t->slot_count));
+    size_t room = t->slot_count == 0 ? 1024 : t->slot_count;
+    while (2 * (t->count + 1) > room)
+        room *= 2;
+    if (room != t->slot_count)
+        TRY(resize_slots(t, room));
     size_t mask = t->slot_count - 1, at = hash & mask;
     t->seen += n;
     for (; t->slots[at] != 0; at = (at + 1) & mask) {
@@ -177,10 +185,11 @@ static const struct tokenizer_model counting = {"counting", count_word};
 static enum status count_text(struct counter *c, const char *text, size_t n)
 {
     const struct tokenizer *t = c->e.t;
+    size_t limit = text_limit(n);
     for (int i = 0; i < t->step_count; i++) {
         const struct str *first = &c->e.buffers[0];
         bool in_first = first->p != NULL && text >= first->p && text < first->p + first->capacity;
-        TRY(normalize_apply(t, &t->steps[i], &text, &n, &c->e.buffers[in_first]));
+        TRY(normalize_apply(t, &t->steps[i], limit, &text, &n, &c->e.buffers[in_first]));
     }
     c->e.first = true;
     return split_encode(&c->e, text, n);
@@ -291,6 +300,7 @@ enum status train_count(const struct tokenizer_train_opts *opts, struct tokenize
     report->words = (int64_t)table->seen;
     report->distinct = (int64_t)table->count;
     report->long_words = (int64_t)table->longer;
+    word_table_settle(table);
     for (int i = 0; i < threads; i++)
         counter_release(&counters[i], t->split_count);
     mem_free(counters);

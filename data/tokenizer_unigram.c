@@ -50,7 +50,7 @@ static void search(const struct tokenizer *t, const char *word, size_t n, struct
             node = trie_next(vocab, node, (unsigned char)word[i++]);
             if (node == 0)
                 break;
-            int32_t id = vocab->values[node];
+            int32_t id = trie_value(vocab, node);
             if (id < 0)
                 continue;
             offer(&best[i], u->scores[id] + here, at, id);

@@ -31,8 +31,8 @@ static enum status wordpiece_encode(struct encoding *e, const char *word, size_t
         end = at;
         for (size_t i = at; i < n && node != 0;) {
             node = trie_next(vocab, node, (unsigned char)word[i++]);
-            if (node != 0 && vocab->values[node] >= 0) {
-                id = vocab->values[node];
+            if (node != 0 && trie_value(vocab, node) >= 0) {
+                id = trie_value(vocab, node);
                 end = i;
             }
         }

@@ -466,6 +466,8 @@ static enum status print_report(const struct check *check)
     if (run->fold_table != NULL)
         TRY_GOTO(done,
                  str_addf(&out, "%s\n%s", run->folds > 0 ? "folds" : "held out", run->fold_table));
+    if (run->leaks_text != NULL)
+        TRY_GOTO(done, str_addf(&out, "%s\n", run->leaks_text));
     TRY_GOTO(done, add_trials(check, &out));
     TRY_GOTO(done, add_steps(check, &out));
     TRY_GOTO(done, add_memory(check, &out));
@@ -508,7 +510,7 @@ static enum status open_run(struct check *check, const char *cache, bool *finish
         check->run = &check->alone;
     }
     if (comm_rank(world) == 0 && session->config.out[0] != '\0')
-        st = run_folder_look(check->run,
+        st = run_folder_look(check->run, "run",
                              several ? &check->experiment->resolved : &check->run->resolved,
                              several, finished);
     return comm_agree(world, st);

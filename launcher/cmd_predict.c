@@ -14,6 +14,8 @@ struct scorer {
     struct model_source source;
     struct task_spec task;
     struct model *model;
+    char **members; /* of an ensemble; owned */
+    int member_count;
     int max_length;
 };
 
@@ -22,13 +24,76 @@ static void scorer_close(struct scorer *scorer)
     model_destroy(scorer->model);
     task_release(&scorer->task);
     model_source_close(&scorer->source);
+    for (int i = 0; i < scorer->member_count; i++)
+        mem_free(scorer->members[i]);
+    mem_free(scorer->members);
+}
+
+/* The weights of one of the trials behind a run's score. */
+static enum status member_folder(const char *run, const json_t *fold, bool nested, char **out)
+{
+    static const char *const levels[] = {"setting", "repeat", "fold"};
+    struct str path = {0};
+    enum status st = str_addf(&path, "%s", run);
+    for (size_t i = 0; i < 3 && st == STATUS_OK; i++) {
+        const json_t *number = json_object_get(fold, levels[i]);
+        if (json_is_integer(number) && !(nested && i == 0))
+            st = str_addf(&path, "/%s-%d", levels[i], (int)json_integer_value(number));
+    }
+    if (st == STATUS_OK)
+        st = str_addf(&path, "/best");
+    *out = path.p;
+    if (st != STATUS_OK)
+        str_release(&path);
+    return st;
+}
+
+/* model.path may be the folder of a cross-validation: its models are an ensemble. */
+static enum status find_members(const char *folder, struct scorer *scorer)
+{
+    char *config = NULL, *path = NULL;
+    json_t *results = NULL;
+    enum status st = STATUS_OK;
+    TRY_GOTO(done, path_join(folder, "config.json", &config));
+    TRY_GOTO(done, path_join(folder, "results.json", &path));
+    if (file_exists(config) || !file_exists(path))
+        goto done;
+    TRY_GOTO(done, json_read_file(path, (size_t)64 << 20, &results));
+    const json_t *folds = json_object_get(results, "folds");
+    size_t count = json_array_size(folds);
+    if (count == 0) {
+        st = status_fail(STATUS_CONFIG,
+                         "model.path=%s is the folder of a run; its model is %s/best", folder,
+                         folder);
+        goto done;
+    }
+    if (json_is_false(json_object_get(results, "complete"))) {
+        st = status_fail(STATUS_CONFIG,
+                         "model.path=%s is a run with trials that failed; give it to train again, "
+                         "or name one model, such as a fold's best",
+                         folder);
+        goto done;
+    }
+    bool nested = json_is_true(json_object_get(json_object_get(results, "search"), "nested"));
+    TRY_GOTO(done, mem_alloc(count, sizeof *scorer->members, "models", &scorer->members));
+    for (size_t i = 0; i < count && st == STATUS_OK; i++) {
+        st = member_folder(folder, json_array_get(folds, i), nested, &scorer->members[i]);
+        scorer->member_count += st == STATUS_OK;
+    }
+done:
+    json_decref(results);
+    mem_free(config);
+    mem_free(path);
+    return st;
 }
 
 static enum status scorer_load(struct session *session, struct scorer *scorer)
 {
     const struct run_config *config = &session->config;
     struct load_report report;
-    TRY(model_source_open(config->model.path, config->model.resize_embeddings, &scorer->source));
+    TRY(find_members(config->model.path, scorer));
+    const char *folder = scorer->member_count > 0 ? scorer->members[0] : config->model.path;
+    TRY(model_source_open(folder, config->model.resize_embeddings, &scorer->source));
     TRY(model_max_length(&scorer->source, config->data.max_length, &scorer->max_length));
     TRY(predict_task(&scorer->source, &scorer->task));
     TRY(task_decide_metric(config, &scorer->task));
@@ -45,7 +110,7 @@ static enum status scorer_load(struct session *session, struct scorer *scorer)
         .kernels = session->kernels,
     };
     TRY(model_create(&opts, &scorer->model));
-    TRY(model_load(scorer->model, config->model.path, true, config->model.resize_embeddings,
+    TRY(model_load(scorer->model, folder, true, config->model.resize_embeddings,
                    (uint64_t)config->seed, &report));
     if (report.head_drawn)
         return status_fail(
@@ -65,6 +130,8 @@ static enum status scorer_open(struct session *session, struct scorer *scorer)
     TRY(session_compute(session));
     TRY(comm_watchdog_start(session->world, config->parallel.watchdog_s, NULL));
     enum status st = comm_agree(session->world, scorer_load(session, scorer));
+    if (st == STATUS_OK && scorer->member_count > 1)
+        log_info("the mean of %d models of %s", scorer->member_count, config->model.path);
     if (st != STATUS_OK)
         scorer_close(scorer);
     return st;
@@ -77,6 +144,8 @@ static struct predict_opts options(const struct session *session, const struct s
                                  .source = &scorer->source,
                                  .task = &scorer->task,
                                  .model = scorer->model,
+                                 .members = scorer->members,
+                                 .member_count = scorer->member_count,
                                  .max_length = scorer->max_length};
 }
 
@@ -199,5 +268,8 @@ static enum status tokenizer_verb(struct session *session)
 
 enum status command_tokenizer(struct session *session)
 {
-    return comm_rank(session->world) == 0 ? tokenizer_verb(session) : STATUS_OK;
+    enum status st = comm_rank(session->world) == 0 ? tokenizer_verb(session) : STATUS_OK;
+    /* training takes minutes: the others must not spin on cores that its threads could have */
+    enum status waited = comm_wait(session->world, "waiting for rank 0");
+    return st == STATUS_OK ? waited : st;
 }

@@ -61,11 +61,9 @@ static enum status check_out(const struct run_config *config)
 static void say(const struct run_config *config, const struct tokenizer_train_report *report,
                 double seconds)
 {
-    log_info("%s: %lld pieces (%lld characters) from %lld rows, %lld words, %lld of them distinct",
-             config->out, (long long)report->vocab_size, (long long)report->alphabet,
-             (long long)report->rows, (long long)report->words, (long long)report->distinct);
-    log_info("%.2f pieces a word; %.1f MB in %.1f s (%.1f MB a second)", report->pieces_a_word,
-             (double)report->bytes / 1e6, seconds,
+    log_info("%s: %lld pieces (%lld characters), %.2f a word", config->out,
+             (long long)report->vocab_size, (long long)report->alphabet, report->pieces_a_word);
+    log_info("%.1f MB in %.1f s (%.1f MB a second)", (double)report->bytes / 1e6, seconds,
              (double)report->bytes / 1e6 / (seconds > 0 ? seconds : 1e-9));
 }
 

@@ -88,7 +88,7 @@ static enum status begin(struct run *run, const struct run_config *asked, uint64
     enum status st = STATUS_OK;
     TRY(comm_check_same(world, identity, "the configuration and data"));
     if (comm_rank(world) == 0)
-        st = run_folder_look(run, asked, several, finished);
+        st = run_folder_look(run, "run", asked, several, finished);
     if (st == STATUS_OK && comm_rank(world) == 0 && run->config->overwrite) {
         log_info("overwrite=true: removing what a run left in %s", out);
         st = run_folder_remove(out);
@@ -101,6 +101,8 @@ static enum status begin(struct run *run, const struct run_config *asked, uint64
         log_info("the run in %s is finished; its results are in results.json", out);
         return STATUS_OK;
     }
+    if (comm_rank(world) == 0 && run->leaks_text != NULL)
+        log_line(leaks_any(&run->leaks) ? LOG_WARNING : LOG_INFO, "%s", run->leaks_text);
     if (comm_rank(world) == 0) {
         st = write_start(run, asked, identity);
         if (st == STATUS_OK)
@@ -152,6 +154,8 @@ static enum status peak_memory(struct comm *world, int64_t *bytes)
 static enum status write_results(const struct run *run, json_t *results)
 {
     char *path;
+    if (run->leaks_text != NULL)
+        (void)json_object_set_new(results, "duplicates", leaks_json(&run->leaks));
     TRY(run_path(run->config, "results.json", &path));
     enum status st = json_write_file(path, results);
     if (st == STATUS_OK)

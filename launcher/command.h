@@ -36,6 +36,7 @@ extern const int command_count;
 
 enum status command_prepare(struct session *session);
 enum status command_train(struct session *session);
+enum status command_baseline(struct session *session);
 enum status command_eval(struct session *session);
 enum status command_predict(struct session *session);
 enum status command_tokenizer(struct session *session);

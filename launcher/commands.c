@@ -38,6 +38,22 @@ const struct command commands[] = {
      "      data.label=label train.epochs=1 out=runs/a\n"
      "  mpirun -n 4 cohort train model.path=minilm data.train=train.h5 cv.folds=4 out=runs/cv\n",
      command_train, 0},
+    {"baseline", "what TF-IDF or frozen embeddings with a linear model reach, on train's folds",
+     "usage: cohort baseline [config.cfg] data.train=FILE data.text=COLUMN data.label=COLUMN "
+     "cv.folds=5 out=FOLDER [model.path=DIR] [key=value ...]\n\n"
+     "Logistic regression (ridge for numbers) on TF-IDF of word n-grams and, where model.path is "
+     "given, on the\n"
+     "embeddings of that encoder as it is. Rows, folds and seed are those of train with the same "
+     "keys. FILE is text or\n"
+     "a file that prepare wrote. In FOLDER: results.json, and for each kind a folder with "
+     "results.json, oof.tsv and oof.h5;\n"
+     "in tfidf/ the heaviest terms of each label, terms.tsv. Without cv.folds: data.eval, "
+     "data.holdout, data.test.\n\n" DATA_KEYS
+     "  baseline.kinds baseline.C baseline.ngram_max baseline.max_features baseline.pooling   the "
+     "most used\n\n"
+     "  mpirun -n 4 cohort baseline data.train=train.tsv data.text=text data.label=label "
+     "cv.folds=5 out=runs/b\n",
+     command_baseline, 0},
     {"eval", "metrics of a trained model on labelled data",
      "usage: cohort eval model.path=runs/a/best data.input=FILE data.text=COLUMN data.label=COLUMN "
      "[out=eval.json]\n\n"

@@ -187,30 +187,44 @@ static enum status choose_groups(struct experiment *e)
 
 /* ---- opening ---- */
 
+/* Make what is open serve this setting, if it can. Local. */
+static enum status change_setting(struct experiment *e, int setting,
+                                  const struct run_config *config, bool *done)
+{
+    *done = e->open == setting;
+    if (*done || e->open < 0)
+        return STATUS_OK;
+    TRY(run_change(&e->run, config, done));
+    if (*done) {
+        e->config = *config;
+        e->run.config = &e->config;
+    }
+    return STATUS_OK;
+}
+
+/* The ranks may come from different settings, which another group's trials have left open. */
 enum status experiment_use(struct experiment *e, struct comm *comm, int setting)
 {
     struct run_config *next = NULL;
     char fence[sizeof e->run.fence];
     bool done = false;
     enum status st = STATUS_OK;
-    if (e->open == setting)
-        return STATUS_OK;
     st = mem_alloc_raw(1, sizeof *next, "a configuration", &next);
     if (st == STATUS_OK)
         st = search_config(&e->session->config, &e->search, setting, next);
     memcpy(fence, e->run.fence, sizeof fence);
-    if (st == STATUS_OK && e->open >= 0)
-        st = run_change(&e->run, next, &done);
-    st = comm_agree(comm, st);
-    if (e->open >= 0 && (st != STATUS_OK || !done))
+    if (st == STATUS_OK)
+        st = change_setting(e, setting, next, &done);
+    uint32_t open_again = !done;
+    st = comm_agree_flags(comm, st, &open_again);
+    if (e->open >= 0 && (st != STATUS_OK || open_again != 0))
         run_close(&e->run);
     e->open = -1;
     TRY_GOTO(done, st);
-    e->config = *next;
-    if (done)
-        e->run.config = &e->config;
-    else
+    if (open_again != 0) {
+        e->config = *next;
         TRY_GOTO(done, run_open(e->session, comm, &e->config, e->cache, &e->run));
+    }
     memcpy(e->run.fence, fence, sizeof fence);
     e->open = setting;
     if (e->group_ranks > 0) /* else it is not known yet */

@@ -193,6 +193,18 @@ static json_t *setting_json(const struct experiment *e, const struct schedule *s
     return out;
 }
 
+/* "numeric" of STATUS_NUMERIC. */
+static json_t *status_word(enum status st)
+{
+    char word[32];
+    const char *name = status_name(st) + strlen("STATUS_");
+    size_t n = 0;
+    for (; name[n] != '\0' && n + 1 < sizeof word; n++)
+        word[n] = (char)(name[n] == '_' ? '_' : name[n] - 'A' + 'a');
+    word[n] = '\0';
+    return json_string(word);
+}
+
 static void add_failed(const struct experiment *e, const struct experiment_end *end,
                        json_t *results)
 {
@@ -212,7 +224,7 @@ static void add_failed(const struct experiment *e, const struct experiment_end *
             (void)json_object_set_new(one, "fold", json_integer(id.fold));
         if (id.inner >= 0)
             (void)json_object_set_new(one, "inner", json_integer(id.inner));
-        (void)json_object_set_new(one, "status", json_string(status_name(t->failure)));
+        (void)json_object_set_new(one, "status", status_word(t->failure));
         if (end->failure[i] != NULL)
             (void)json_object_set_new(one, "sentence", json_string(end->failure[i]));
         (void)json_array_append_new(list, one);

@@ -109,9 +109,12 @@ static enum status read_arguments(int argc, char **argv, const struct command *c
     }
     if (st == STATUS_OK)
         st = config_load(file, overrides, count, &session->config);
-    if (st == STATUS_OK)
+    if (st == STATUS_OK) {
         log_setup(levels[session->config.log.level], comm_rank(session->world),
                   comm_size(session->world));
+        if (session->config.log.screen != CONFIG_SCREEN_AUTO)
+            log_redraw(session->config.log.screen == CONFIG_SCREEN_REDRAW);
+    }
     free(overrides);
     session->words = words;
     return st;

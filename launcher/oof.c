@@ -11,9 +11,10 @@
 #include "base/mem.h"
 #include "data/scores.h"
 #include "data/text.h"
+#include "worker/calibration.h"
 #include "worker/evaluate.h"
 
-enum { RESAMPLES = 1000 };
+enum { RESAMPLES = 1000, CALIBRATED_FOLDS = 100 };
 
 /* ---- the table ---- */
 
@@ -327,6 +328,26 @@ json_t *oof_json(const struct run *run, const struct oof_scores *scores)
     return out;
 }
 
+/* "calibration": what a temperature and thresholds, chosen for each fold on the others' rows, would
+ * make of the table's first repeat. Each of very many folds would see nearly all rows. */
+static enum status add_calibration(const struct run *run, const struct oof *oof,
+                                   const struct scored *scored, json_t *out)
+{
+    json_t *calibration = NULL;
+    bool several = false;
+    for (int i = 1; i < scored->n; i++)
+        several = several || oof->fold[i] != oof->fold[0];
+    if (run->task.task == TASK_REGRESSION || !run->partition || !several ||
+        run->folds > CALIBRATED_FOLDS)
+        return STATUS_OK;
+    enum metric metric = threshold_metric(run->task.metric, run->task.task) ? run->task.metric
+                                                                            : METRIC_F1;
+    TRY(calibration_json(scored, oof->fold, run->folds, metric, &calibration));
+    return json_object_set_new(out, "calibration", calibration) == 0
+               ? STATUS_OK
+               : status_fail(STATUS_NOMEM, "no memory for results.json");
+}
+
 enum status oof_describe(const struct run *run, const struct oof *oof,
                          const struct oof_scores *scores, json_t **out)
 {
@@ -340,6 +361,8 @@ enum status oof_describe(const struct run *run, const struct oof *oof,
         if (*out == NULL || json_object_set_new(*out, "score", json_finite(scores->score)) != 0)
             st = status_fail(STATUS_NOMEM, "no memory for results.json");
     }
+    if (st == STATUS_OK)
+        st = add_calibration(run, oof, &scored, *out);
     metrics_release(&values);
     task_scored_release(&scored);
     return st;

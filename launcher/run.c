@@ -60,7 +60,8 @@ static void resolve(struct run *run)
     *out = *run->config;
     out->model.pooling = poolings[run->pooling];
     out->train.precision = precisions[run->session->precision];
-    out->data.max_length = run->max_length;
+    if (run->source.tokenizer != NULL)
+        out->data.max_length = run->max_length;
     memset(out->eval.metric, 0, sizeof out->eval.metric);
     memcpy(out->eval.metric, metric, strlen(metric));
     if (run->folds > 0)
@@ -118,7 +119,40 @@ static void unsettle(struct run *run)
     run->splits = NULL;
     mem_free(run->fold_table);
     run->fold_table = NULL;
+    mem_free(run->grouped);
+    run->grouped = NULL;
+    run->group = NULL;
     task_release(&run->task);
+}
+
+/*
+ * Copies: of rows of data.train where it is split, else of its rows in data.eval. Rows of texts
+ * alone are not compared. Collective.
+ */
+static enum status find_leaks(struct run *run, bool with_model)
+{
+    const struct run_config *config = run->config;
+    struct str text = {0};
+    bool split = run_has_folds(config) || (config->data.holdout > 0.0 && run->eval.ds == NULL);
+    enum status st = STATUS_OK;
+    if (!with_model && config->cv.duplicates == CONFIG_DUPLICATES_GROUP && split)
+        return status_fail(STATUS_CONFIG,
+                           "cv.duplicates=group compares tokens: give model.path, whose tokenizer "
+                           "makes them");
+    if (!with_model || config->cv.duplicates == CONFIG_DUPLICATES_IGNORE ||
+        (!split && run->eval.ds == NULL))
+        return STATUS_OK;
+    if (split)
+        return leaks_find(run->comm, run->train.ds, config->cv.similarity, &run->leaks);
+    TRY(leaks_between(run->comm, run->train.ds, run->eval.ds, config->cv.similarity, &run->leaks));
+    st = leaks_between_say(&run->leaks, run->train.ds, "data.train", run->eval.ds, "data.eval",
+                           &text);
+    if (st == STATUS_OK && config->cv.duplicates == CONFIG_DUPLICATES_REFUSE &&
+        leaks_any(&run->leaks))
+        st = status_fail(STATUS_DATA, "%s; take them out, or give cv.duplicates=report", text.p);
+    duplicates_release(&run->leaks.found); /* what is counted stays */
+    run->leaks_text = text.p;
+    return comm_agree(run->comm, st);
 }
 
 enum status run_change(struct run *run, const struct run_config *config, bool *done)
@@ -136,16 +170,23 @@ enum status run_change(struct run *run, const struct run_config *config, bool *d
     return STATUS_OK;
 }
 
-enum status run_open(struct session *session, struct comm *comm, const struct run_config *config,
-                     const char *cache, struct run *out)
+/* Rows that are kept as text are never cut to a length; a dataset wants one all the same. */
+enum { NO_LENGTH = 64 };
+
+static enum status open_with(struct session *session, struct comm *comm,
+                             const struct run_config *config, const char *cache, bool with_model,
+                             struct run *out)
 {
     bool folds = run_has_folds(config);
     enum status st = STATUS_OK;
     *out = (struct run){
         .session = session, .comm = comm, .config = config, .group_ranks = comm_size(comm)};
     TRY(session_need("data.train", config->data.train, "the training rows"));
-    st = model_source_open(config->model.path, config->model.resize_embeddings, &out->source);
-    if (st == STATUS_OK)
+    model_source_none(&out->source);
+    out->max_length = NO_LENGTH;
+    if (with_model)
+        st = model_source_open(config->model.path, config->model.resize_embeddings, &out->source);
+    if (with_model && st == STATUS_OK)
         st = model_max_length(&out->source, config->data.max_length, &out->max_length);
     TRY_GOTO(fail, comm_agree(comm, st));
     out->pooling = model_pooling(&out->source, config->model.pooling);
@@ -165,10 +206,11 @@ enum status run_open(struct session *session, struct comm *comm, const struct ru
             "its own rows");
     if (config->data.eval[0] != '\0' && config->data.holdout > 0.0)
         log_warning("data.holdout is not used: data.eval is given");
-    if (comm_rank(comm) == 0)
+    if (comm_rank(comm) == 0 && with_model)
         st = hash_model(config->model.path, &out->model_hash);
     TRY_GOTO(fail, comm_agree(comm, st));
     TRY_GOTO(fail, comm_broadcast(comm, &out->model_hash, sizeof out->model_hash, 0));
+    TRY_GOTO(fail, find_leaks(out, with_model));
     TRY_GOTO(fail, comm_agree(comm, settle(out)));
     return STATUS_OK;
 fail:
@@ -176,9 +218,23 @@ fail:
     return st;
 }
 
+enum status run_open(struct session *session, struct comm *comm, const struct run_config *config,
+                     const char *cache, struct run *out)
+{
+    return open_with(session, comm, config, cache, true, out);
+}
+
+enum status run_open_texts(struct session *session, struct comm *comm,
+                           const struct run_config *config, const char *cache, struct run *out)
+{
+    return open_with(session, comm, config, cache, false, out);
+}
+
 void run_close(struct run *run)
 {
     unsettle(run);
+    leaks_release(&run->leaks);
+    mem_free(run->leaks_text);
     dataset_close(run->train.ds);
     dataset_close(run->eval.ds);
     dataset_close(run->test.ds);

@@ -7,6 +7,7 @@
 
 #include "data/split.h"
 #include "launcher/command.h"
+#include "launcher/leaks.h"
 #include "worker/trial.h"
 
 /* One dataset with its targets and the list of all its rows. */
@@ -28,10 +29,16 @@ struct run {
     struct run_config resolved; /* config with what `auto` and 0 came to: what run.cfg holds */
     struct run_data train, eval, test; /* ds NULL: none */
     struct split_plan *splits;         /* of cross-validation or a hold-out; else NULL */
-    int folds;                         /* 0: no cross-validation */
-    int repeats;         /* seeds, each with folds of its own where the kind shuffles them */
-    bool partition;      /* each repeat scores every row once */
-    char *fold_table;    /* classes x folds, for people; owned */
+    enum split_kind split_kind;        /* of splits */
+    const int32_t
+        *group;         /* (rows) what stays in one fold: the data's groups, with copies; or NULL */
+    int32_t *grouped;   /* the same if copies count, owned */
+    struct leaks leaks; /* copies of rows across splits, or between data.train and data.eval */
+    char *leaks_text;   /* for people; NULL: nobody looked; owned */
+    int folds;          /* 0: no cross-validation */
+    int repeats;        /* seeds, each with folds of its own where the kind shuffles them */
+    bool partition;     /* each repeat scores every row once */
+    char *fold_table;   /* classes x folds, for people; owned */
     uint64_t model_hash; /* of config.json and the weights' files */
     uint64_t identity;   /* hash of all that can change the result of a trial */
     int group_ranks;     /* ranks of one trial */
@@ -43,6 +50,11 @@ struct run {
  * run_identify() says otherwise. Collective on comm. */
 NODISCARD enum status run_open(struct session *session, struct comm *comm,
                                const struct run_config *config, const char *cache, struct run *out);
+/* The same without model.path, for what needs texts, labels and folds alone: source has no model,
+ * rows have no tokens. Collective on comm. */
+NODISCARD enum status run_open_texts(struct session *session, struct comm *comm,
+                                     const struct run_config *config, const char *cache,
+                                     struct run *out);
 void run_close(struct run *run);
 /*
  * Make run that of another configuration, if what is open serves it: the same model and data. *done
@@ -58,10 +70,11 @@ NODISCARD enum status run_identify(struct run *run, int group_ranks);
  * files or ranks that differ), or one at all under resume=never, or checkpoints that cohort did not
  * write, whatever overwrite says. overwrite=true asks nothing. asked: what run.cfg will hold.
  * several: of several trials, each of which knows whether it is finished; else *finished: all that
- * is asked is there already. Rank 0; writes nothing.
+ * is asked is there already. command is what runs here, "run" for train: a folder of another's is
+ * refused. Rank 0; writes nothing.
  */
-NODISCARD enum status run_folder_look(const struct run *run, const struct run_config *asked,
-                                      bool several, bool *finished);
+NODISCARD enum status run_folder_look(const struct run *run, const char *command,
+                                      const struct run_config *asked, bool several, bool *finished);
 /* Remove the files of a run, and nothing else, from folder; it may be missing. */
 NODISCARD enum status run_folder_remove(const char *folder);
 

@@ -31,7 +31,7 @@ enum status run_folder_remove(const char *folder)
 {
     static const char *const own[] = {"best",        "log.jsonl",     "results.json",  "oof.tsv",
                                       "oof.h5",      "manifest.json", "progress.json", "run.lock",
-                                      "report.html", "eval.h5",       "eval.tsv"};
+                                      "report.html", "eval.h5",       "eval.tsv",      "terms.tsv"};
     char **names;
     size_t count;
     enum status st = STATUS_OK;
@@ -173,8 +173,27 @@ static enum status refuse_foreign(const char *folder)
     return st;
 }
 
-enum status run_folder_look(const struct run *run, const struct run_config *asked, bool several,
-                            bool *finished)
+/* Whose results the folder holds, as its manifest says; one without a manifest is not looked at. */
+static enum status refuse_other_command(const struct run_config *config, const char *command)
+{
+    char *path = NULL;
+    json_t *manifest = NULL;
+    const char *format = NULL;
+    enum status st = run_path(config, "manifest.json", &path);
+    if (st == STATUS_OK && file_exists(path))
+        st = json_read_file(path, 1 << 20, &manifest);
+    if (st == STATUS_OK)
+        format = json_string_value(json_object_get(manifest, "format"));
+    if (format != NULL && strncmp(format, "cohort-", 7) == 0 && strcmp(format + 7, command) != 0)
+        st = status_fail(STATUS_CONFIG, "out=%s holds a %s, not a %s; give another out",
+                         config->out, format + 7, command);
+    json_decref(manifest);
+    mem_free(path);
+    return st;
+}
+
+enum status run_folder_look(const struct run *run, const char *command,
+                            const struct run_config *asked, bool several, bool *finished)
 {
     const struct run_config *config = run->config;
     static struct run_config earlier;
@@ -188,6 +207,7 @@ enum status run_folder_look(const struct run *run, const struct run_config *aske
         st = refuse_foreign(config->out);
         goto done;
     }
+    TRY_GOTO(done, refuse_other_command(config, command));
     bool trained;
     TRY_GOTO(done, holds_training(config->out, &trained));
     if (!trained)

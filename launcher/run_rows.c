@@ -70,7 +70,7 @@ static void split_options(const struct run *run, enum split_kind kind, struct sp
                                .label = targets->label,
                                .classes = run->task.classes,
                                .names = (const char *const *)run->task.labels,
-                               .group = targets->group,
+                               .group = run->group,
                                .value = targets->value,
                                .outputs = run->task.outputs,
                                .time = dataset_times(run->train.ds),
@@ -78,6 +78,21 @@ static void split_options(const struct run *run, enum split_kind kind, struct sp
                                .fold_name = dataset_fold_names(run->train.ds),
                                .fold_names = dataset_fold_name_count(run->train.ds),
                                .allow_missing_class = config->cv.allow_missing_class};
+}
+
+/* Rows that are scored by a model that trained on a copy of them. */
+static enum status count_leaks(struct run *run)
+{
+    struct str text = {0};
+    if (run->leaks.found.same == NULL)
+        return STATUS_OK;
+    TRY(leaks_count(&run->leaks, run->splits, run->train.ds));
+    if (run->config->cv.duplicates == CONFIG_DUPLICATES_REFUSE)
+        TRY(leaks_refuse(&run->leaks, run->splits, run->train.ds));
+    TRY(leaks_say(&run->leaks, run->splits, run->train.ds, &text));
+    mem_free(run->leaks_text);
+    run->leaks_text = text.p;
+    return STATUS_OK;
 }
 
 enum status run_cut(struct run *run)
@@ -89,6 +104,7 @@ enum status run_cut(struct run *run)
     bool folds = run_has_folds(config),
          holdout = config->data.holdout > 0.0 && run->eval.ds == NULL;
     run->repeats = (int)config->cv.repeats;
+    run->group = run->train.targets.group;
     if (!folds && !holdout)
         return STATUS_OK;
     if (config->cv.folds == 1 && split_kind_needs_folds(kinds[run_split_kind(run)]) &&
@@ -98,7 +114,12 @@ enum status run_cut(struct run *run)
     if (folds && config->cv.kind == CONFIG_CV_HOLDOUT)
         return status_fail(STATUS_CONFIG,
                            "cv.kind=holdout is one split: give data.holdout=0.25 without cv.folds");
-    split_options(run, folds ? kinds[run_split_kind(run)] : SPLIT_HOLDOUT, &opts);
+    run->split_kind = folds ? kinds[run_split_kind(run)] : SPLIT_HOLDOUT;
+    if (config->cv.duplicates == CONFIG_DUPLICATES_GROUP) {
+        TRY(leaks_group(&run->leaks, run->group, &run->split_kind, &run->grouped));
+        run->group = run->grouped;
+    }
+    split_options(run, run->split_kind, &opts);
     if (!folds)
         opts.test_share = config->data.holdout;
     TRY(split_plan_open(&opts, &run->splits));
@@ -106,6 +127,7 @@ enum status run_cut(struct run *run)
     run->fold_table = table.p;
     split_plan_info(run->splits, &info);
     run->partition = info.partition;
+    TRY(count_leaks(run));
     TRY(checked_int(folds ? info.count / opts.repeats : 0, "the number of splits", &run->folds));
     for (int64_t i = 0; i < config->cv.run_folds_count && folds; i++) {
         if (config->cv.run_folds[i] >= run->folds)
@@ -216,10 +238,10 @@ static enum status take_inner_fold(const struct run *run, const struct trial_id 
                                    struct run_rows *rows)
 {
     struct split_opts opts;
-    enum split_kind kind = kinds[run_split_kind(run)];
+    enum split_kind kind = run->split_kind;
     struct trial_id outer = {.repeat = id->repeat, .fold = id->fold, .inner = -1};
     int64_t *old = rows->score;
-    bool classes = run->task.task == TASK_CLASSES, groups = run->train.targets.group != NULL;
+    bool classes = run->task.task == TASK_CLASSES, groups = run->group != NULL;
     if (!is_shuffled(kind) && !is_in_time(kind))
         kind = classes ? (groups ? SPLIT_STRATIFIED_GROUP : SPLIT_STRATIFIED)
                        : (groups ? SPLIT_GROUP : SPLIT_KFOLD);
@@ -239,7 +261,7 @@ static enum status inner_split(const struct run *run, const struct trial_id *id,
                                struct run_rows *rows)
 {
     struct split_opts opts;
-    enum split_kind kind = kinds[run_split_kind(run)];
+    enum split_kind kind = run->split_kind;
     uint64_t seed = (uint64_t)run->config->seed;
     split_options(run, is_in_time(kind) ? SPLIT_BLOCKED : SPLIT_HOLDOUT, &opts);
     if (id->repeat > 0 || id->inner >= 0)
@@ -280,7 +302,7 @@ enum status run_rows_make(const struct run *run, const struct trial_id *id, stru
         TRY_GOTO(fail, whole_rows(run, out));
         return STATUS_OK;
     }
-    bool shuffled = id->fold >= 0 && is_shuffled(kinds[run_split_kind(run)]);
+    bool shuffled = id->fold >= 0 && is_shuffled(run->split_kind);
     int64_t split = id->fold < 0 ? 0 : (shuffled ? (int64_t)id->repeat * run->folds : 0) + id->fold;
     TRY_GOTO(fail, mem_alloc_raw(n, sizeof *out->train, "row ids", &out->train));
     TRY_GOTO(fail, mem_alloc_raw(n, sizeof *out->score, "row ids", &out->score));

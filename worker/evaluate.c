@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "data/text.h"
+#include "worker/ensemble.h"
 #include "worker/scoring.h"
 #include "worker/source.h"
 
@@ -32,6 +33,11 @@ json_t *evaluation_json(const struct task_spec *task, const struct metric_values
     if (json_object_set_new(out, "score", json_finite(values->value[task->metric])) != 0 ||
         json_object_set_new(out, "metrics", metrics_json(values)) != 0 ||
         json_object_set_new(out, "rows", json_integer(rows)) != 0) {
+        json_decref(out);
+        return NULL;
+    }
+    if (values->per_class != NULL &&
+        json_object_set_new(out, "per_class", metrics_per_class_json(values, task->labels)) != 0) {
         json_decref(out);
         return NULL;
     }
@@ -181,8 +187,8 @@ enum status evaluate_rows(const struct predict_opts *opts, const struct row_sour
     TRY_GOTO(done, comm_agree(opts->comm, st));
     for (int64_t i = 0; i < n; i++)
         rows[i] = i;
-    TRY_GOTO(done, score_rows(opts->comm, opts->model, source, rows, n, task->outputs, tokens,
-                              SCORE_ROWS, logits));
+    TRY_GOTO(done, ensemble_score(opts->comm, opts->model, opts->members, opts->member_count,
+                                  &task->loss, source, rows, n, tokens, logits));
     st = task_scored(task, targets, rows, n, logits, &scored);
     if (st == STATUS_OK)
         st = metrics_compute(&scored, &values);

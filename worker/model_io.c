@@ -86,6 +86,12 @@ fail:
     return st;
 }
 
+void model_source_none(struct model_source *out)
+{
+    *out = (struct model_source){
+        .tokenizer_info = {.kind = "none", .vocab_size = 1, .unk = -1, .mask = -1}};
+}
+
 void model_source_close(struct model_source *source)
 {
     hf_labels_free(source->labels, source->label_count);

@@ -32,6 +32,9 @@ struct model_source {
  * saved) gets so many; otherwise that is STATUS_FORMAT. STATUS_NOINPUT no such folder or
  * config.json; STATUS_FORMAT, STATUS_UNAVAILABLE as the parts say. */
 NODISCARD enum status model_source_open(const char *path, bool grow, struct model_source *out);
+/* No model: for runs that read texts and labels alone. Its tokenizer is NULL, tokenizer_info names
+ * none. */
+void model_source_none(struct model_source *out);
 void model_source_close(struct model_source *source);
 
 /* The longest row the model takes: data.max_length, else the model's own limit. STATUS_CONFIG if it

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "data/text.h"
+#include "worker/ensemble.h"
 #include "worker/scoring.h"
 #include "worker/source.h"
 
@@ -245,8 +246,8 @@ static enum status do_window(const struct predict_opts *opts, const struct datas
     for (size_t i = 0; i < n; i++)
         rows[i] = (int64_t)i;
     struct row_source in_memory = part_source_rows(&source);
-    TRY_GOTO(done, score_rows(opts->comm, opts->model, &in_memory, rows, part->rows,
-                              opts->task->outputs, tokens, SCORE_ROWS, logits));
+    TRY_GOTO(done, ensemble_score(opts->comm, opts->model, opts->members, opts->member_count,
+                                  &opts->task->loss, &in_memory, rows, part->rows, tokens, logits));
     if (writer != NULL) {
         loss_probabilities(&opts->task->loss, (int)part->rows, logits, probability);
         st = write_rows(opts, writer, part, logits, probability);

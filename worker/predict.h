@@ -40,6 +40,8 @@ struct predict_opts {
     const struct model_source *source;
     const struct task_spec *task;
     struct model *model;
+    char *const *members; /* folders of an ensemble; borrowed */
+    int member_count;     /* 0: model as it is */
     int max_length;
 };
 /* Score data.input and write `out` by rank 0. *rows counts them. Collective. */

@@ -97,6 +97,7 @@ enum config_cv_kind {
 enum config_duplicates {
     CONFIG_DUPLICATES_REPORT,
     CONFIG_DUPLICATES_GROUP,
+    CONFIG_DUPLICATES_REFUSE,
     CONFIG_DUPLICATES_IGNORE
 };
 enum config_cv_select { CONFIG_SELECT_LAST, CONFIG_SELECT_INNER, CONFIG_SELECT_BEST };
@@ -122,6 +123,8 @@ enum config_pre_tokenizer {
     CONFIG_WORDS_BYTELEVEL,
     CONFIG_WORDS_METASPACE
 };
+enum config_baseline_pooling { CONFIG_BASELINE_CLS, CONFIG_BASELINE_MEAN };
+enum config_screen { CONFIG_SCREEN_AUTO, CONFIG_SCREEN_LINES, CONFIG_SCREEN_REDRAW };
 enum config_search_kind { CONFIG_SEARCH_GRID, CONFIG_SEARCH_RANDOM };
 enum config_resume { CONFIG_RESUME_AUTO, CONFIG_RESUME_NEVER };
 
@@ -262,9 +265,23 @@ struct run_config {
                                               rows / (folds + 1) */
         int64_t bins;                      /* bins: quantiles of the label */
         enum config_duplicates duplicates;
-        double similarity; /* from which two texts are near copies; 1: exact ones only */
+        double similarity; /* from which two rows are near copies; 1: equal ones only */
         bool allow_missing_class;
     } cv;
+
+    struct {                     /* of `baseline` */
+        char kinds[CONFIG_TEXT]; /* "": tfidf, and embeddings where there is a model */
+        double C, tolerance;
+        int64_t max_iterations;
+        int64_t ngram_min, ngram_max;
+        bool lowercase, sublinear;
+        double min_df, max_df;
+        int64_t max_features; /* 0: all */
+        enum config_baseline_pooling pooling;
+        bool standardize;
+        int64_t trees, tree_depth; /* rounds; levels */
+        double tree_rate;
+    } baseline;
 
     struct {
         enum config_search_kind kind;
@@ -285,6 +302,7 @@ struct run_config {
         bool parts;         /* time each part of a step */
         int64_t hash_every; /* steps between weight hashes in log.jsonl; 0: checkpoints only */
         enum config_level level;
+        enum config_screen screen;
     } log;
 
     struct {

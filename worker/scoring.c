@@ -60,9 +60,10 @@ static int pass_rows(const struct place *mine, int64_t from, int64_t count, int6
     return rows;
 }
 
+/* out: (count, width) logits, or pooled vectors. */
 static enum status score_mine(struct model *model, const struct row_source *source,
                               const int64_t *rows, const struct place *mine, int64_t count,
-                              int outputs, int64_t max_tokens, int max_rows, float *logits)
+                              int width, bool pooled, int64_t max_tokens, int max_rows, float *out)
 {
     struct batch batch = {0};
     int64_t *ids = NULL;
@@ -81,7 +82,9 @@ static enum status score_mine(struct model *model, const struct row_source *sour
                                     .begin = batch.begin,
                                     .row = batch.row,
                                     .chunk = batch.chunk};
-        TRY_GOTO(done, model_forward(model, &input, false, 0, logits + from * outputs));
+        TRY_GOTO(done, model_forward(model, &input, false, 0, pooled ? NULL : out + from * width));
+        if (pooled)
+            TRY_GOTO(done, model_pooled(model, out + from * width));
         comm_mark(-1, "scoring");
         from += n;
         if (count > 4096)
@@ -93,9 +96,10 @@ done:
     return st;
 }
 
-enum status score_rows(struct comm *group, struct model *model, const struct row_source *source,
-                       const int64_t *rows, int64_t n, int outputs, int64_t max_tokens,
-                       int max_rows, float *logits)
+static enum status on_all_ranks(struct comm *group, struct model *model,
+                                const struct row_source *source, const int64_t *rows, int64_t n,
+                                int width, bool pooled, int64_t max_tokens, int max_rows,
+                                float *out)
 {
     struct place *places = NULL, *mine = NULL;
     float *own = NULL;
@@ -106,9 +110,9 @@ enum status score_rows(struct comm *group, struct model *model, const struct row
     if (st == STATUS_OK)
         st = mem_alloc_raw((size_t)(n / ranks + 2), sizeof *mine, "the rows to score", &mine);
     if (st == STATUS_OK)
-        st = mem_alloc_raw((size_t)((n / ranks + 2) * outputs), sizeof *own, "logits", &own);
+        st = mem_alloc_raw((size_t)((n / ranks + 2) * width), sizeof *own, "scores", &own);
     if (st == STATUS_OK)
-        st = mem_alloc((size_t)ranks + 1, sizeof *begin, "logits", &begin);
+        st = mem_alloc((size_t)ranks + 1, sizeof *begin, "scores", &begin);
     if (st == STATUS_OK) {
         for (int64_t i = 0; i < n; i++)
             places[i] = (struct place){i, source->length(source->self, rows[i])};
@@ -118,17 +122,17 @@ enum status score_rows(struct comm *group, struct model *model, const struct row
             if (rank_of(i, ranks) == rank)
                 mine[own_count++] = places[i];
         }
-        st = score_mine(model, source, rows, mine, own_count, outputs, max_tokens, max_rows, own);
+        st = score_mine(model, source, rows, mine, own_count, width, pooled, max_tokens, max_rows,
+                        own);
     }
     TRY_GOTO(done, comm_agree(group, st));
     TRY_GOTO(done,
-             comm_allgather(group, own, own_count * outputs * (int64_t)sizeof *own, &all, begin));
-    int64_t *next = begin; /* reused: where each rank's next logits lie */
+             comm_allgather(group, own, own_count * width * (int64_t)sizeof *own, &all, begin));
+    int64_t *next = begin; /* reused: where each rank's next scores lie */
     for (int64_t i = 0; i < n; i++) {
         int owner = rank_of(i, ranks);
-        memcpy(logits + places[i].position * outputs, all + next[owner],
-               (size_t)outputs * sizeof *logits);
-        next[owner] += outputs * (int64_t)sizeof *logits;
+        memcpy(out + places[i].position * width, all + next[owner], (size_t)width * sizeof *out);
+        next[owner] += width * (int64_t)sizeof *out;
     }
 done:
     mem_free(all);
@@ -137,4 +141,19 @@ done:
     mem_free(mine);
     mem_free(places);
     return st;
+}
+
+enum status score_rows(struct comm *group, struct model *model, const struct row_source *source,
+                       const int64_t *rows, int64_t n, int outputs, int64_t max_tokens,
+                       int max_rows, float *logits)
+{
+    return on_all_ranks(group, model, source, rows, n, outputs, false, max_tokens, max_rows,
+                        logits);
+}
+
+enum status embed_rows(struct comm *group, struct model *model, const struct row_source *source,
+                       const int64_t *rows, int64_t n, int hidden, int64_t max_tokens, int max_rows,
+                       float *vectors)
+{
+    return on_all_ranks(group, model, source, rows, n, hidden, true, max_tokens, max_rows, vectors);
 }

@@ -1,6 +1,6 @@
 /*
- * scoring.h - logits of many rows, computed by all ranks of a group and known to all of them
- * afterwards, keyed by row.
+ * scoring.h - logits, or pooled vectors, of many rows, computed by all ranks of a group and known
+ * to all of them afterwards, keyed by row.
  *
  * Rows are dealt so that tokens balance; a row's logits do not depend on who computed them beside
  * which others, so every metric is exact for any sharding.
@@ -27,6 +27,10 @@ int64_t score_tokens(const struct run_config *config, int max_length);
 NODISCARD enum status score_rows(struct comm *group, struct model *model,
                                  const struct row_source *source, const int64_t *rows, int64_t n,
                                  int outputs, int64_t max_tokens, int max_rows, float *logits);
+/* The same for pooled vectors (n, hidden): what the model's head reads. Collective. */
+NODISCARD enum status embed_rows(struct comm *group, struct model *model,
+                                 const struct row_source *source, const int64_t *rows, int64_t n,
+                                 int hidden, int64_t max_tokens, int max_rows, float *vectors);
 /* Longest row of a source among rows[0..n), in tokens. */
 int longest_row(const struct row_source *source, const int64_t *rows, int64_t n);
 

@@ -403,7 +403,7 @@ enum status source_open(struct comm *comm, const struct run_config *config,
     st = dataset_open(&opts, out);
     if (st == STATUS_OK) {
         dataset_get_info(*out, &info);
-        if (info.tokenizer_hash != model->tokenizer_info.hash)
+        if (model->tokenizer != NULL && info.tokenizer_hash != model->tokenizer_info.hash)
             st =
                 status_fail(STATUS_DATA,
                             "%s=%s was prepared with another tokenizer than that of model.path=%s; "

@@ -35,8 +35,9 @@ NODISCARD enum status source_prepare(struct comm *comm, const struct run_config 
                                      const char *out, struct prepare_report *report);
 /*
  * Open a dataset from a prepared file, or from text through the cache folder. key names the
- * configuration key in sentences. Checks that the tokenizer is the model's. STATUS_CONFIG where
- * rows of a prepared file are to be selected. Collective; every rank gets its own handle
+ * configuration key in sentences. Checks that the tokenizer is the model's; with
+ * model_source_none() any prepared file will do, and text is stored without tokens. STATUS_CONFIG
+ * where rows of a prepared file are to be selected. Collective; every rank gets its own handle
  * (dataset_close).
  */
 NODISCARD enum status source_open(struct comm *comm, const struct run_config *config,

@@ -1,6 +1,7 @@
 /* task.c - see task.h. */
 #include "worker/task.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,14 +68,22 @@ static enum status decide_loss(const struct run_config *config, struct task_spec
 enum status task_decide_metric(const struct run_config *config, struct task_spec *task)
 {
     static const char *const kinds[] = {"classes", "multi-label data", "regression"};
+    struct str known = {0};
     if (config->eval.metric[0] == '\0')
         return STATUS_OK;
-    if (!metric_find(config->eval.metric, &task->metric))
-        return status_fail(STATUS_CONFIG,
-                           "eval.metric=%s is not a metric; cohort help keys lists them",
-                           config->eval.metric);
+    if (!metric_find(config->eval.metric, &task->metric)) {
+        enum status st = metrics_list(task->task, task->classes, &known);
+        if (st == STATUS_OK)
+            st = status_fail(STATUS_CONFIG, "eval.metric=%s is not a metric, wanted one of %s",
+                             config->eval.metric, known.p);
+        str_release(&known);
+        return st;
+    }
     if (metric_is_of(task->metric, task->task, task->classes))
         return STATUS_OK;
+    if (task->task == TASK_CLASSES && metric_is_of(task->metric, TASK_CLASSES, INT_MAX))
+        return status_fail(STATUS_CONFIG, "eval.metric=%s needs more classes, this data has %d",
+                           config->eval.metric, task->classes);
     if (task->task == TASK_CLASSES && metric_is_of(task->metric, TASK_CLASSES, 2))
         return status_fail(STATUS_CONFIG,
                            "eval.metric=%s is of two classes, this data has %d; macro_f1, micro_f1 "

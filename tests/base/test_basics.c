@@ -221,6 +221,11 @@ static void say_much(void)
     log_info("%0*d", 5000, 7);
 }
 
+static void say_controls(void)
+{
+    log_warning("a\033[2Jb\x7F\xC2\x9B" "31m \xC3\xA9\xC2\xA0\tc\nd\r");
+}
+
 static void test_log_lines(void **state)
 {
     (void)state;
@@ -238,6 +243,7 @@ static void test_log_lines(void **state)
     assert_null(strstr(other, "] i\n")); /* what is no error is rank 0's to say */
     assert_null(strstr(other, "] d\n"));
     log_setup(LOG_INFO, 0, 1);
+    assert_string_equal(logged(say_controls), "warning: a?[2Jb???31m \xC3\xA9\xC2\xA0\tc\nd?\n");
     const char *much = logged(say_much);
     assert_int_equal(strlen(much), 2047);
     assert_int_equal(much[2046], '\n');

@@ -3,7 +3,7 @@
  *
  * A case is a function that makes inputs, registers outputs and calls entries of a table; it is run
  * once on ref (host memory, no filler) and several times on cuda: every order of the emulated
- * threads, each twice. Everything a case makes comes from the functions below and is released by
+ * threads, each twice (once where accesses are looked at). Everything a case makes comes from the functions below and is released by
  * them; the same seed gives the same numbers on both sides. cuda's bits must be the same in all
  * runs, its filler lines as promised, its distance to ref bounded.
  *
@@ -36,12 +36,16 @@ static inline void emulated_cuda_order(const char *order)
 {
     (void)order;
 }
+static inline bool emulated_cuda_hooks(void)
+{
+    return false;
+}
 #endif
 
 enum {
     CUDA_PARITY_BUFFERS = 4,
     CUDA_PARITY_MEMORY = 96,
-    CUDA_PARITY_ROWS = 8,
+    CUDA_PARITY_ROWS = 48,
     CUDA_PARITY_TOKENS = 512,
     CUDA_PARITY_ZONE = 256
 };
@@ -64,6 +68,8 @@ struct cuda_parity {
     int64_t parameters;     /* elements of a gradient buffer; 0: no backward */
     double gradient_length; /* terms of a gradient's sum beside T, for the bound; 0: none */
     bool fastest;
+    struct distances distances; /* of the context */
+    int max_channels;           /* of the context; 0: 4096 */
 
     /* Made for the case. */
     bool reference; /* this is ref's side */
@@ -445,7 +451,9 @@ static inline struct kernel_ctx *cuda_parity_new(const struct kernels *k,
         .weight_count = p->weight_count,
         .max_tokens = 2 * CUDA_PARITY_TOKENS,
         .max_rows = 64,
-        .max_channels = 4096,
+        .max_channels = p->max_channels > 0 ? p->max_channels : 4096,
+        .max_pieces = 5,
+        .distances = p->distances,
         .training = true,
         .fastest = p->fastest};
     assert_ok(k->open(&opts, &ctx));
@@ -467,6 +475,7 @@ static inline struct kernel_ctx *cuda_parity_open(const struct kernels *k,
     assert_true(p->matrix_count <= most);
     if (kept != NULL && of.precision == p->precision && of.matrix_count == p->matrix_count &&
         of.weight_count == p->weight_count && of.fastest == p->fastest &&
+        of.distances.line == p->distances.line &&
         (bytes == 0 || memcmp(matrices, p->matrices, bytes) == 0))
         return kept;
     if (kept != NULL)
@@ -596,14 +605,15 @@ static inline void cuda_parity_same(const struct cuda_parity *first, const struc
     free(y);
 }
 
-/* The case on one batch: ref once, cuda in each order of the emulation, twice. slack multiplies the
- * bounds (1 unless the case says why). */
+/* The case on one batch: ref once, cuda in each order of the emulation, twice (once where every
+ * access is looked at). slack multiplies the bounds (1 unless the case says why). */
 static inline void cuda_parity_check(cuda_parity_case *run, const struct cuda_parity *base,
                                      const int *lengths, const char *name, double slack)
 {
     static struct cuda_parity want, first, got;
     cuda_parity_run(run, kernels_ref(), base, lengths, &want);
-    for (int turn = 0; turn < 4; turn++) {
+    const int turns = emulated_cuda_hooks() ? 2 : 4;
+    for (int turn = 0; turn < turns; turn++) {
         struct cuda_parity *p = turn == 0 ? &first : &got;
         emulated_cuda_order(turn % 2 == 0 ? "forward" : "reverse");
         cuda_parity_run(run, kernels_cuda(), base, lengths, p);

@@ -177,7 +177,7 @@ static struct tables tables_make(struct cuda_parity *p)
                            .beta = cuda_parity_float(p, c, 5)};
 }
 
-static bool with_types;
+static bool with_types, without_positions;
 
 static void embed(const struct kernels *k, struct kernel_ctx *ctx, struct cuda_parity *p)
 {
@@ -187,7 +187,8 @@ static void embed(const struct kernels *k, struct kernel_ctx *ctx, struct cuda_p
     float *mean = cuda_parity_output_lines(p, "mean", PARITY_FLOAT, 1, 64 * c, FILLER_FINITE);
     float *rstd = cuda_parity_output_lines(p, "rstd", PARITY_FLOAT, 1, c, FILLER_FINITE);
     act *out = cuda_parity_output_lines(p, "out", PARITY_ACT, c, c, FILLER_FINITE);
-    assert_ok(k->embed(ctx, &p->rows, c, p->ids, with_types ? p->types : NULL, t.word, t.position,
+    assert_ok(k->embed(ctx, &p->rows, c, p->ids, with_types ? p->types : NULL, t.word,
+                       without_positions ? NULL : t.position,
                        with_types || c == 64 ? t.type : NULL, FIRST_POSITION, t.gamma, t.beta,
                        1e-12f, &p->dropout, sum, mean, rstd, out));
 }
@@ -207,7 +208,8 @@ static void embed_backward(const struct kernels *k, struct kernel_ctx *ctx, stru
           *rstd = cuda_parity_float_lines(p, 1, 6, FILLER_FINITE);
     assert_ok(k->embed_backward(ctx, &p->rows, (int)c, p->ids, with_types ? p->types : NULL, da,
                                 p->dropout.p > 0 ? db : NULL, sum, mean, rstd, gamma, &p->dropout,
-                                FIRST_POSITION, 0, (int)words, position, (int)positions,
+                                FIRST_POSITION, 0, (int)words, without_positions ? -1 : position,
+                                (int)positions,
                                 with_types || c == 64 ? type : -1, TYPES, gamma_at, gamma_at + c,
                                 &p->cut));
 }
@@ -251,22 +253,49 @@ static void test_embed_backward_frequent_ids(void **state)
     }
 }
 
+/* As DeBERTa's. */
+static void test_embed_without_positions(void **state)
+{
+    (void)state;
+    struct cuda_parity p = {.precision = PRECISION_BF16, .vocab = WORDS, .gradient_length = 8};
+    with_types = false;
+    without_positions = true;
+    for (p.channels = 36; p.channels <= 64; p.channels += 28) {
+        cuda_parity_check(embed, &p, shapes_batch[5], "embed without positions", 1);
+        p.parameters = (WORDS + POSITIONS + TYPES + 2) * p.channels + 5;
+        p.cut_kind = CUT_TREE;
+        cuda_parity_check(embed_backward, &p, shapes_batch[5], "embed_backward without positions",
+                          3);
+        p.parameters = 0;
+        p.cut_kind = CUT_NONE;
+        p.precision = PRECISION_FP32;
+    }
+    without_positions = false;
+}
+
 /* ---- column sums */
 
-/* What ref would do: each piece's sums in double, then as the cut says. */
+/* What ref would do: each piece's sums in double, then as the cut says. dy NULL: no lines of the
+ * pieces' own. */
 static void wanted_column_sums(const struct cuda_parity *p, const act *dy, const int32_t *begin,
-                               int64_t at)
+                               int64_t at, const struct table_lines *more)
 {
     const int c = p->channels;
+    const size_t size = cuda_parity_act_bytes(p);
     float *line = malloc((size_t)c * sizeof *line);
     double *sum = malloc((size_t)c * sizeof *sum);
     for (int i = 0; i < p->cut.pieces; i++) {
         memset(sum, 0, (size_t)c * sizeof *sum);
-        for (int64_t t = begin[i]; t < begin[i + 1]; t++) {
-            const size_t bytes = (size_t)c * cuda_parity_act_bytes(p);
-            cuda_parity_from_act(p, (const char *)dy + (size_t)t * bytes, c, line);
+        for (int64_t t = begin[i]; dy != NULL && t < begin[i + 1]; t++) {
+            cuda_parity_from_act(p, (const char *)dy + (size_t)(t * c) * size, c, line);
             for (int e = 0; e < c; e++)
                 sum[e] += (double)line[e];
+        }
+        for (int l = 0; more != NULL && l < more->lines; l++) {
+            const int64_t from = ((int64_t)i * more->lines + l) * more->dy_stride;
+            cuda_parity_from_act(p, (const char *)more->dy + (size_t)from * size, more->n, line);
+            for (int e = 0; e < more->n; e++)
+                sum[more->first + e] += (double)line[e];
         }
         for (int e = 0; e < c; e++) {
             float *to = p->buffer[p->cut.to[i]] + at + e;
@@ -285,11 +314,33 @@ static void column_sums(const struct kernels *k, struct kernel_ctx *ctx, struct 
     act *dy = cuda_parity_lines(p, c, 1, FILLER_ZERO), *by_row = cuda_parity_act(p, 8 * c, 2);
     (void)k;
     if (p->reference) {
-        wanted_column_sums(p, dy, p->cut.token, at);
-        wanted_column_sums(p, by_row, p->cut.row, at + c);
+        wanted_column_sums(p, dy, p->cut.token, at, NULL);
+        wanted_column_sums(p, by_row, p->cut.row, at + c, NULL);
     } else {
-        assert_ok(cuda_column_sums(ctx, p->rows.tokens, c, dy, at, false));
-        assert_ok(cuda_column_sums(ctx, p->rows.count, c, by_row, at + c, true));
+        assert_ok(cuda_column_sums(ctx, p->rows.tokens, c, dy, at, false, NULL));
+        assert_ok(cuda_column_sums(ctx, p->rows.count, c, by_row, at + c, true, NULL));
+    }
+}
+
+/* Tokens and some lines of a table for the middle half of the columns; the table alone. */
+static void table_sums(const struct kernels *k, struct kernel_ctx *ctx, struct cuda_parity *p)
+{
+    enum { lines = 37 };
+    const int c = p->channels, at = 3, n = c / 2, stride = n + (c == 64 ? 8 : 5);
+    act *dy = cuda_parity_lines(p, c, 1, FILLER_ZERO);
+    const struct table_lines more = {
+        .dy = cuda_parity_act(p, (int64_t)p->cut.pieces * lines * stride, 3),
+        .dy_stride = stride,
+        .lines = lines,
+        .first = c / 4,
+        .n = n};
+    (void)k;
+    if (p->reference) {
+        wanted_column_sums(p, dy, p->cut.token, at, &more);
+        wanted_column_sums(p, NULL, p->cut.token, at + c, &more);
+    } else {
+        assert_ok(cuda_column_sums(ctx, p->rows.tokens, c, dy, at, false, &more));
+        assert_ok(cuda_column_sums(ctx, 0, c, NULL, at + c, false, &more));
     }
 }
 
@@ -298,6 +349,23 @@ static void test_column_sums(void **state)
     (void)state;
     const struct cuda_parity base = {0};
     over_widths(column_sums, &base, 2, "column sums", 1);
+}
+
+static void test_sums_of_tables(void **state)
+{
+    static const enum precision types[] = {PRECISION_BF16, PRECISION_FP32, PRECISION_FP16};
+    static const int widths_here[] = {36, 64, 768};
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        for (int t = 0; t < 3; t++) {
+            const int c = widths_here[i];
+            const struct cuda_parity p = {.channels = c,
+                                          .precision = types[t],
+                                          .parameters = 2 * c + 5,
+                                          .cut_kind = (i + t) % 3 > 0 ? CUT_TREE : CUT_ONE,
+                                          .gradient_length = 37};
+            cuda_parity_check(table_sums, &p, shapes_batch[5], "column sums with a table", 1);
+        }
 }
 
 /* ---- more pieces than one launch takes, most of them small or empty */
@@ -474,7 +542,7 @@ static void alone_run(enum precision precision, int c, int before, int behind, s
     alone_keep(out, 3, &p, made[2], (size_t)before * line_bytes, ROW * line_bytes);
     alone_keep(out, 4, &p, made[3], (size_t)before * line_bytes, ROW * line_bytes);
     alone_keep(out, 5, &p, p.buffer[1] + at, 0, (size_t)c * 8);
-    assert_ok(cuda_column_sums(ctx, p.rows.tokens, c, x, at, false));
+    assert_ok(cuda_column_sums(ctx, p.rows.tokens, c, x, at, false, NULL));
     alone_keep(out, 6, &p, p.buffer[1] + at, 0, (size_t)c * 4);
     k->close(ctx);
     cuda_parity_release(&p);
@@ -534,7 +602,9 @@ int main(void)
         cmocka_unit_test(test_embed_without_types),
         cmocka_unit_test(test_embed_backward),
         cmocka_unit_test(test_embed_backward_frequent_ids),
+        cmocka_unit_test(test_embed_without_positions),
         cmocka_unit_test(test_column_sums),
+        cmocka_unit_test(test_sums_of_tables),
         cmocka_unit_test(test_many_pieces),
         cmocka_unit_test(test_alone),
         cmocka_unit_test(test_longest_line),

@@ -60,6 +60,68 @@ static void backward_by_row(const struct kernels *k, struct kernel_ctx *ctx, str
     assert_ok(k->linear_backward_weight(ctx, 0, b, x, dy, -1, true, NULL, &p->cut));
 }
 
+/* Lines of a table for outputs [table_first, table_first + table_outputs), with and without lines of
+ * the pieces' own. */
+static int table_first, table_outputs;
+static bool table_alone;
+
+static void backward_with_table(const struct kernels *k, struct kernel_ctx *ctx,
+                                struct cuda_parity *p)
+{
+    enum { lines = 40, pieces = 5 };
+    static const int32_t count[pieces] = {40, 0, 7, 33, 1};
+    const struct matrix *m = &p->matrices[0];
+    const int64_t t = p->rows.tokens, stride = table_outputs + (table_first % 8 == 0 ? 8 : 5);
+    act *x = cuda_parity_lines(p, m->k, 1, FILLER_FINITE);
+    act *dy = cuda_parity_lines(p, m->n, 2, FILLER_ZERO);
+    float *dtable = malloc((size_t)(pieces * lines * stride) * sizeof *dtable);
+    shapes_fill(dtable, pieces * lines * stride, 4, false);
+    for (int64_t l = 0; l < pieces * lines; l++)
+        for (int64_t e = 0; l % lines >= count[l / lines] && e < stride; e++)
+            dtable[l * stride + e] = 0.0f;
+    const struct table_lines more = {.x = cuda_parity_act(p, lines * m->k, 3),
+                                     .dy = cuda_parity_acts(p, dtable, pieces * lines * stride),
+                                     .dy_stride = stride,
+                                     .lines = lines,
+                                     .count = count,
+                                     .first = table_first,
+                                     .n = table_outputs};
+    free(dtable);
+    if (table_alone)
+        assert_ok(k->linear_backward_weight(ctx, 0, 0, NULL, NULL, bias_of(m), false, &more,
+                                            &p->cut));
+    else
+        assert_ok(k->linear_backward_weight(ctx, 0, t, x, dy, bias_of(m), false, &more, &p->cut));
+}
+
+static void test_tables(void **state)
+{
+    static const struct {
+        int shape, first, outputs;
+    } table[] = {{1, 0, 24}, {2, 25, 25}, {4, 0, 64}, {5, 32, 64}};
+    static const enum precision types[] = {PRECISION_FP32, PRECISION_BF16, PRECISION_FP16};
+    (void)state;
+    for (size_t i = 0; i < 2 * sizeof table / sizeof *table; i++) {
+        const struct matrix m = matrix_of(table[i / 2].shape);
+        struct cuda_parity p = {.channels = m.k,
+                                .inner = m.n,
+                                .matrices = &m,
+                                .matrix_count = 1,
+                                .weight_count = end_of(&m),
+                                .parameters = end_of(&m),
+                                .gradient_length = 40};
+        table_first = table[i / 2].first;
+        table_outputs = table[i / 2].outputs;
+        table_alone = i % 2 == 1;
+        for (size_t t = 0; t < 3; t++) {
+            p.precision = types[t];
+            p.cut_kind = (i / 2 + t) % 3 > 0 ? CUT_TREE : CUT_ONE;
+            cuda_parity_check(backward_with_table, &p, shapes_batch[5],
+                              table_alone ? "gradients of a table" : "gradients with a table", 1);
+        }
+    }
+}
+
 static void parity(unsigned precisions, int first)
 {
     for (int i = first; i < SHAPES; i++) {
@@ -383,10 +445,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_float),       cmocka_unit_test(test_tf32),
-        cmocka_unit_test(test_halves),      cmocka_unit_test(test_fastest),
-        cmocka_unit_test(test_lines_alone), cmocka_unit_test(test_piece_alone),
-        cmocka_unit_test(test_no_lines),    cmocka_unit_test(test_biases),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_halves),      cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_fastest),     cmocka_unit_test(test_lines_alone),
+        cmocka_unit_test(test_piece_alone), cmocka_unit_test(test_no_lines),
+        cmocka_unit_test(test_biases),      cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -155,6 +155,22 @@ family electra 's/"bert"/"electra", "embedding_size": 20/'
 family roberta 's/"bert"/"roberta"/; s/"max_position_embeddings": 64/"max_position_embeddings": 65/'
 family distilbert 's/"bert"/"distilbert", "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "activation": "relu"/'
 
+# ---- DeBERTa: a table of relative positions, whose gradient follows the cut; a convolution (v2)
+deberta='"deberta-v2", "relative_attention": true, "position_biased_input": false, "pos_att_type": "p2c|c2p",
+    "position_buckets": 16, "norm_rel_ebd": "layer_norm"'
+deberta=$(tr -d '\n' <<<"$deberta")
+types='s/"type_vocab_size": 2/"type_vocab_size": 0/'
+family deberta-v3 "$types; s/\"bert\"/$deberta, \"share_att_key\": true/"
+family deberta-v2 "$types; s/\"bert\"/$deberta, \"conv_kernel_size\": 3, \"conv_act\": \"gelu\"/"
+for name in deberta-v3 deberta-v2; do
+    run "$name-3" 3 model.path=$name parallel.backend=cuda train.precision=fp32 "${any[@]}" train.recompute=true
+    agrees "$name-3" "$name-cuda"
+    run "$name-bf16" 1 model.path=$name parallel.backend=cuda train.precision=bf16 "${any[@]}" parallel.graphs=false
+    near "$name-bf16" "$name-cpu" 2e-2
+    run "$name-bf16-2" 2 model.path=$name parallel.backend=cuda train.precision=bf16 "${any[@]}" train.micro_tokens=64
+    agrees "$name-bf16-2" "$name-bf16"
+done
+
 # ---- folds side by side on two groups, evaluation, prediction
 must 2 train "${common[@]}" parallel.backend=cuda train.precision=fp32 cv.folds=2 cv.group_ranks=1 train.max_steps=3 \
     out=runs/folds

@@ -736,6 +736,65 @@ static void test_million_pieces(void **state)
     str_release(&vocab);
 }
 
+/* A walk along all of a text: the value of each node, 0 where there is no node. */
+static void walk(const struct trie *trie, const char *text, size_t n, int32_t *out)
+{
+    uint32_t node = TRIE_ROOT;
+    for (size_t i = 0; i < n; i++) {
+        node = node == 0 ? 0 : trie_next(trie, node, (unsigned char)text[i]);
+        out[i] = node == 0 ? 0 : trie_value(trie, node) + 10;
+    }
+}
+
+/* Strings of few different bytes (deep), of all (wide) and texts that leave the trie somewhere: frozen or not, the same. */
+static void test_frozen_tries(void **state)
+{
+    (void)state;
+    enum { STRINGS = 20000, LONGEST = 12 };
+    struct trie trie = {0}, frozen = {0};
+    char (*text)[LONGEST] = calloc(STRINGS, sizeof *text);
+    size_t *length = calloc(STRINGS, sizeof *length);
+    uint64_t random = 7;
+    assert_ok(trie_freeze(&frozen)); /* an empty one stays empty */
+    assert_int_equal(trie_find(&frozen, "a", 1), -1);
+    assert_ok(trie_insert(&frozen, "", 0, 5)); /* and one of nothing but its root takes more */
+    assert_ok(trie_freeze(&frozen));
+    assert_int_equal(trie_find(&frozen, "", 0), 5);
+    assert_ok(trie_insert(&trie, "", 0, 5));
+    for (int i = 0; i < STRINGS; i++) {
+        length[i] = 1 + i % LONGEST;
+        for (size_t k = 0; k < length[i]; k++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            text[i][k] = (char)(i % 2 == 0 ? 1 + (random >> 33) % 255 : 'a' + (random >> 33) % 3);
+        }
+        if (i % 3 == 0)
+            continue; /* not in the trie, or by chance */
+        assert_ok(trie_insert(&trie, text[i], length[i], i));
+        assert_ok(trie_insert(&frozen, text[i], length[i], i));
+    }
+    assert_ok(trie_freeze(&frozen));
+    assert_non_null(frozen.units);
+    for (int i = 0; i < STRINGS; i++) {
+        int32_t a[LONGEST + 1], b[LONGEST + 1];
+        walk(&trie, text[i], length[i], a);
+        walk(&frozen, text[i], length[i], b);
+        assert_memory_equal(a, b, length[i] * sizeof *a);
+        assert_int_equal(trie_find(&trie, text[i], length[i]), trie_find(&frozen, text[i], length[i]));
+        uint32_t node = trie_walk(&frozen, text[i], length[i]);
+        if (node != 0) /* no string has a zero byte */
+            assert_int_equal(trie_next(&frozen, node, 0), 0);
+    }
+    assert_int_equal(trie_find(&frozen, "", 0), 5);
+    for (int c = 0; c < 256; c++) {
+        char one = (char)c;
+        assert_int_equal(trie_find(&frozen, &one, 1), trie_find(&trie, &one, 1));
+    }
+    trie_release(&trie);
+    trie_release(&frozen);
+    free(text);
+    free(length);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -759,6 +818,7 @@ int main(void)
         cmocka_unit_test(test_encode_appends),
         cmocka_unit_test(test_very_long_texts),
         cmocka_unit_test(test_million_pieces),
+        cmocka_unit_test(test_frozen_tries),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

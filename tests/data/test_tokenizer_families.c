@@ -560,13 +560,36 @@ static void test_hostile_charsmap(void **state)
     assert_int_equal(charsmap_find(&map, "c", 1, true, &to, &to_n), 0);
     assert_int_equal(charsmap_find(&map, "d", 1, true, &to, &to_n), 0);
     assert_int_equal(charsmap_find(&map, "z", 1, true, &to, &to_n), 0);
-    assert_ok(charsmap_apply(&map, "abcdea", 6, &out));
+    assert_ok(charsmap_apply(&map, "abcdea", 6, 100, &out));
     assert_string_equal(out.p, "xbcd\xC3\xA9x");
     str_release(&out);
     charsmap_release(&map);
     static const char *const bad[] = {"AAA", "A=AA", "AA*A", "AAAA"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         assert_fails(charsmap_read_base64(&map, bad[i], strlen(bad[i]), "here"), STATUS_FORMAT, "charsmap");
+}
+
+/* ALBERT's "(" and ")" are user-defined: never cut, and no mark behind them as there is behind an added token. */
+static void test_albert_keeps_words_whole(void **state)
+{
+    (void)state;
+    struct tokenizer *t;
+    struct str s = {0};
+    add_piece(&s, "<pad>", 0, SPM_CONTROL);
+    add_piece(&s, "<unk>", 0, SPM_UNKNOWN);
+    for (int i = 0; i < 3; i++)
+        add_piece(&s, (const char *const[]){"[CLS]", "[SEP]", "[MASK]"}[i], 0, SPM_CONTROL);
+    add_piece(&s, "(", 0, SPM_USER);
+    add_piece(&s, ")", 0, SPM_USER);
+    add_piece(&s, "\xE2\x96\x81", -2, SPM_NORMAL);
+    add_piece(&s, "a", -3, SPM_NORMAL);
+    add_piece(&s, ":", -4, SPM_NORMAL);
+    const char *files[TOKENIZER_FILES] = {[FILE_SPM_ALBERT] = s.p};
+    assert_ok(tokenizer_open_memory("here", files, (size_t[TOKENIZER_FILES]){[FILE_SPM_ALBERT] = s.n}, &t));
+    check_ids(t, "a(a): (a)", "7 8 5 8 6 9 7 5 8 6");
+    check_ids(t, "a[MASK]:", "7 8 4 7 9"); /* that one is an added token */
+    tokenizer_close(t);
+    str_release(&s);
 }
 
 /* ---- tokenizer.json ---- */
@@ -779,6 +802,76 @@ static void test_very_long_texts(void **state)
     free(text);
 }
 
+/* What files may ask for to make texts long, and work on them longer still. */
+static void test_hostile_growth(void **state)
+{
+    (void)state;
+    struct tokenizer *t;
+    struct id_list ids = {0};
+    struct str json = {0}, out = {0};
+    const char *texts[TOKENIZER_FILES] = {NULL};
+    char many[101] = "";
+    memset(many, 'a', 100);
+    assert_ok(str_addf(&json, "{\"version\": \"1.0\", \"added_tokens\": [], \"pre_tokenizer\": null, \"post_processor\": " ENDS
+                              ", \"model\": " BPE ", \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": ["));
+    for (int i = 0; i < 16; i++) /* each a becomes 100 */
+        assert_ok(str_addf(&json, "%s{\"type\": \"Replace\", \"pattern\": {\"String\": \"a\"}, \"content\": \"%s\"}",
+                           i == 0 ? "" : ", ", many));
+    assert_ok(str_addf(&json, "]}, \"decoder\": {\"type\": \"Sequence\", \"decoders\": ["));
+    for (int i = 0; i < 16; i++)
+        assert_ok(str_addf(&json, "%s{\"type\": \"Replace\", \"pattern\": {\"String\": \"a\"}, \"content\": \"aaaaaaaaaa\"}",
+                           i == 0 ? "" : ", "));
+    assert_ok(str_addf(&json, "]}}"));
+    texts[FILE_TOKENIZER] = json.p;
+    assert_ok(open_files(texts, &t));
+    assert_fails(tokenizer_encode(t, "ba", 2, &ids), STATUS_NOMEM, "grows beyond 1048776 bytes");
+    assert_fails(tokenizer_decode(t, (const int32_t[]){6, 5}, 2, &out), STATUS_NOMEM, "grows beyond");
+    tokenizer_close(t);
+    str_release(&json);
+    str_release(&out);
+    id_list_release(&ids);
+}
+
+/* Files that make a text's characters be looked at again and again: time still grows with the text alone. */
+static void test_hostile_time(void **state)
+{
+    (void)state;
+    size_t n = 400000;
+    char *text = malloc(n), map[4 + 98 * 4] = {98 * 4 % 256, 98 * 4 / 256};
+    struct tokenizer *t;
+    struct id_list ids = {0};
+    struct str s = {0}, spec = {0};
+    const char *texts[TOKENIZER_FILES] = {NULL};
+    /* a double array that leads back to its root with each "a" */
+    uint32_t unit = 'a' | (uint32_t)'a' << 10;
+    memcpy(map + 4 + 'a' * 4, &unit, sizeof unit);
+    add_usual(&s);
+    add_bytes(&spec, 2, map, sizeof map);
+    add_bytes(&s, 3, spec.p, spec.n);
+    assert_ok(open_spm(&s, &t));
+    memset(text, 'a', n);
+    assert_ok(tokenizer_encode(t, text, n, &ids));
+    assert_int_equal(ids.n, n + 1);
+    tokenizer_close(t);
+    /* added tokens of white space that take all white space behind them */
+    texts[FILE_VOCAB_JSON] = VOCAB;
+    texts[FILE_MERGES] = "";
+    texts[FILE_CONFIG] = "{\"additional_special_tokens\": [{\"content\": \"\\n\", \"rstrip\": true, \"lstrip\": true}]}";
+    assert_ok(open_files(texts, &t));
+    memset(text, '\n', n);
+    text[n - 1] = 'a';
+    ids.n = 0;
+    assert_ok(tokenizer_encode(t, text, n, &ids));
+    assert_int_equal(ids.n, n); /* one each, as in tokenizers, and the a */
+    assert_int_equal(ids.p[n - 2], 13);
+    assert_int_equal(ids.p[n - 1], 5);
+    tokenizer_close(t);
+    id_list_release(&ids);
+    str_release(&spec);
+    str_release(&s);
+    free(text);
+}
+
 static void test_normal_forms(void **state)
 {
     (void)state;
@@ -812,6 +905,7 @@ int main(void)
         cmocka_unit_test(test_merges_go_by_rank_and_place),
         cmocka_unit_test(test_families_by_class),
         cmocka_unit_test(test_spm_of_parts),
+        cmocka_unit_test(test_albert_keeps_words_whole),
         cmocka_unit_test(test_refused_spm),
         cmocka_unit_test(test_hostile_charsmap),
         cmocka_unit_test(test_parts_of_json),
@@ -820,6 +914,8 @@ int main(void)
         cmocka_unit_test(test_sentence_of_deberta),
         cmocka_unit_test(test_refused_json),
         cmocka_unit_test(test_very_long_texts),
+        cmocka_unit_test(test_hostile_growth),
+        cmocka_unit_test(test_hostile_time),
         cmocka_unit_test(test_normal_forms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

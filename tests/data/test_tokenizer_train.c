@@ -265,6 +265,103 @@ static void test_seeds(void **state)
     mem_free(seeds);
 }
 
+/* Add what each piece is expected to occur in the rest of a word, of a way whose probability so far is p; returns the sum
+ * of the probabilities of all ways. */
+static double ways(const char *text, const struct train_piece *pieces, const double *values, int count, const char *rest,
+                   double p, double *sums)
+{
+    double all = 0;
+    if (*rest == '\0')
+        return p;
+    for (int i = 0; i < count; i++) {
+        if (values[i] == PIECE_GONE || strncmp(rest, text + pieces[i].at, pieces[i].n) != 0)
+            continue;
+        double part = ways(text, pieces, values, count, rest + pieces[i].n, p * values[i], sums);
+        sums[i] += part;
+        all += part;
+    }
+    return all;
+}
+
+/* Words that begin as the one before against all ways one by one. */
+static void test_ways_through_words(void **state)
+{
+    (void)state;
+    static const char text[] = "a\0ab\0abc\0b\0bc\0c\0cb\0\xC3\xA9\0\xC3\xA9\xC3\xA8\0\xC3\xA8";
+    static const char *const words[] = {"a", "ab", "abc", "abcb", "abcbc", "abcc", "cb\xC3\xA9\xC3\xA8", "cb\xC3\xA9\xC3\xA9", "a"};
+    double values[] = {0.2, 0.1, 0.05, 0.15, PIECE_GONE, 0.1, 0.05, 0.1, 0.05, 0.02};
+    struct train_piece pieces[10] = {{0}}, sorted[10];
+    struct piece_index index = {0};
+    struct lattice *l;
+    const char *before = "";
+    for (uint32_t i = 0, at = 0; i < 10; i++, at += (uint32_t)strlen(text + at) + 1)
+        pieces[i] = (struct train_piece){.at = at, .n = (uint32_t)strlen(text + at)};
+    memcpy(sorted, pieces, sizeof sorted); /* by bytes: C3 A8 goes before C3 A9 */
+    sorted[7] = pieces[9];
+    sorted[8] = pieces[7];
+    sorted[9] = pieces[8];
+    double swapped = values[9];
+    values[9] = values[8];
+    values[8] = values[7];
+    values[7] = swapped;
+    assert_ok(piece_index_build(&index, text, sorted, 10));
+    assert_ok(lattice_create(&l));
+    piece_index_values(&index, values);
+    for (size_t w = 0; w < sizeof words / sizeof words[0]; w++) {
+        double sums[10] = {0}, wanted[10] = {0};
+        size_t n = strlen(words[w]), same = 0;
+        while (words[w][same] != '\0' && words[w][same] == before[same])
+            same++;
+        before = words[w];
+        assert_ok(lattice_read(l, &index, words[w], n, same, sums, -1));
+        double log_p = lattice_expect(l, n, 3, sums), p = ways(text, sorted, values, 10, words[w], 1, wanted);
+        if (!(fabs(log_p - log(p)) < 1e-12))
+            fail_msg("\"%s\": log probability %.15g, wanted %.15g", words[w], log_p, log(p));
+        for (int i = 0; i < 10; i++)
+            if (!(fabs(sums[i] - 3 * wanted[i] / p) < 1e-12))
+                fail_msg("\"%s\": piece %d is expected %.15g times, wanted %.15g", words[w], i, sums[i], 3 * wanted[i] / p);
+    }
+    for (int i = 0; i < 10; i++)
+        values[i] = values[i] == PIECE_GONE ? PIECE_GONE : log(values[i]);
+    piece_index_values(&index, values);
+    size_t end = 4;
+    assert_ok(lattice_read(l, &index, "abcb", 4, 0, NULL, -1));
+    assert_true(fabs(lattice_best(l, 4) - log(0.05 * 0.15)) < 1e-12); /* abc b; ab cb is 0.1 * 0.05 */
+    assert_int_equal(lattice_last(l, &end), 3);
+    assert_int_equal(end, 3);
+    assert_int_equal(lattice_last(l, &end), 2);
+    assert_int_equal(end, 0);
+    end = 4;
+    assert_ok(lattice_read(l, &index, "abcb", 4, 0, NULL, 2)); /* without abc */
+    assert_true(fabs(lattice_best(l, 4) - log(0.1 * 0.05)) < 1e-12);
+    assert_int_equal(lattice_last(l, &end), 6);
+    assert_int_equal(end, 2);
+    lattice_free(l);
+    piece_index_release(&index);
+}
+
+static void test_words_are_counted(void **state)
+{
+    (void)state;
+    struct word_table table = {0};
+    char word[16];
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 5000; i++) {
+            int n = snprintf(word, sizeof word, "w%d", i % (1000 * (round + 1)));
+            assert_ok(word_table_add(&table, word, (size_t)n, 1));
+        }
+        word_table_settle(&table); /* more words may come all the same */
+    }
+    assert_int_equal(table.count, 3000);
+    assert_int_equal(table.seen, 15000);
+    uint64_t sum = 0;
+    for (size_t i = 0; i < table.count; i++)
+        sum += table.words[i].count;
+    assert_int_equal(sum, 15000);
+    assert_int_equal(table.words[0].count, 5 + 3 + 2);
+    word_table_release(&table);
+}
+
 static void test_strings_are_sorted(void **state)
 {
     (void)state;
@@ -498,6 +595,8 @@ int main(void)
         cmocka_unit_test(test_unigram_is_as_likely_as_theirs),
         cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_strings_are_sorted),
+        cmocka_unit_test(test_ways_through_words),
+        cmocka_unit_test(test_words_are_counted),
         cmocka_unit_test(test_threads_and_the_order_of_files_do_not_matter),
         cmocka_unit_test(test_the_limit_on_words),
         cmocka_unit_test(test_the_limit_on_the_alphabet),

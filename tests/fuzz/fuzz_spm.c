@@ -21,13 +21,15 @@ static void use(const struct tokenizer *t, const char *own, size_t own_n)
     tokenizer_get_info(t, &info);
     for (int i = 0; i < 2; i++) {
         ids.n = 0;
-        if (tokenizer_encode(t, texts[i], sizes[i], &ids) != STATUS_OK)
+        enum status st = tokenizer_encode(t, texts[i], sizes[i], &ids);
+        if (st != STATUS_OK && st != STATUS_NOMEM) /* files may ask for texts that grow without end */
             abort();
         for (size_t k = 0; k < ids.n; k++)
             if (ids.p[k] < 0 || ids.p[k] >= info.vocab_size)
                 abort();
         str_clear(&out);
-        if (tokenizer_decode(t, ids.p, (int64_t)ids.n, &out) != STATUS_OK)
+        st = tokenizer_decode(t, ids.p, (int64_t)ids.n, &out);
+        if (st != STATUS_OK && st != STATUS_NOMEM)
             abort();
     }
     id_list_release(&ids);

@@ -1,5 +1,6 @@
 /* test_config.c - libconfig files with their traps, key=value, run.cfg and back, what two configurations differ in. */
 #include <stdlib.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -326,7 +327,7 @@ static void test_identity_covers_every_key(void **state)
         char value[32];
         (void)fresh(NULL);
         if (key->type == KEY_INT || key->type == KEY_REAL)
-            (void)snprintf(value, sizeof value, "%.17g", key->high);
+            (void)snprintf(value, sizeof value, "%.17g", strtod(key->fallback, NULL) == key->high ? key->low : key->high);
         else if (key->type == KEY_CHOICE) /* the last, which is no default */
             (void)snprintf(value, sizeof value, "%s", strrchr(key->choices, '|') + 1);
         else if (key->type == KEY_BOOL)

@@ -58,6 +58,8 @@ assert sorted({l["fold"] for l in log}) == [0, 1, 2, 3], "folds in log.jsonl"
 PY
 checks=$((checks + 1))
 
+must 1 train "${common[@]}" cv.folds=0 data.holdout=0.2 out=single
+
 # Fold 2 alone.
 must 2 train "${common[@]}" cv.run_folds=[2] out=alone
 awk -F'\t' 'NR == 1 || $3 == 2' one/oof.tsv >wanted
@@ -91,6 +93,27 @@ must 2 train "${common[@]}" cv.select=best train.epochs=2 out=best
 said 'optimistic'
 grep -q '"select": "best"' best/results.json || fail "results.json does not say that cv.select was best"
 
+# predict with the folder of the run: the mean of its models' scores, on any ranks.
+for fold in 0 1 2 3; do
+    must 1 predict model.path=one/fold-$fold/best data.input=train.tsv data.text=text out=member-$fold.jsonl
+done
+must 1 predict model.path=one data.input=train.tsv data.text=text out=mean-1.jsonl
+said 'the mean of 4 models of one'
+must 3 predict model.path=one data.input=train.tsv data.text=text out=mean-3.jsonl
+same mean-1.jsonl mean-3.jsonl
+python3 - <<'PY' >found 2>&1 || fail "predict with four models: $(cat found)"
+import json
+read = lambda name: [json.loads(line)["scores"] for line in open(name)]
+members, mean = [read(f"member-{k}.jsonl") for k in range(4)], read("mean-1.jsonl")
+assert len(mean) == 60
+for i, scores in enumerate(mean):
+    wanted = [sum(m[i][c] for m in members) / 4 for c in range(3)]
+    assert all(abs(a - b) < 1e-6 for a, b in zip(scores, wanted)), (i, scores, wanted)
+PY
+checks=$((checks + 1))
+must 1 eval model.path=one data.input=train.tsv data.text=text data.label=label
+refused 78 'its model is ' 1 predict model.path=single data.input=train.tsv data.text=text
+
 # Groups: none is in two folds.
 must 2 train "${common[@]}" data.group=group out=group
 checks=$((checks + 1))
@@ -117,4 +140,29 @@ r = json.load(open("rare/results.json"))
 assert any(f["score"] is None for f in r["folds"]), r["folds"]
 assert "NaN" not in open("rare/results.json").read()
 ' 2>said || fail "results.json of undefined scores"
+
+# Copies of texts: told, kept in one fold, refused. Labels drawn by lot, each text twice: who trained on the copy knows it.
+awk -F'\t' -v OFS='\t' 'NR == 1 { print; next } { print; $1 = $1 "b"; print }' train.tsv >twice.tsv
+copies=(data.train=twice.tsv train.max_steps=1)
+must 2 train "${common[@]}" "${copies[@]}" out=told
+said 'warning: duplicates: [0-9]+ of 120 rows are scored by a model that trained on an equal row'
+must 2 train "${common[@]}" "${copies[@]}" cv.duplicates=group out=kept
+said 'no model is scored on a copy'
+refused 65 'duplicates: ' 2 train "${common[@]}" "${copies[@]}" cv.duplicates=refuse out=refused
+must 1 train "${common[@]}" "${copies[@]}" cv.duplicates=group cv.group_ranks=1 out=kept-1
+same kept/oof.tsv kept-1/oof.tsv
+must 2 check "${common[@]}" "${copies[@]}"
+said '^duplicates: '
+python3 - <<'PY' >found 2>&1 || fail "copies of rows: $(cat found)"
+import csv, json
+rows = list(csv.DictReader(open("kept/oof.tsv"), delimiter="\t", quoting=csv.QUOTE_NONE))
+fold = {r["id"]: r["fold"] for r in rows}
+assert len(fold) == 120 and all(fold[i] == fold[i + "b"] for i in fold if not i.endswith("b"))
+told, kept = (json.load(open(f"{name}/results.json")) for name in ("told", "kept"))
+assert told["duplicates"]["scored_on_copies"] > 0 and kept["duplicates"]["scored_on_copies"] == 0, (told, kept)
+assert kept["duplicates"]["copies"] >= 60
+temperature = kept["calibration"]["temperature"]
+assert len(temperature["folds"]) == 4 and temperature["before"]["log_loss"] > 0
+PY
+checks=$((checks + 1))
 finish

@@ -174,6 +174,8 @@ static void test_choices_follow_their_enums(void **state)
     assert_int_equal(config.cv.kind, CONFIG_CV_LEAVE_ONE_GROUP_OUT);
     assert_ok(set("cv.kind", "column"));
     assert_int_equal(config.cv.kind, CONFIG_CV_COLUMN);
+    assert_ok(set("cv.duplicates", "refuse"));
+    assert_int_equal(config.cv.duplicates, CONFIG_DUPLICATES_REFUSE);
     assert_ok(set("cv.duplicates", "ignore"));
     assert_int_equal(config.cv.duplicates, CONFIG_DUPLICATES_IGNORE);
     assert_ok(set("cv.select", "best"));

@@ -52,6 +52,7 @@ refused 78 'special_tokens' 1 "${small[@]}" tokenizer.special_tokens=a,b out=non
 printf 'text\n' >empty.tsv
 refused 65 'empty.tsv|no text|no row|no word' 1 tokenizer train data.input=empty.tsv data.text=text out=none
 refused 66 'missing.tsv' 1 tokenizer train data.input=missing.tsv data.text=text out=none
+refused 66 'missing.tsv' 2 tokenizer train data.input=missing.tsv data.text=text out=none
 refused 78 'out' 1 "${small[@]}"
 checks=$((checks + 1))
 [ ! -e none/tokenizer.json ] || fail "a refused training left a tokenizer"

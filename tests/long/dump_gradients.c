@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/device.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -198,6 +199,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: %s MODEL_FOLDER ROWS.jsonl OUT.safetensors [fp32|bf16|fp16] [recompute]\n", argv[0]);
         return 64;
     }
+    if (fault_setup(0) != STATUS_OK)
+        return 64;
     enum status st = run(argv, precision, recompute);
     if (st != STATUS_OK)
         fprintf(stderr, "%s\n", status_message());

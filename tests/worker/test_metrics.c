@@ -75,6 +75,25 @@ static json_t *golden(void)
     return cases;
 }
 
+static bool differs(double value, const json_t *wanted)
+{
+    double want = json_is_null(wanted) ? NAN : json_number_value(wanted);
+    return isnan(value) != isnan(want) || fabs(value - want) > 1e-13 * (fabs(want) > 1.0 ? fabs(want) : 1.0);
+}
+
+static void check_class(const char *name, int c, const json_t *of, const struct class_values *got)
+{
+    const double values[] = {got->precision, got->recall, got->f1, got->roc_auc, got->pr_auc};
+    static const char *const keys[] = {"precision", "recall", "f1", "roc_auc", "pr_auc"};
+    assert_int_equal(got->truth, json_integer_value(json_object_get(of, "rows")));
+    assert_int_equal(got->predicted, json_integer_value(json_object_get(of, "predicted")));
+    for (int i = 0; i < 5; i++) {
+        if (differs(values[i], json_object_get(of, keys[i])))
+            fail_msg("%s: %s of class %d is %.17g, wanted %.17g", name, keys[i], c, values[i],
+                     json_number_value(json_object_get(of, keys[i])));
+    }
+}
+
 /* Equal to some 1e-13, or both undefined; a metric that the case does not list is not of the task. */
 static void check_case(const json_t *of, const struct metric_values *got)
 {
@@ -82,16 +101,21 @@ static void check_case(const json_t *of, const struct metric_values *got)
     const json_t *metrics = json_object_get(of, "metrics"), *confusion = json_object_get(of, "confusion");
     for (int m = METRIC_LOSS + 1; m < METRIC_COUNT; m++) {
         const json_t *wanted = json_object_get(metrics, metric_name((enum metric)m));
-        double value = got->value[m], want = json_is_null(wanted) ? NAN : json_number_value(wanted);
+        double value = got->value[m];
         if (got->of_task[m] != (wanted != NULL))
             fail_msg("%s: %s is%s of the task", name, metric_name((enum metric)m), wanted != NULL ? "" : " not");
         if (wanted == NULL)
             assert_true(isnan(value));
-        else if (isnan(value) != isnan(want) || fabs(value - want) > 1e-13 * (fabs(want) > 1.0 ? fabs(want) : 1.0))
-            fail_msg("%s: %s is %.17g, wanted %.17g", name, metric_name((enum metric)m), value, want);
+        else if (differs(value, wanted))
+            fail_msg("%s: %s is %.17g, wanted %.17g", name, metric_name((enum metric)m), value, json_number_value(wanted));
     }
+    const json_t *per_class = json_object_get(of, "per_class");
+    assert_int_equal(got->per_class != NULL, per_class != NULL);
+    assert_int_equal(got->classes, json_array_size(per_class));
+    for (int c = 0; c < got->classes; c++)
+        check_class(name, c, json_array_get(per_class, (size_t)c), &got->per_class[c]);
     assert_int_equal(got->confusion != NULL, confusion != NULL);
-    for (int i = 0; i < got->classes * got->classes; i++)
+    for (int i = 0; i < got->classes * got->classes && confusion != NULL; i++)
         assert_int_equal(got->confusion[i], json_integer_value(json_array_get(
                                                 json_array_get(confusion, (size_t)(i / got->classes)),
                                                 (size_t)(i % got->classes))));
@@ -250,7 +274,8 @@ static void test_names_and_directions(void **state)
     enum metric found = METRIC_R2;
     (void)state;
     for (int m = 0; m < METRIC_COUNT; m++) {
-        bool error = m == METRIC_LOSS || m == METRIC_LOG_LOSS || m == METRIC_MSE || m == METRIC_MAE;
+        bool error = m == METRIC_LOSS || m == METRIC_LOG_LOSS || m == METRIC_MSE || m == METRIC_MAE || m == METRIC_RMSE ||
+                     m == METRIC_BRIER || m == METRIC_ECE || m == METRIC_HAMMING_LOSS;
         double good = error ? 0.1 : 0.9, bad = error ? 0.9 : 0.1;
         assert_true(metric_find(metric_name((enum metric)m), &found));
         assert_int_equal(found, m);
@@ -266,6 +291,15 @@ static void test_names_and_directions(void **state)
     assert_false(metric_find("auc", &found));
     assert_false(metric_find("", &found));
     assert_int_equal(found, METRIC_R2);
+    assert_false(metric_is_of(METRIC_TOP3_ACCURACY, TASK_CLASSES, 3));
+    assert_true(metric_is_of(METRIC_TOP3_ACCURACY, TASK_CLASSES, 4));
+    assert_false(metric_is_of(METRIC_TOP5_ACCURACY, TASK_CLASSES, 5));
+    assert_false(metric_is_of(METRIC_WEIGHTED_ROC_AUC, TASK_CLASSES, 2));
+    assert_true(metric_is_of(METRIC_WEIGHTED_ROC_AUC, TASK_MULTI_LABEL, 2));
+    struct str list = {0};
+    assert_ok(metrics_list(TASK_REGRESSION, 0, &list));
+    assert_string_equal(list.p, "loss mse rmse mae pearson spearman kendall r2 explained_variance");
+    str_release(&list);
     assert_false(metric_is_of(METRIC_F1, TASK_CLASSES, 3));
     assert_true(metric_is_of(METRIC_F1, TASK_CLASSES, 2));
     assert_false(metric_is_of(METRIC_MCC, TASK_MULTI_LABEL, 2));
@@ -287,6 +321,15 @@ static void test_json_has_null_for_undefined(void **state)
     assert_true(json_is_real(json_object_get(json, "accuracy")));
     assert_true(json_is_real(json_object_get(json, "loss")));
     assert_null(json_object_get(json, "mse"));
+    json_decref(json);
+    char *labels[] = {"no", "yes"};
+    json = metrics_per_class_json(&got, labels);
+    assert_int_equal(json_array_size(json), 2);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(json, 1), "label")), "yes");
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(json, 1), "rows")), 4);
+    assert_true(json_is_null(json_object_get(json_array_get(json, 0), "recall")));
+    assert_true(json_is_null(json_object_get(json_array_get(json, 1), "roc_auc")));
+    assert_true(json_number_value(json_object_get(json_array_get(json, 1), "pr_auc")) == 1.0);
     json_decref(json);
     metrics_release(&got);
 }

@@ -1,186 +1,19 @@
 /*
  * attention.cu - attention on the GPU: the entries, and the 16-bit kernels on tensor cores. See
- * attention.cuh for how the work is divided.
+ * attention.cuh for how the work is divided, attention_mma.cuh for products and fragments.
  *
- * Tiles are 64 lines of up to D channels (32, 64 or 128; smaller heads are padded with zeros in
- * shared memory), a block is 4 warps and each warp owns 16 lines of its tile. The tile that a block
- * walks over is double-buffered with cp.async: at the top of a step the block waits for the tile
- * that was asked for one step ago, then asks for the next, then computes. One barrier a step.
- *
- * Products are mma m16n8k16 with float accumulators. With g = lane / 4 and t = lane % 4 a thread
- * holds lines g and g + 8 and columns 2t, 2t + 1 of each 8 x 8 piece of the scores; two such
- * pieces, rounded to 16 bits, are the A operand of the product that follows, so probabilities and
- * dS never leave registers. forward and query_grads have queries as lines of the scores, key_grads
- * has keys: that way each warp has the sums over queries of its own keys to itself.
- *
- * Shared memory holds 16-byte chunks XORed with the line number, so that the eight lines that
- * ldmatrix reads at once lie in different banks. A operands that serve every step stay in registers
- * up to D 64; at 128 they are read again, or registers would spill.
- *
- * Dropout never draws a decision twice in a kernel. One Philox decides 8 keys of a query. Queries
- * as lines: thread t of a quad draws the group of keys of piece t (of four), and a transposition
- * over the quad hands each thread the word with its two columns. Keys as lines: the 32 lanes draw
- * 16 queries times the two groups of the warp's 16 keys, and hand out the decisions as bits.
+ * The tile that a block walks over is double-buffered with cp.async: at the top of a step the block
+ * waits for the tile that was asked for one step ago, then asks for the next, then computes. One
+ * barrier a step. A operands that serve every step stay in registers up to D 64; at 128 they are
+ * read again, or registers would spill.
  */
 #include <math.h>
 
-#include "model/kernels/cuda/attention.cuh"
-
-enum { TILE = 64 };
+#include "model/kernels/cuda/attention_mma.cuh"
 
 /* Blocks that a multiprocessor can hold by their registers: what the compiler is asked for. It gets
  * there without spilling on sm_80 and sm_90; unasked, query_grads takes 194 registers at D 64. */
 template <int D> static constexpr int residents = D == 32 ? 4 : D == 64 ? 3 : 2;
-
-/* Where 16-byte chunk `chunk` of a line is in a tile of D channels. */
-template <int D> struct swizzled {
-    static constexpr int width = D;
-    static __device__ __forceinline__ int at(int line, int chunk)
-    {
-        int flip = D == 32 ? (line >> 1) & 3 : line & 7; /* 32: two lines share 128 bytes */
-        return line * D + (chunk ^ flip) * 8;
-    }
-};
-
-/* A operand: lines [line, line + 16), channels [16 step, 16 step + 16). */
-template <typename T, int D>
-static __device__ __forceinline__ void load_a(uint32_t a[4], const T *tile, int line, int step)
-{
-    int lane = (int)threadIdx.x % 32;
-    ldmatrix_x4(a, tile + swizzled<D>::at(line + lane % 16, 2 * step + lane / 16));
-}
-
-/* B operands of two products X^T: columns are lines [line, line + 8) (b[0], b[1]) and the next 8,
- * the inner index is channels [16 step, 16 step + 16). */
-template <typename T, int D>
-static __device__ __forceinline__ void load_b(uint32_t b[4], const T *tile, int line, int step)
-{
-    int lane = (int)threadIdx.x % 32;
-    ldmatrix_x4(b,
-                tile + swizzled<D>::at(line + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2));
-}
-
-/* B operands of two products X: the inner index is lines [line, line + 16), columns are channels
- * [16 step, 16 step + 8) (b[0], b[1]) and the next 8. */
-template <typename T, int D>
-static __device__ __forceinline__ void load_b_lines(uint32_t b[4], const T *tile, int line,
-                                                    int step)
-{
-    int lane = (int)threadIdx.x % 32;
-    ldmatrix_x4_trans(b, tile + swizzled<D>::at(line + lane % 16, 2 * step + lane / 16));
-}
-
-/* Two pieces of scores (columns 0 to 7 and 8 to 15) as an A operand. */
-template <typename T>
-static __device__ __forceinline__ void pack_a(uint32_t a[4], const float left[4],
-                                              const float right[4])
-{
-    a[0] = pack2<T>(left[0], left[1]);
-    a[1] = pack2<T>(left[2], left[3]);
-    a[2] = pack2<T>(right[0], right[1]);
-    a[3] = pack2<T>(right[2], right[3]);
-}
-
-/* Sum over the quad, in every thread of it the same. */
-static __device__ __forceinline__ float quad_sum(float x)
-{
-    x += __shfl_xor_sync(0xFFFFFFFFu, x, 1);
-    return x + __shfl_xor_sync(0xFFFFFFFFu, x, 2);
-}
-
-static __device__ __forceinline__ float quad_max(float x)
-{
-    x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFFu, x, 1));
-    return fmaxf(x, __shfl_xor_sync(0xFFFFFFFFu, x, 2));
-}
-
-/* Words for columns 2t, 2t + 1 of the four pieces that begin at group `group`, of one query. */
-static __device__ __forceinline__ philox_bits decide_pieces(const decisions &d, int query,
-                                                            int group)
-{
-    int t = (int)threadIdx.x % 4;
-    philox_bits p = decide(d, query, group + t);
-    /* word j of thread i goes to word i of thread j: exchange single columns, then pairs */
-#pragma unroll
-    for (int i = 0; i < 4; i += 2) {
-        uint32_t got = __shfl_xor_sync(0xFFFFFFFFu, t & 1 ? p.v[i] : p.v[i + 1], 1);
-        p.v[i] = t & 1 ? got : p.v[i];
-        p.v[i + 1] = t & 1 ? p.v[i + 1] : got;
-    }
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        uint32_t got = __shfl_xor_sync(0xFFFFFFFFu, t & 2 ? p.v[i] : p.v[i + 2], 2);
-        p.v[i] = t & 2 ? got : p.v[i];
-        p.v[i + 2] = t & 2 ? p.v[i + 2] : got;
-    }
-    return p;
-}
-
-/* Zeros in the columns of four pieces that are dropped; lines query and query + 8. */
-static __device__ __forceinline__ void drop_pieces(const decisions &d, float s[][4], int query,
-                                                   int group)
-{
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        philox_bits p = decide_pieces(d, query + 8 * half, group);
-#pragma unroll
-        for (int n = 0; n < 4; n++) {
-            if ((p.v[n] & 0xFFFFu) < d.threshold)
-                s[n][2 * half] = 0.0f;
-            if (p.v[n] >> 16 < d.threshold)
-                s[n][2 * half + 1] = 0.0f;
-        }
-    }
-}
-
-/* Two neighbouring elements; aligned: as one number. */
-template <typename T>
-static __device__ __forceinline__ void load2(const T *from, bool aligned, float x[2])
-{
-    if (aligned) {
-        const uint32_t both = *reinterpret_cast<const uint32_t *>(from);
-        T lo, hi;
-        lo.bits = (uint16_t)both;
-        hi.bits = (uint16_t)(both >> 16);
-        x[0] = to_float(lo);
-        x[1] = to_float(hi);
-    } else {
-        x[0] = to_float(from[0]);
-        x[1] = to_float(from[1]);
-    }
-}
-
-template <typename T>
-static __device__ __forceinline__ void store2(T *to, float lo, float hi, bool aligned)
-{
-    if (aligned) {
-        *reinterpret_cast<uint32_t *>(to) = pack2<T>(lo, hi);
-    } else {
-        to[0] = from_float<T>(lo);
-        to[1] = from_float<T>(hi);
-    }
-}
-
-/* A warp's 16 lines of sums, each times factor[0] (lines g) or factor[1] (lines g + 8): to lines
- * [line, line + 16) of the head at `to`, as far as there are `lines`. */
-template <typename T, int D>
-static __device__ __forceinline__ void store_lines(T *to, int64_t stride, int line, int lines,
-                                                   int head_size, const float sum[D / 8][4],
-                                                   const float factor[2], bool aligned)
-{
-    int lane = (int)threadIdx.x % 32;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        int at = line + lane / 4 + 8 * half;
-        if (at >= lines)
-            continue;
-#pragma unroll
-        for (int n = 0; n < D / 8; n++)
-            if (n * 8 < head_size)
-                store2<T>(to + at * stride + n * 8 + lane % 4 * 2, sum[n][2 * half] * factor[half],
-                          sum[n][2 * half + 1] * factor[half], aligned);
-    }
-}
 
 /* ---- forward. Shared memory: Q, then K and V twice. */
 template <typename T, int D>
@@ -275,31 +108,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, residents<D>)
                         s[n][e] = minus_infinity();
         }
 
-        /* Softmax so far. A tile has at least one key, so the largest score is a number from the
-         * first tile on. */
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float largest = most[half];
-#pragma unroll
-            for (int n = 0; n < TILE / 8; n++)
-                largest = fmaxf(largest, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
-            largest = quad_max(largest);
-            const float shrink = exp2f((most[half] - largest) * to_log2);
-            const float offset = largest * to_log2;
-            most[half] = largest;
-            total[half] *= shrink;
-#pragma unroll
-            for (int n = 0; n < TILE / 8; n++) {
-                s[n][2 * half] = exp2f(s[n][2 * half] * to_log2 - offset);
-                s[n][2 * half + 1] = exp2f(s[n][2 * half + 1] * to_log2 - offset);
-                total[half] += s[n][2 * half] + s[n][2 * half + 1];
-            }
-#pragma unroll
-            for (int n = 0; n < D / 8; n++) {
-                sum[n][2 * half] *= shrink;
-                sum[n][2 * half + 1] *= shrink;
-            }
-        }
+        softmax_so_far<D, TILE / 8>(s, to_log2, most, total, sum);
         if (d.threshold != 0) {
 #pragma unroll
             for (int n = 0; n < TILE / 8; n += 4)
@@ -324,19 +133,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, residents<D>)
     if (line >= p.nq)
         return;
 
-    float factor[2] = {0.0f, 0.0f};
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const float whole = quad_sum(total[half]);
-        const int at = line + lane / 4 + 8 * half;
-        if (p.nk > 0)
-            factor[half] = d.scale / whole;
-        if (t == 0 && at < p.nq)
-            call.forward_lse[(p.q_begin + at) * call.heads + p.head] =
-                p.nk > 0 ? most[half] * call.scale + logf(whole) : 0.0f;
-    }
-    store_lines<T, D>(out + p.q_begin * out_stride + channel, out_stride, line, p.nq,
-                      call.head_size, sum, factor, call.aligned);
+    store_forward<T, D>(call, p, line, d.scale, most, total, sum);
 }
 
 /* ---- dq and delta. Shared memory: Q, dout, then K and V twice. Scores are made for 32 keys at a
@@ -384,26 +181,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, residents<D>)
 #pragma unroll
     for (int n = 0; n < D / 8; n++)
         sum[n][0] = sum[n][1] = sum[n][2] = sum[n][3] = 0.0f;
-#pragma unroll
-    for (int half = 0; half < 2; half++) { /* delta: a quad has a line's channels */
-        const int at = line + lane / 4 + 8 * half;
-        float part = 0.0f;
-        lse[half] = -minus_infinity(); /* no such query: P = 0 */
-        if (at < p.nq) {
-            const int64_t from = (p.q_begin + at) * out_stride + channel;
-            const T *out = (const T *)call.out + from, *dout = (const T *)call.dout + from;
-            lse[half] = call.lse[(p.q_begin + at) * call.heads + p.head] * log2_e();
-            for (int c = 2 * t; c < call.head_size; c += 8) {
-                float x[2], y[2];
-                load2(out + c, call.aligned, x);
-                load2(dout + c, call.aligned, y);
-                part += x[0] * y[0] + x[1] * y[1];
-            }
-        }
-        delta[half] = quad_sum(part);
-        if (t == 0 && at < p.nq)
-            call.delta[(p.q_begin + at) * call.heads + p.head] = delta[half];
-    }
+    query_stats<T>(call, p, line, lse, delta);
 
     uint32_t q[keep ? D / 16 : 1][4], g[keep ? D / 16 : 1][4];
     for (int k0 = 0; k0 < p.nk; k0 += TILE) {
@@ -671,16 +449,10 @@ static void queue(const attention_call &call, bool backward, cudaStream_t stream
 }
 
 /* ---- entries */
-static bool aligned16(const void *p)
-{
-    return (uintptr_t)p % 16 == 0;
-}
-
-/* Check what both entries are given, and fill in what they share. *nothing: there are no lines. */
-static enum status prepare(const struct kernel_ctx *ctx, const struct rows *queries,
-                           const struct rows *keys, int heads, int head_size, const act *q,
-                           int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
-                           const struct dropout *dropout, attention_call *call)
+enum status attention_prepare(const struct kernel_ctx *ctx, const struct rows *queries,
+                              const struct rows *keys, int heads, int head_size, const act *q,
+                              int64_t q_stride, const act *k, const act *v, int64_t kv_stride,
+                              const struct dropout *dropout, attention_call *call)
 {
     if (head_size < 8 || head_size > 128 || head_size % 8 != 0)
         return ctx_failed(
@@ -717,8 +489,8 @@ enum status cuda_attention(struct kernel_ctx *ctx, const struct rows *queries,
                            const struct dropout *dropout, act *out, float *lse)
 {
     attention_call call = {};
-    TRY(prepare(ctx, queries, keys, heads, head_size, q, q_stride, k, v, kv_stride, dropout,
-                &call));
+    TRY(attention_prepare(ctx, queries, keys, heads, head_size, q, q_stride, k, v, kv_stride,
+                          dropout, &call));
     if (call.queries.lines == 0)
         return STATUS_OK;
     call.forward_out = out;
@@ -740,8 +512,8 @@ enum status cuda_attention_backward(struct kernel_ctx *ctx, const struct rows *q
                                     const act *dout, act *dq, act *dk, act *dv)
 {
     attention_call call = {};
-    TRY(prepare(ctx, queries, keys, heads, head_size, q, q_stride, k, v, kv_stride, dropout,
-                &call));
+    TRY(attention_prepare(ctx, queries, keys, heads, head_size, q, q_stride, k, v, kv_stride,
+                          dropout, &call));
     if (call.keys.lines == 0)
         return STATUS_OK;
     if ((int64_t)call.queries.lines * heads > ctx->scratch_floats)

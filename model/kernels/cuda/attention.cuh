@@ -1,9 +1,10 @@
 /*
- * attention.cuh - what the two attention sources share: the arguments of a call, where a block
- * works, dropout decisions, copies into tiles, filler.
+ * attention.cuh - what the attention sources share: the arguments of a call, where a block works,
+ * dropout decisions, copies into tiles, filler.
  *
  * attention.cu holds the entries and the 16-bit kernels (tensor cores), attention_f32.cu the float
- * ones. A block works on one tile of lines of one row and one head. Tiles begin at the row's first
+ * ones; attention_relative.cu and attention_relative_f32.cu the same of disentangled attention. A
+ * block works on one tile of lines of one row and one head. Tiles begin at the row's first
  * line and other tiles are visited in order, so nothing that a line's bits depend on knows where
  * the row lies in the batch. No probabilities in memory: the backward kernels compute scores and
  * decisions again, each output is written once, by the one block that owns it:
@@ -41,6 +42,18 @@ struct attention_call {
     float *delta; /* (Tq, H): query_grads writes, key_grads reads */
     void *dq, *dk, *dv;
 };
+
+/* Check what all entries are given, and fill in what they share. attention.cu. */
+NODISCARD enum status attention_prepare(const struct kernel_ctx *ctx, const struct rows *queries,
+                                        const struct rows *keys, int heads, int head_size,
+                                        const act *q, int64_t q_stride, const act *k, const act *v,
+                                        int64_t kv_stride, const struct dropout *dropout,
+                                        attention_call *call);
+
+static inline bool aligned16(const void *p)
+{
+    return (uintptr_t)p % 16 == 0;
+}
 
 /* attention_f32.cu; queued on stream, errors are cudaGetLastError()'s. */
 void attention_f32_forward(const attention_call &call, cudaStream_t stream);

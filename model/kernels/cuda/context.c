@@ -149,9 +149,12 @@ static void weight_range(const struct kernel_opts *o, int64_t *begin, int64_t *e
 
 static int64_t scratch_floats(const struct kernel_opts *o)
 {
-    const int64_t attention = o->training ? cuda_attention_scratch_floats(o) : 0,
-                  norm = o->training ? cuda_norm_scratch_floats(o) : 0;
-    return attention > norm ? attention : norm;
+    const int64_t each[] = {cuda_attention_scratch_floats(o),
+                            cuda_attention_relative_scratch_floats(o), cuda_norm_scratch_floats(o)};
+    int64_t most = 0;
+    for (size_t i = 0; o->training && i < sizeof each / sizeof each[0]; i++)
+        most = each[i] > most ? each[i] : most;
+    return most;
 }
 
 /* Cut the blocks up; with NULL blocks only *used is right. */
@@ -168,6 +171,13 @@ static void lay_out(struct kernel_ctx *ctx, unsigned char *device, unsigned char
             carve(device, &used->device, (size_t)(ctx->weight_end - ctx->weight_begin) * 2);
     lay_out_image(&ctx->store->pass, pass_image_bytes(o), device, pinned, used);
     lay_out_image(&ctx->store->cut, cut_image_bytes(o), device, pinned, used);
+    if (o->distances.span > 0) {
+        const size_t distances = (size_t)(2 * o->distances.reach + 1) * 4,
+                     lines = (size_t)(2 * o->distances.span + 1) * 4;
+        ctx->distances.line = carve(device, &used->device, distances);
+        ctx->distances.distance = carve(device, &used->device, distances);
+        ctx->distances.line_begin = carve(device, &used->device, lines);
+    }
     ctx->scratch_floats = scratch_floats(o);
     ctx->scratch = carve(device, &used->device, (size_t)ctx->scratch_floats * sizeof(float));
     if (!o->training)
@@ -276,6 +286,40 @@ static enum status open_cut(struct grad_cut *c)
     return mem_alloc(MOST_BUFFERS, sizeof *c->buffer, "the cut's buffers", &c->buffer);
 }
 
+/* Each distance's line, and each line's distances, to the device. */
+static enum status put_distances(struct kernel_ctx *ctx)
+{
+    const struct distances *d = &ctx->opts.distances;
+    const int count = 2 * d->reach + 1, lines = 2 * d->span;
+    enum status st = STATUS_OK;
+    int32_t *begin, *distance;
+    if (d->span == 0)
+        return STATUS_OK;
+    for (int i = 0; i < count; i++)
+        if (d->line[i] < 0 || d->line[i] >= lines)
+            return status_fail(STATUS_ARG, "distance %d has line %d of a table of %d", i - d->reach,
+                               (int)d->line[i], lines);
+    TRY(mem_alloc((size_t)(lines + 2 + count), sizeof *begin, "distances of lines", &begin));
+    distance = begin + lines + 2;
+    for (int i = 0; i < count; i++) /* counts, then ends, of which each becomes the next's begin */
+        begin[d->line[i] + 2]++;
+    for (int l = 2; l < lines + 2; l++)
+        begin[l] += begin[l - 1];
+    for (int i = 0; i < count; i++)
+        distance[begin[d->line[i] + 1]++] = i - d->reach;
+    const struct {
+        const int32_t *to, *from;
+        int n;
+    } copies[] = {{ctx->distances.line, d->line, count},
+                  {ctx->distances.line_begin, begin, lines + 1},
+                  {ctx->distances.distance, distance, count}};
+    for (size_t i = 0; st == STATUS_OK && i < sizeof copies / sizeof copies[0]; i++)
+        st = device_put(ctx->opts.device, (void *)(uintptr_t)copies[i].to, copies[i].from,
+                        (size_t)copies[i].n * sizeof *copies[i].to);
+    mem_free(begin);
+    return st;
+}
+
 static enum status open_store(struct kernel_ctx *ctx)
 {
     struct pass_store *s = ctx->store;
@@ -290,6 +334,7 @@ static enum status open_store(struct kernel_ctx *ctx)
     lay_out(ctx, s->device_block, s->host_block, &used);
     /* New memory is zeroed in the order of the compute stream, which the copy stream does not know.
      */
+    TRY(put_distances(ctx));
     TRY(device_finish(ctx->opts.device));
     TRY(image_events(&s->pass));
     if (!ctx->opts.training)
@@ -737,6 +782,13 @@ const struct kernels *kernels_cuda(void)
         .linear_backward_weight = cuda_linear_backward_weight,
         .attention = cuda_attention,
         .attention_backward = cuda_attention_backward,
+        .table_norm = cuda_table_norm,
+        .table_norm_backward = cuda_table_norm_backward,
+        .table_dropout = cuda_table_dropout,
+        .attention_relative = cuda_attention_relative,
+        .attention_relative_backward = cuda_attention_relative_backward,
+        .neighbours = cuda_neighbours,
+        .neighbours_backward = cuda_neighbours_backward,
         .residual_norm = cuda_residual_norm,
         .residual_norm_backward = cuda_residual_norm_backward,
         .activate = cuda_activate,

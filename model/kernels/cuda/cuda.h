@@ -74,6 +74,13 @@ struct cut_device {
     const int32_t *order, *segment, *segment_begin;
 };
 
+/* struct distances in device memory, and the other way round. */
+struct distances_device {
+    const int32_t *line; /* (2 reach + 1) of distance d at [reach + d] */
+    /* distances of line l: distance[line_begin[l]] to [line_begin[l + 1]), from the lowest */
+    const int32_t *line_begin, *distance; /* (2 span + 1), (2 reach + 1) */
+};
+
 struct products; /* products.c: cuBLASLt's handle, plans, workspace */
 struct pass_store; /* context.c: pinned staging, device places, graphs */
 struct step_store; /* optimizer.cu's, below */
@@ -99,6 +106,7 @@ struct kernel_ctx {
     const struct pass_header *header;
     const int64_t *row;
     const int32_t *chunk;
+    struct distances_device distances; /* NULLs without relative positions */
     struct cut_device cut;
     /* Copies of the host's arrays. Launches may depend on to, add and the merges, and where there
      * are several pieces (or opts.exact_pieces) on token and row: graphs are told apart by these. */
@@ -145,10 +153,10 @@ int64_t products_bytes(const struct kernel_opts *opts);
 NODISCARD enum status products_open(struct kernel_ctx *ctx, struct products **out);
 void products_close(struct kernel_ctx *ctx, struct products *products);
 
-/* Column sums for bias, gamma and beta gradients, defined in norm.cu and used by products.c: dy
- * (lines, n) of act; db at bias_offset as the cut says. by_row as in linear_backward_weight. */
+/* Column sums for bias gradients, defined in norm.cu and used by products.c: dy (lines, n) of act,
+ * or NULL; db at bias_offset as the cut says. by_row and more as in linear_backward_weight. */
 enum status cuda_column_sums(struct kernel_ctx *ctx, int64_t lines, int n, const act *dy,
-                             int64_t offset, bool by_row);
+                             int64_t offset, bool by_row, const struct table_lines *more);
 /* buffer[to[i]] region [offset, offset + n): the merges behind piece i, element by element (i =
  * the host cut's piece). Defined in optimizer.cu. */
 enum status cuda_merge(struct kernel_ctx *ctx, int piece, int64_t offset, int64_t n);
@@ -166,7 +174,8 @@ int embed_sort(const int32_t *ids, const int32_t *token, int pieces, int32_t *or
 enum status cuda_linear(struct kernel_ctx *, int, int64_t, const act *, const float *, act *);
 enum status cuda_linear_backward_data(struct kernel_ctx *, int, int64_t, const act *, act *);
 enum status cuda_linear_backward_weight(struct kernel_ctx *, int, int64_t, const act *, const act *,
-                                        int64_t, bool, const struct grad_cut *);
+                                        int64_t, bool, const struct table_lines *,
+                                        const struct grad_cut *);
 /* attention.cu */
 enum status cuda_attention(struct kernel_ctx *, const struct rows *, const struct rows *, int, int,
                            const act *, int64_t, const act *, const act *, int64_t,
@@ -176,6 +185,29 @@ enum status cuda_attention_backward(struct kernel_ctx *, const struct rows *, co
                                     int64_t, const struct dropout *, const act *, const float *,
                                     const act *, act *, act *, act *);
 int64_t cuda_attention_scratch_floats(const struct kernel_opts *opts); /* for backward: (T, H) */
+/* attention_relative.cu */
+enum status cuda_attention_relative(struct kernel_ctx *, const struct rows *, const struct rows *,
+                                    int, int, const act *, int64_t, const act *, const act *,
+                                    int64_t, const struct relative *, const struct dropout *, act *,
+                                    float *);
+enum status cuda_attention_relative_backward(struct kernel_ctx *, const struct rows *,
+                                             const struct rows *, int, int, const act *, int64_t,
+                                             const act *, const act *, int64_t,
+                                             const struct relative *, const struct dropout *,
+                                             const act *, const float *, const act *, act *, act *,
+                                             act *, act *, const struct grad_cut *);
+int64_t cuda_attention_relative_scratch_floats(const struct kernel_opts *opts);
+/* relative.cu: the table of relative positions, a token's neighbours */
+enum status cuda_table_norm(struct kernel_ctx *, int, int, const float *, const float *,
+                            const float *, float, act *);
+enum status cuda_table_norm_backward(struct kernel_ctx *, int, int, const act *, const float *,
+                                     const float *, float, int64_t, int64_t, int64_t,
+                                     const struct grad_cut *);
+enum status cuda_table_dropout(struct kernel_ctx *, int, int, int, const struct dropout *,
+                               const act *, bool, act *);
+enum status cuda_neighbours(struct kernel_ctx *, const struct rows *, int, int, const act *, act *);
+enum status cuda_neighbours_backward(struct kernel_ctx *, const struct rows *, int, int,
+                                     const act *, act *);
 /* norm.cu: LayerNorm with what surrounds it */
 enum status cuda_embed(struct kernel_ctx *, const struct rows *, int, const int32_t *,
                        const int32_t *, const float *, const float *, const float *, int,

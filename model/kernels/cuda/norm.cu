@@ -40,7 +40,7 @@ template <typename T> struct forward_args {
     float eps;
     const float *gamma, *beta;
     const T *x, *y;             /* residual */
-    const int32_t *ids, *types; /* embeddings; types NULL: 0, type NULL: none */
+    const int32_t *ids, *types; /* embeddings; types NULL: 0, position or type NULL: none */
     const float *word, *position, *type;
     int first_position;
     T *sum, *out;
@@ -64,18 +64,23 @@ template <int LINE_WARPS> static __device__ __forceinline__ float line_sum(float
     return x;
 }
 
-/* The unrounded sum of an octet: word + position + type. */
+/* The unrounded sum of an octet: word + position + type, as far as there are tables. */
 template <bool WIDE, typename T>
 static __device__ __forceinline__ void embedded_sum(const forward_args<T> &a, int line,
                                                     int position, int first, float s[OCTET])
 {
     const int c = a.channels;
     octet<float> w = octet_load<WIDE>(a.word + (int64_t)a.ids[line] * c, first, c);
-    octet<float> p =
-        octet_load<WIDE>(a.position + (int64_t)(position + a.first_position) * c, first, c);
 #pragma unroll
     for (int j = 0; j < OCTET; j++)
-        s[j] = w.v[j] + p.v[j];
+        s[j] = w.v[j];
+    if (a.position != NULL) {
+        octet<float> p =
+            octet_load<WIDE>(a.position + (int64_t)(position + a.first_position) * c, first, c);
+#pragma unroll
+        for (int j = 0; j < OCTET; j++)
+            s[j] += p.v[j];
+    }
     if (a.type == NULL)
         return;
     int type = a.types == NULL ? 0 : a.types[line];
@@ -304,7 +309,7 @@ extern "C" enum status cuda_residual_norm(struct kernel_ctx *ctx, const struct r
 /* The pieces [first, last) of a cut, and how lines belong to them. With rest, the lines behind the
  * last piece (filler) count as one piece more, which has no sums. */
 struct piece_lines {
-    const int32_t *begin; /* (pieces + 1), device */
+    const int32_t *begin; /* (pieces + 1), device; NULL: pieces without lines */
     int pieces, first, last, lines;
     bool rest;
 };
@@ -315,7 +320,7 @@ struct chunk {
 
 static __device__ __forceinline__ int piece_begin(const piece_lines &p, int piece)
 {
-    if (piece == 0)
+    if (piece == 0 || p.begin == NULL)
         return 0;
     return piece <= p.pieces ? p.begin[piece] : p.lines;
 }
@@ -363,12 +368,19 @@ static piece_lines group_of_pieces(const struct cut_device *cut, bool by_row, in
     return p;
 }
 
+/* Sums of more lines for columns [first, first + n): (pieces of the group, chunks, n). */
+struct more_sums {
+    const float *partial;
+    int first, n, chunks;
+};
+
 /* Add the slots of each piece, and put the sums where the cut says. partial (slots, sets, n): set s
  * belongs to the parameter at offset[s] (< 0: to none). A block has 32 columns of one set. */
 struct finish_args {
     piece_lines pieces;
     cut_device cut;
     const float *partial;
+    more_sums more; /* of the first set; n 0: none */
     int64_t offset[2];
     int sets, n;
 };
@@ -388,6 +400,12 @@ static __global__ void __launch_bounds__(FINISH_WARPS *LANES) finish(finish_args
         if (e < a.n) {
             for (int k = warp; k < chunks; k += FINISH_WARPS)
                 sum += a.partial[((int64_t)(slot + k) * a.sets + set) * a.n + e];
+            const int at = e - a.more.first;
+            if (at >= 0 && at < a.more.n) {
+                const int64_t before = (int64_t)(piece - a.pieces.first) * a.more.chunks;
+                for (int k = warp; k < a.more.chunks; k += FINISH_WARPS)
+                    sum += a.more.partial[(before + k) * a.more.n + at];
+            }
         }
         shared[warp * LANES + lane] = sum;
         __syncthreads();
@@ -401,11 +419,14 @@ static __global__ void __launch_bounds__(FINISH_WARPS *LANES) finish(finish_args
 }
 
 static void launch_finish(const struct kernel_ctx *ctx, const piece_lines *pieces,
-                          const float *partial, int sets, int n, int64_t offset0, int64_t offset1)
+                          const float *partial, int sets, int n, int64_t offset0, int64_t offset1,
+                          const more_sums *more = NULL)
 {
     if (pieces->last == pieces->first || n == 0)
         return;
-    finish_args a;
+    finish_args a = {};
+    if (more != NULL)
+        a.more = *more;
     a.pieces = *pieces;
     a.cut = ctx->cut;
     a.partial = partial;
@@ -449,30 +470,96 @@ static __global__ void __launch_bounds__(THREADS)
         partial[(int64_t)blockIdx.x * n + e] = total;
 }
 
-extern "C" enum status cuda_column_sums(struct kernel_ctx *ctx, int64_t lines, int n, const act *dy,
-                                        int64_t offset, bool by_row)
+/* The same of a table's lines: chunk blockIdx.x % chunks of piece blockIdx.x / chunks; x (pieces,
+ * lines) lines of `stride`. */
+template <typename T, bool WIDE>
+static __global__ void __launch_bounds__(THREADS)
+    table_chunks(int lines, int chunks, const T *x, int64_t stride, int n, float *partial)
 {
+    SHARED_ARRAY(float, shared, WARPS *TILE);
+    const int tile = (int)blockIdx.y * TILE, warp = (int)threadIdx.x / LANES;
+    const int first = tile + (int)(threadIdx.x % LANES) * OCTET;
+    const int line = (int)blockIdx.x % chunks * CHUNK;
+    x += ((int64_t)((int)blockIdx.x / chunks) * lines + line) * stride;
+    float sum[OCTET];
+    octet_zero(sum);
+    if (first < n) {
+#pragma unroll
+        for (int k = 0; k < CHUNK / WARPS; k++) {
+            const int l = warp + k * WARPS;
+            if (line + l >= lines)
+                continue;
+            octet<T> v = octet_load<WIDE>(x + l * stride, first, n);
+#pragma unroll
+            for (int j = 0; j < OCTET; j++)
+                sum[j] += octet_at(v, j);
+        }
+    }
+    const float total = tile_sum(sum, shared);
+    const int e = tile + (int)threadIdx.x;
+    if (e < n)
+        partial[(int64_t)blockIdx.x * n + e] = total;
+}
+
+/* Sums of the group's lines of a table, for what it has of columns [at, at + n). */
+template <typename T>
+static more_sums launch_table_chunks(const struct kernel_ctx *ctx, const piece_lines *pieces,
+                                     const struct table_lines *more, int at, int n, float *partial)
+{
+    more_sums sums = {};
+    const int end = more->first + more->n < at + n ? more->first + more->n : at + n;
+    const int begin = more->first > at ? more->first : at;
+    if (begin >= end || more->lines == 0)
+        return sums;
+    sums.partial = partial;
+    sums.first = begin - at;
+    sums.n = end - begin;
+    sums.chunks = (more->lines + CHUNK - 1) / CHUNK;
+    const T *x = (const T *)more->dy + pieces->first * (more->lines * more->dy_stride) + begin -
+                 more->first;
+    const dim3 grid((unsigned)((pieces->last - pieces->first) * sums.chunks),
+                    (unsigned)((sums.n + TILE - 1) / TILE));
+    if (lines_are_wide(more->dy_stride, (uintptr_t)x) && sums.n % OCTET == 0)
+        LAUNCH((table_chunks<T, true>), grid, THREADS, 0, ctx->stream, more->lines, sums.chunks, x,
+               more->dy_stride, sums.n, partial);
+    else
+        LAUNCH((table_chunks<T, false>), grid, THREADS, 0, ctx->stream, more->lines, sums.chunks,
+               x, more->dy_stride, sums.n, partial);
+    return sums;
+}
+
+extern "C" enum status cuda_column_sums(struct kernel_ctx *ctx, int64_t lines, int n, const act *dy,
+                                        int64_t offset, bool by_row, const struct table_lines *more)
+{
+    const int chunks = more == NULL ? 0 : (more->lines + CHUNK - 1) / CHUNK;
     for (int first = 0; first < ctx->cut.pieces; first += GROUP) {
-        const piece_lines pieces = group_of_pieces(&ctx->cut, by_row, lines, first, false);
+        piece_lines pieces = group_of_pieces(&ctx->cut, by_row, lines, first, false);
         const int slots = slots_of(lines, pieces.last - first);
+        const int tables = (pieces.last - first) * chunks;
+        if (dy == NULL)
+            pieces.begin = NULL;
         /* As many columns at a time as the scratch has room for: a multiple of the tile. */
-        int64_t most = ctx->scratch_floats / slots / TILE * TILE;
+        int64_t most = ctx->scratch_floats / (slots + tables) / TILE * TILE;
         if (most == 0)
             return status_fail(STATUS_ARG, "sums of %lld lines need more than %lld floats",
                                (long long)lines, (long long)ctx->scratch_floats);
         for (int64_t at = 0; at < n; at += most) {
             const int part = (int)(n - at < most ? n - at : most);
             const dim3 grid((unsigned)slots, (unsigned)((part + TILE - 1) / TILE));
+            more_sums sums = {};
             FOR_ACT(ctx, {
-                const T *x = (const T *)dy + at;
-                if (lines_are_wide(n, (uintptr_t)x) && part % OCTET == 0)
+                const T *x = dy == NULL ? NULL : (const T *)dy + at;
+                if (more != NULL)
+                    sums = launch_table_chunks<T>(ctx, &pieces, more, (int)at, part,
+                                                  ctx->scratch + (int64_t)slots * part);
+                if (x != NULL && lines_are_wide(n, (uintptr_t)x) && part % OCTET == 0)
                     LAUNCH((column_chunks<T, true>), grid, THREADS, 0, ctx->stream, pieces, x,
                            (int64_t)n, part, ctx->scratch);
-                else
+                else if (x != NULL)
                     LAUNCH((column_chunks<T, false>), grid, THREADS, 0, ctx->stream, pieces, x,
                            (int64_t)n, part, ctx->scratch);
             });
-            launch_finish(ctx, &pieces, ctx->scratch, 1, part, offset + at, -1);
+            launch_finish(ctx, &pieces, ctx->scratch, 1, part, offset + at, -1, &sums);
         }
     }
     return launched("column sums");
@@ -647,7 +734,10 @@ extern "C" int64_t cuda_norm_scratch_floats(const struct kernel_opts *opts)
     int64_t lines = opts->max_tokens > opts->max_rows ? opts->max_tokens : opts->max_rows;
     lines += LINE_MULTIPLE;
     const int64_t width = opts->max_channels > TILE ? opts->max_channels : TILE;
-    return stats_floats(lines) + 2 * width * slots_of(lines, GROUP);
+    const int64_t norm = stats_floats(lines) + 2 * width * slots_of(lines, GROUP);
+    const int64_t tables = GROUP * ((2 * (int64_t)opts->distances.span + CHUNK - 1) / CHUNK);
+    const int64_t columns = (slots_of(lines, GROUP) + tables) * TILE; /* a tile at a time */
+    return columns > norm ? columns : norm;
 }
 
 /* Lines' gradients, and gamma's and beta's sums: two kernels for each group of pieces. */
@@ -981,8 +1071,9 @@ static void launch_tables(const struct kernel_ctx *ctx, embed_sums<T> a, int fir
     LAUNCH((word_sums<T, WIDE>), (unsigned)((word_rows + WARPS - 1) / WARPS), THREADS, 0,
            ctx->stream, a);
     a.offset = position_offset;
-    LAUNCH((position_sums<T, WIDE>), dim3((unsigned)position_rows, (unsigned)tiles), THREADS, 0,
-           ctx->stream, a, first_position);
+    if (position_offset >= 0)
+        LAUNCH((position_sums<T, WIDE>), dim3((unsigned)position_rows, (unsigned)tiles), THREADS, 0,
+               ctx->stream, a, first_position);
     a.offset = type_offset;
     if (type_offset >= 0)
         launch_type_sums<T, WIDE>(ctx, a, type_rows);

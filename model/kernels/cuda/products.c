@@ -27,6 +27,12 @@
  * With opts.fastest the best of the library's first eight is taken, timed once for lines of a size
  * class, outside of recorded stretches.
  *
+ * A piece's lines of a table (struct table_lines) are a second product that is added to the rows of
+ * dW that they belong to, before the merges. It takes all lines that there are, since those behind
+ * the piece's own are zero: so its shape, and with it the order of its sum, is the same for every
+ * piece and pass. Where the piece is added to what was there, its two parts are, one after the
+ * other; that is the case only where a piece was split over passes, which promises no bits.
+ *
  * Bias gradients are column sums of our own kernel. cuBLASLt's epilogue for them only overwrites
  * and says nothing about the order of its sum, so pieces that are added could not use it.
  */
@@ -54,6 +60,8 @@ struct plan {
     int64_t size;  /* class of extents; 0: any */
     int bias;      /* alignment of the bias, bytes; 0: none */
     int alignment; /* of the parameter's matrix, bytes */
+    int y_alignment; /* of lines of n, bytes */
+    int64_t y_stride; /* elements from one to the next */
     bool timed;
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t a, b, d;
@@ -234,7 +242,8 @@ struct call {
     void *d;
     const void *bias; /* NULL: none */
     float beta;
-    int alignment;
+    int alignment, y_alignment;
+    int64_t y_stride;
 };
 
 /* Largest power of two that divides bytes, at most MOST_ALIGNMENT. */
@@ -322,7 +331,7 @@ static enum status describe(const struct kernel_ctx *ctx, const struct call *c, 
     }
     if (c->kind == WEIGHT) {
         TRY(lt_status(ctx, lib->layout_create(&p->a, type, k, lines, c->k), what));
-        TRY(lt_status(ctx, lib->layout_create(&p->b, type, n, lines, c->n), what));
+        TRY(lt_status(ctx, lib->layout_create(&p->b, type, n, lines, c->y_stride), what));
         return lt_status(ctx, lib->layout_create(&p->d, CUDA_R_32F, k, n, c->k), what);
     }
     const uint64_t in = c->kind == FORWARD ? k : n, out = c->kind == FORWARD ? n : k;
@@ -339,7 +348,7 @@ static enum status set_preference(const struct kernel_ctx *ctx, const struct pla
     const struct products *products = ctx->products;
     const struct library *lib = &products->lib;
     const int64_t size = act_bytes(ctx->opts.precision);
-    const int x = alignment_of(p->k * size), y = alignment_of(p->n * size);
+    const int x = alignment_of(p->k * size), y = p->y_alignment;
     /* There is no preference for the bias, which kernels may load as they store D. */
     const int out = p->bias != 0 && p->bias < y ? p->bias : y;
     const uint64_t workspace = products->workspace_bytes;
@@ -532,7 +541,8 @@ static struct plan *find_plan(const struct products *products, const struct call
     for (size_t i = 0; i < products->count; i++) {
         struct plan *p = &products->plans[i];
         if (p->kind == c->kind && p->n == c->n && p->k == c->k && p->size == size &&
-            p->bias == bias_alignment(c) && p->alignment == c->alignment)
+            p->bias == bias_alignment(c) && p->alignment == c->alignment &&
+            p->y_alignment == c->y_alignment && p->y_stride == c->y_stride)
             return p;
     }
     return NULL;
@@ -556,7 +566,9 @@ static enum status get_plan(struct kernel_ctx *ctx, const struct call *c, struct
                        .k = c->k,
                        .size = size,
                        .bias = bias_alignment(c),
-                       .alignment = c->alignment};
+                       .alignment = c->alignment,
+                       .y_alignment = c->y_alignment,
+                       .y_stride = c->y_stride};
     enum status st = describe(ctx, c, p);
     if (st == STATUS_OK)
         st = ctx->opts.fastest ? choose_fastest(ctx, p, c) : pin(ctx, p);
@@ -580,8 +592,8 @@ static bool is_aligned(const void *p, int alignment)
 /* The plan was made for lines that begin at multiples of their size. */
 static enum status check_operands(const struct kernel_ctx *ctx, const struct call *c)
 {
-    const int64_t size = act_bytes(ctx->opts.precision);
-    const int x = alignment_of(c->k * size), y = alignment_of(c->n * size), w = c->alignment;
+    const int x = alignment_of(c->k * act_bytes(ctx->opts.precision)), y = c->y_alignment,
+              w = c->alignment;
     const int a = c->kind == WEIGHT ? x : w, b = c->kind == FORWARD ? x : y,
               d = c->kind == WEIGHT    ? w
                   : c->kind == FORWARD ? y
@@ -646,6 +658,12 @@ static int weight_alignment(const struct kernel_ctx *ctx, const struct matrix *w
     return alignment_of(w->offset * act_bytes(ctx->opts.precision));
 }
 
+/* How lines of n activations are, where the first one is. */
+static int line_alignment(const struct kernel_ctx *ctx, int n)
+{
+    return alignment_of(n * act_bytes(ctx->opts.precision));
+}
+
 /* The bias as the epilogue reads it: in the type of y. */
 static enum status bias_of(const struct kernel_ctx *ctx, const struct matrix *w, const float *bias,
                            const void **out)
@@ -676,7 +694,8 @@ enum status cuda_linear(struct kernel_ctx *ctx, int m, int64_t rows, const act *
                      .a = weights_of(ctx, w),
                      .b = x,
                      .d = y,
-                     .alignment = weight_alignment(ctx, w)};
+                     .alignment = weight_alignment(ctx, w),
+                     .y_alignment = line_alignment(ctx, w->n)};
     TRY(bias_of(ctx, w, bias, &c.bias));
     return rows == 0 ? STATUS_OK : multiply(ctx, &c);
 }
@@ -693,42 +712,98 @@ enum status cuda_linear_backward_data(struct kernel_ctx *ctx, int m, int64_t row
                            .a = weights_of(ctx, w),
                            .b = dy,
                            .d = dx,
-                           .alignment = weight_alignment(ctx, w)};
+                           .alignment = weight_alignment(ctx, w),
+                           .y_alignment = line_alignment(ctx, w->n)};
     return rows == 0 ? STATUS_OK : multiply(ctx, &c);
 }
 
-/* Lines [begin, end) of one piece into its buffer. */
-static enum status piece(struct kernel_ctx *ctx, const struct matrix *w, int i, int64_t begin,
-                         int64_t end, const char *x, const char *dy)
+/* Outputs [first, first + n) of a matrix and a piece's lines for them. */
+struct part {
+    int first, n;
+    int64_t lines;
+    const void *x, *dy;
+    int64_t dy_stride;
+    int dy_alignment; /* bytes */
+};
+
+/* Add the part to the piece's buffer; write: put it there instead. */
+static enum status add_part(struct kernel_ctx *ctx, const struct matrix *w, int i,
+                            const struct part *part, bool write)
 {
     const struct grad_cut *cut = &ctx->host_cut;
-    const int64_t size = act_bytes(ctx->opts.precision);
-    float *to = cut->buffer[cut->to[i]] + w->offset;
+    const int64_t at = w->offset + (int64_t)part->first * w->k;
+    float *to = cut->buffer[cut->to[i]] + at;
     const struct call c = {.kind = WEIGHT,
-                           .n = w->n,
+                           .n = part->n,
                            .k = w->k,
-                           .extent = end - begin,
-                           .a = x + begin * w->k * size,
-                           .b = dy + begin * w->n * size,
+                           .extent = part->lines,
+                           .a = part->x,
+                           .b = part->dy,
                            .d = to,
-                           .beta = cut->add[i] ? 1.0f : 0.0f,
-                           .alignment = alignment_of(w->offset * (int64_t)sizeof(float))};
+                           .beta = write ? 0.0f : 1.0f,
+                           .alignment = alignment_of(at * (int64_t)sizeof(float)),
+                           .y_stride = part->dy_stride,
+                           .y_alignment = part->dy_alignment};
     if (c.extent > 0)
         return multiply(ctx, &c);
-    if (cut->add[i])
+    if (!write)
         return STATUS_OK;
     return cuda_status(
-        cudaMemsetAsync(to, 0, (size_t)w->n * (size_t)w->k * sizeof(float), ctx->stream),
+        cudaMemsetAsync(to, 0, (size_t)part->n * (size_t)w->k * sizeof(float), ctx->stream),
         "zeros of a piece without lines");
+}
+
+/* Lines [begin, end) of one piece, and its table's, into its buffer. */
+static enum status piece(struct kernel_ctx *ctx, const struct matrix *w, int i, int64_t begin,
+                         int64_t end, const char *x, const char *dy,
+                         const struct table_lines *more)
+{
+    const int64_t size = act_bytes(ctx->opts.precision);
+    const bool add = ctx->host_cut.add[i];
+    struct part own = {.n = w->n, .dy_stride = w->n, .dy_alignment = line_alignment(ctx, w->n)},
+                table = {0};
+    if (x != NULL) {
+        own.lines = end - begin;
+        own.x = x + begin * w->k * size;
+        own.dy = dy + begin * w->n * size;
+    }
+    if (more != NULL)
+        table = (struct part){.first = more->first,
+                              .n = more->n,
+                              .lines = more->lines,
+                              .x = more->x,
+                              .dy = (const char *)more->dy +
+                                    (int64_t)i * more->lines * more->dy_stride * size,
+                              .dy_stride = more->dy_stride,
+                              .dy_alignment = alignment_of((int64_t)(uintptr_t)more->dy |
+                                                           more->dy_stride * size)};
+    if (x == NULL && table.n == w->n) /* there is nothing else */
+        return add_part(ctx, w, i, &table, !add);
+    TRY(add_part(ctx, w, i, &own, !add));
+    return more == NULL ? STATUS_OK : add_part(ctx, w, i, &table, false);
+}
+
+static enum status check_table(const struct kernel_ctx *ctx, const struct matrix *w,
+                               const struct table_lines *more)
+{
+    if (more == NULL || (more->lines >= 0 && more->first >= 0 && more->n > 0 &&
+                         more->n <= w->n - more->first && more->dy_stride >= more->n))
+        return STATUS_OK;
+    return ctx_failed(
+        ctx, status_fail(STATUS_ARG,
+                         "%d lines of a table for outputs %d to %d of %d, lines of %lld elements",
+                         more->lines, more->first, more->first + more->n, w->n,
+                         (long long)more->dy_stride));
 }
 
 enum status cuda_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t rows, const act *x,
                                         const act *dy, int64_t bias_offset, bool by_row,
-                                        const struct grad_cut *cut)
+                                        const struct table_lines *more, const struct grad_cut *cut)
 {
     const struct grad_cut *own = &ctx->host_cut;
     TRY(check_call(ctx, m, rows));
     const struct matrix *w = &ctx->opts.matrices[m];
+    TRY(check_table(ctx, w, more));
     if (cut->pieces != own->pieces)
         return ctx_failed(ctx, status_fail(STATUS_ARG,
                                            "a cut of %d pieces, backward_begins was told of %d",
@@ -736,15 +811,17 @@ enum status cuda_linear_backward_weight(struct kernel_ctx *ctx, int m, int64_t r
     if (own->pieces == 0)
         return STATUS_OK;
     const int32_t *line = by_row ? own->row : own->token;
-    if (line[own->pieces] > rows)
+    if (x != NULL && line[own->pieces] > rows)
         return ctx_failed(ctx, status_fail(STATUS_ARG,
                                            "pieces up to line %d of a gradient of %lld lines",
                                            (int)line[own->pieces], (long long)rows));
     const bool whole = own->pieces == 1 && line[0] == 0 && !ctx->opts.exact_pieces;
     for (int i = 0; i < own->pieces; i++) {
-        TRY(piece(ctx, w, i, line[i], whole ? rows : line[i + 1], x, dy));
+        TRY(piece(ctx, w, i, line[i], whole ? rows : line[i + 1], x, dy, more));
         if (own->merge_begin[i] < own->merge_begin[i + 1])
             TRY(cuda_merge(ctx, i, w->offset, (int64_t)w->n * w->k));
     }
-    return bias_offset < 0 ? STATUS_OK : cuda_column_sums(ctx, rows, w->n, dy, bias_offset, by_row);
+    if (bias_offset < 0)
+        return STATUS_OK;
+    return cuda_column_sums(ctx, x == NULL ? 0 : rows, w->n, dy, bias_offset, by_row, more);
 }

@@ -121,6 +121,8 @@ extern "C" enum status cuda_activate(struct kernel_ctx *ctx, enum activation kin
         return launch_elementwise<OPERATION_GELU_TANH>(ctx, n, x, NULL, y, "GELU");
     case ACTIVATION_RELU:
         return launch_elementwise<OPERATION_RELU>(ctx, n, x, NULL, y, "ReLU");
+    case ACTIVATION_TANH:
+        break;
     }
     return status_fail(STATUS_ARG, "activation %d", (int)kind);
 }
@@ -136,6 +138,8 @@ extern "C" enum status cuda_activate_backward(struct kernel_ctx *ctx, enum activ
                                                                 "backward of GELU");
     case ACTIVATION_RELU:
         return launch_elementwise<OPERATION_RELU_BACKWARD>(ctx, n, x, dy, dx, "backward of ReLU");
+    case ACTIVATION_TANH:
+        break;
     }
     return status_fail(STATUS_ARG, "activation %d", (int)kind);
 }

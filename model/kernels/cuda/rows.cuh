@@ -139,8 +139,9 @@ static __device__ __forceinline__ uint64_t dropout_key(const dropout_device &d)
     return d.threshold == 0 ? 0 : device_random_key(d.seed, 3, (uint64_t)d.header->step, d.code);
 }
 
-/* What to multiply channels [first, first + 8) at a position of a row with: 0 or the scale. WIDE:
- * channels is a multiple of 8, so the octet is one Philox; else it may straddle two. */
+/* What to multiply channels [first, first + 8) at a position of row `row` of the batch with: 0 or
+ * the scale; row -1 is one of its own (kernels.h, table_dropout). WIDE: channels is a multiple of 8,
+ * so the octet is one Philox; else it may straddle two. */
 template <bool WIDE>
 static __device__ __forceinline__ void dropout_factors(const dropout_device &d, uint64_t key,
                                                        int row, int position, int channels,
@@ -153,8 +154,9 @@ static __device__ __forceinline__ void dropout_factors(const dropout_device &d, 
         return;
     }
     uint64_t index = (uint64_t)position * (uint64_t)channels + (uint64_t)first;
-    uint64_t id = (uint64_t)d.row[row];
-    uint32_t chunk = (uint32_t)d.chunk[row], low = (uint32_t)id, high = (uint32_t)(id >> 32);
+    uint64_t id = row < 0 ? UINT64_MAX : (uint64_t)d.row[row];
+    uint32_t chunk = row < 0 ? 0 : (uint32_t)d.chunk[row];
+    uint32_t low = (uint32_t)id, high = (uint32_t)(id >> 32);
     philox_bits bits = device_philox(key, (uint32_t)(index / OCTET), chunk, low, high);
     uint32_t w[8] = {bits.v[0], bits.v[1], bits.v[2], bits.v[3], 0, 0, 0, 0};
     uint32_t shift = WIDE ? 0 : (uint32_t)(index % OCTET);

@@ -73,6 +73,9 @@ extern "C" {
 void emulated_cuda_expect_error(const char *text);
 const char *emulated_cuda_expected(void);
 
+/* Every access of a kernel is looked at (EMULATED_CUDA_HOOKS), which takes ten times as long. */
+bool emulated_cuda_hooks(void);
+
 /* Order of streams, blocks, warps and lanes from now on: as EMULATED_CUDA_ORDER. */
 void emulated_cuda_order(const char *order);
 

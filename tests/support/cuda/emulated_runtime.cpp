@@ -243,6 +243,15 @@ bool guard_whole(const unsigned char *p, size_t n)
 
 /* ---- settings */
 
+bool emulated_cuda_hooks(void)
+{
+#ifdef EMULATED_CUDA_HOOKS
+    return true;
+#else
+    return false;
+#endif
+}
+
 void emulated_cuda_order(const char *order)
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
