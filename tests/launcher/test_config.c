@@ -1,6 +1,5 @@
 /* test_config.c - libconfig files with their traps, key=value, run.cfg and back, what two configurations differ in. */
 #include <stdlib.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
