@@ -471,8 +471,9 @@ static enum status print_report(const struct check *check)
     TRY_GOTO(done, add_trials(check, &out));
     TRY_GOTO(done, add_steps(check, &out));
     TRY_GOTO(done, add_memory(check, &out));
-    TRY_GOTO(done,
-             str_addf(&out, "optimizer     %s\n%s", run->config->optim.name, check->groups.p));
+    TRY_GOTO(done, str_addf(&out, "optimizer     %s\n%s",
+                            optimizer_name((enum optimizer_kind)run->config->optim.name),
+                            check->groups.p));
     if (check->seconds > 0.0)
         TRY_GOTO(done,
                  str_addf(&out,

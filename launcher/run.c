@@ -182,10 +182,6 @@ static enum status open_with(struct session *session, struct comm *comm,
     *out = (struct run){
         .session = session, .comm = comm, .config = config, .group_ranks = comm_size(comm)};
     TRY(session_need("data.train", config->data.train, "the training rows"));
-    if (strcmp(config->optim.name, "adamw") != 0)
-        return status_fail(STATUS_CONFIG,
-                           "optim.name=%s is not an optimizer of this version, wanted adamw",
-                           config->optim.name);
     model_source_none(&out->source);
     out->max_length = NO_LENGTH;
     if (with_model)

@@ -59,6 +59,15 @@ enum config_schedule { /* in the order of enum lr_kind */
                        CONFIG_SCHEDULE_PLATEAU,
                        CONFIG_SCHEDULE_TABLE
 };
+enum config_optim { /* in the order of enum optimizer_kind */
+                    CONFIG_OPTIM_ADAMW,
+                    CONFIG_OPTIM_ADAM,
+                    CONFIG_OPTIM_SGD,
+                    CONFIG_OPTIM_ADAGRAD,
+                    CONFIG_OPTIM_ADADELTA,
+                    CONFIG_OPTIM_RMSPROP,
+                    CONFIG_OPTIM_LAMB
+};
 enum config_by { CONFIG_BY_STEP, CONFIG_BY_EPOCH };
 enum config_cyclic_mode { /* in the order of enum cyclic_mode */
                           CONFIG_CYCLIC_TRIANGULAR,
@@ -143,6 +152,8 @@ struct run_config {
         enum config_pooling pooling; /* auto: what transformers' own head does for the family */
         double dropout;              /* < 0: as config.json says */
         bool from_scratch;           /* random weights from model.path's config.json */
+        bool freeze_embeddings;
+        int64_t freeze_layers;  /* first ones */
         bool resize_embeddings; /* rows for the ids that the tokenizer has beyond the model's */
     } model;
 
@@ -178,10 +189,14 @@ struct run_config {
     } train;
 
     struct {
-        char name[CONFIG_TEXT];                  /* adamw */
+        enum config_optim name;
         double lr, head_lr;                      /* head_lr < 0: lr */
         double weight_decay, head_weight_decay;  /* head < 0: weight_decay */
-        double beta1, beta2, eps, max_grad_norm; /* max_grad_norm 0: no clipping */
+        double beta1, beta2, eps, max_grad_norm; /* eps 0: the optimizer's own; max_grad_norm 0: no
+                                                    clipping */
+        double momentum, alpha, rho;
+        bool nesterov, centered;
+        double layer_decay; /* 1: none */
     } optim;
 
     struct {
@@ -255,7 +270,7 @@ struct run_config {
         bool allow_missing_class;
     } cv;
 
-    struct { /* of `baseline` */
+    struct {                     /* of `baseline` */
         char kinds[CONFIG_TEXT]; /* "": tfidf, and embeddings where there is a model */
         double C, tolerance;
         int64_t max_iterations;

@@ -67,6 +67,14 @@ void trial_catch_signals(void)
 
 /* ---- opening and closing ---- */
 
+/* See optimizer_opts. */
+static enum status combine(void *arg, enum status st, double *values, int n)
+{
+    struct trial *t = arg;
+    TRY(comm_agree(t->group, st));
+    return comm_max_double(t->group, values, n);
+}
+
 static enum status open_parts(struct trial *t)
 {
     const struct trial_opts *opts = t->opts;
@@ -94,8 +102,11 @@ static enum status open_parts(struct trial *t)
                                        .kernels = opts->kernels,
                                        .device = opts->device,
                                        .owned = t->shards.owned,
-                                       .ranges = t->shards.ranges};
+                                       .ranges = t->shards.ranges,
+                                       .combine = combine,
+                                       .combine_arg = t};
     trial_rates(config, &optimizer);
+    t->rule = optimizer;
     TRY(optimizer_open(&optimizer, &t->optimizer));
     TRY(sampler_open(&sampling, &t->sampler));
     TRY(prefetch_open(&t->prefetch));
@@ -441,6 +452,8 @@ static enum status exchange(struct trial *t, int64_t step, enum status st, float
         st = mem_alloc((size_t)total_blocks, sizeof *by_block, "norms", &by_block);
     if (st == STATUS_OK)
         st = trial_settle(t);
+    if (st == STATUS_OK)
+        st = optimizer_mask(t->optimizer, gradient);
     if (st == STATUS_OK)
         st = t->opts->kernels->square_sums(model_kernel_ctx(t->model), gradient, shards->owned,
                                            shards->ranges, PARAM_BLOCK, mine);

@@ -46,6 +46,7 @@ struct trial {
     int64_t until; /* steps of this start: plan.steps, or where it pauses */
     struct model *model;
     struct optimizer *optimizer;
+    struct optimizer_opts rule; /* what it was opened with; ranges borrowed from shards */
     struct sampler *sampler;
     struct prefetch *prefetch;
     struct run_log *log;

@@ -97,12 +97,15 @@ static enum status plan_memory(const struct trial_opts *opts, int ranks, struct 
     int64_t limit = gb > 0.0 ? (int64_t)(gb * 1e9) : device_memory_bytes(opts->device);
     int local = sharing(opts);
     struct model_opts model;
+    struct optimizer_opts rates;
+    trial_rates(config, &rates);
+    const int states = optimizer_states(&rates);
     plan->recompute = config->train.recompute == CONFIG_RECOMPUTE_ON;
     for (;;) {
         trial_model_opts(opts, plan, &model);
         TRY(model_plan_memory(&model, &plan->memory));
-        int64_t state = 2 * plan->memory.weights / ranks; /* the moments of owned parameters */
-        int64_t staging = plan->memory.weights;           /* received parts of sums */
+        int64_t state = states * plan->memory.weights / ranks; /* of owned parameters */
+        int64_t staging = plan->memory.weights;                /* received parts of sums */
         plan->memory_bytes = plan->memory.total + state + staging;
         if (plan->memory_bytes <= limit / local ||
             config->train.recompute != CONFIG_RECOMPUTE_AUTO || plan->recompute)
@@ -128,6 +131,8 @@ void trial_rates(const struct run_config *config, struct optimizer_opts *out)
 {
     double lr = config->optim.lr, head_lr = config->optim.head_lr;
     double decay = config->optim.weight_decay, head_decay = config->optim.head_weight_decay;
+    const enum config_optim name = config->optim.name;
+    out->kind = (enum optimizer_kind)name; /* in the same order */
     out->lr = lr;
     out->head_lr = head_lr < 0.0 ? lr : head_lr;
     out->weight_decay = decay;
@@ -135,6 +140,21 @@ void trial_rates(const struct run_config *config, struct optimizer_opts *out)
     out->beta1 = config->optim.beta1;
     out->beta2 = config->optim.beta2;
     out->eps = config->optim.eps;
+    out->nesterov = config->optim.nesterov;
+    out->centered = config->optim.centered;
+    out->layer_decay = config->optim.layer_decay;
+    out->freeze_embeddings = config->model.freeze_embeddings;
+    out->freeze_layers = (int)config->model.freeze_layers;
+    if (name == CONFIG_OPTIM_SGD || name == CONFIG_OPTIM_RMSPROP)
+        out->beta1 = config->optim.momentum;
+    if (name == CONFIG_OPTIM_RMSPROP)
+        out->beta2 = config->optim.alpha;
+    if (name == CONFIG_OPTIM_ADADELTA)
+        out->beta2 = config->optim.rho;
+    if (out->eps == 0.0)
+        out->eps = name == CONFIG_OPTIM_ADAGRAD                                 ? 1e-10
+                   : name == CONFIG_OPTIM_ADADELTA || name == CONFIG_OPTIM_LAMB ? 1e-6
+                                                                                : 1e-8;
 }
 
 void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *plan,

@@ -2,10 +2,10 @@
  * trial_state.c - a trial's checkpoints: written by all ranks, committed by one, resumed on any
  * number.
  *
- * checkpoint-<step>/ is a Hugging Face model folder plus optimizer.safetensors (moments
- * "m.<parameter>" and "v.<parameter>", fp32, by name so that any sharding can read them) and
- * state.json. Every rank writes the elements it owns. Nothing here depends on the number of ranks
- * but the work's division.
+ * checkpoint-<step>/ is a Hugging Face model folder plus optimizer.safetensors (the optimizer's
+ * states, "m.<parameter>", "v.<parameter>" for AdamW, fp32, by name so that any sharding can read
+ * them) and state.json. Every rank writes the elements it owns. Nothing here depends on the number
+ * of ranks but the work's division.
  */
 #include <math.h>
 #include <stdio.h>
@@ -71,16 +71,31 @@ done:
 
 /* ---- optimizer.safetensors ---- */
 
-static enum status moment_entries(const struct param_table *table,
-                                  struct safetensors_entry **entries, char **names)
+enum { STATE_NAME = PARAM_NAME + 16 };
+
+/* The i-th tensor: states of the first parameter, states of the second, ... */
+static void state_name(const struct trial *t, int i, char name[STATE_NAME])
 {
-    enum { ROOM = PARAM_NAME + 4 };
-    TRY(mem_alloc((size_t)table->count * 2, ROOM, "moment names", names));
-    TRY(mem_alloc((size_t)table->count * 2, sizeof **entries, "moments", entries));
-    for (int i = 0; i < 2 * table->count; i++) {
-        const struct param *param = &table->params[i / 2];
-        char *name = *names + (size_t)i * ROOM;
-        (void)snprintf(name, ROOM, "%c.%s", i % 2 == 0 ? 'm' : 'v', param->name);
+    const int states = optimizer_states(&t->rule);
+    (void)snprintf(name, STATE_NAME, "%s.%s", optimizer_state_name(&t->rule, i % states),
+                   model_params(t->model)->params[i / states].name);
+}
+
+static int state_tensors(const struct trial *t)
+{
+    return optimizer_states(&t->rule) * model_params(t->model)->count;
+}
+
+static enum status moment_entries(const struct trial *t, struct safetensors_entry **entries,
+                                  char **names)
+{
+    const int states = optimizer_states(&t->rule), count = state_tensors(t);
+    TRY(mem_alloc((size_t)count, STATE_NAME, "names of the optimizer's states", names));
+    TRY(mem_alloc((size_t)count, sizeof **entries, "the optimizer's states", entries));
+    for (int i = 0; i < count; i++) {
+        const struct param *param = &model_params(t->model)->params[i / states];
+        char *name = *names + (size_t)i * STATE_NAME;
+        state_name(t, i, name);
         (*entries)[i] =
             (struct safetensors_entry){.name = name, .dtype = TENSOR_F32, .rank = param->rank};
         for (int d = 0; d < param->rank; d++)
@@ -104,18 +119,19 @@ static bool owned_part(const struct trial *t, const struct param *param, int r, 
 static enum status write_moments(struct trial *t, struct safetensors_writer *file)
 {
     const struct param_table *table = model_params(t->model);
+    const int states = optimizer_states(&t->rule), count = state_tensors(t);
     float *staging;
     enum status st = STATUS_OK;
     TRY(mem_alloc_raw(STAGING, sizeof *staging, "a staging buffer", &staging));
-    for (int i = 0; i < 2 * table->count && st == STATUS_OK; i++) {
-        const struct param *param = &table->params[i / 2];
+    for (int i = 0; i < count && st == STATUS_OK; i++) {
+        const struct param *param = &table->params[i / states];
         int64_t from, to;
         for (int r = 0; r < t->shards.ranges && st == STATUS_OK; r++) {
             if (!owned_part(t, param, r, &from, &to))
                 continue;
             for (; from < to && st == STATUS_OK; from += STAGING) {
                 int64_t n = to - from < STAGING ? to - from : STAGING;
-                st = optimizer_get(t->optimizer, i % 2, from, n, staging);
+                st = optimizer_get(t->optimizer, i % states, from, n, staging);
                 if (st == STATUS_OK)
                     st = safetensors_write(file, i, from - param->offset, n, staging);
             }
@@ -128,16 +144,17 @@ static enum status write_moments(struct trial *t, struct safetensors_writer *fil
 static enum status read_moments(struct trial *t, const char *path)
 {
     const struct param_table *table = model_params(t->model);
+    const int states = optimizer_states(&t->rule), count = state_tensors(t);
     struct safetensors *file = NULL;
     float *staging = NULL;
     enum status st = STATUS_OK;
     TRY_GOTO(done, mem_alloc_raw(STAGING, sizeof *staging, "a staging buffer", &staging));
     TRY_GOTO(done, safetensors_open(path, &file));
-    for (int i = 0; i < 2 * table->count; i++) {
-        const struct param *param = &table->params[i / 2];
-        char name[PARAM_NAME + 4];
+    for (int i = 0; i < count; i++) {
+        const struct param *param = &table->params[i / states];
+        char name[STATE_NAME];
         int64_t from, to;
-        (void)snprintf(name, sizeof name, "%c.%s", i % 2 == 0 ? 'm' : 'v', param->name);
+        state_name(t, i, name);
         const struct tensor_info *tensor = safetensors_find(file, name);
         if (tensor == NULL || tensor->elements != param->elements) {
             st = status_fail(STATUS_FORMAT, "%s: %s is missing or has another size", path, name);
@@ -149,7 +166,7 @@ static enum status read_moments(struct trial *t, const char *path)
             for (; from < to; from += STAGING) {
                 int64_t n = to - from < STAGING ? to - from : STAGING;
                 TRY_GOTO(done, safetensors_read(file, tensor, from - param->offset, n, staging));
-                TRY_GOTO(done, optimizer_put(t->optimizer, i % 2, from, n, staging));
+                TRY_GOTO(done, optimizer_put(t->optimizer, i % states, from, n, staging));
             }
         }
     }
@@ -307,7 +324,6 @@ done:
 static enum status write_files(struct trial *t, const char *folder)
 {
     const struct trial_opts *opts = t->opts;
-    const struct param_table *table = model_params(t->model);
     struct model_writer *model = NULL;
     struct safetensors_writer *moments = NULL;
     struct safetensors_entry *entries = NULL;
@@ -316,17 +332,17 @@ static enum status write_files(struct trial *t, const char *folder)
 
     st = path_join(folder, "optimizer.safetensors", &path);
     if (st == STATUS_OK)
-        st = moment_entries(table, &entries, &names);
+        st = moment_entries(t, &entries, &names);
     if (st == STATUS_OK && t->leader) { /* the leader makes the files at their full size ... */
         st = model_save_create(t->model, folder, true, &model);
         if (st == STATUS_OK)
-            st = safetensors_create(path, entries, 2 * table->count, NULL, true, &moments);
+            st = safetensors_create(path, entries, state_tensors(t), NULL, true, &moments);
     }
     TRY_GOTO(done, comm_agree(t->group, st)); /* ... before the others open them */
     if (!t->leader) {
         st = model_save_create(t->model, folder, false, &model);
         if (st == STATUS_OK)
-            st = safetensors_create(path, entries, 2 * table->count, NULL, false, &moments);
+            st = safetensors_create(path, entries, state_tensors(t), NULL, false, &moments);
     }
     if (st == STATUS_OK)
         st = fault_here("checkpoint.write");

@@ -171,6 +171,27 @@ struct adamw_args {
     double correction1, correction2; /* 1 - beta^t */
 };
 
+/* The optimizers that are not AdamW, a rule each; update() has the formulas. */
+enum update_kind {
+    UPDATE_SGD,
+    UPDATE_ADAGRAD,
+    UPDATE_ADADELTA,
+    UPDATE_RMSPROP,
+    UPDATE_ADAM,
+    UPDATE_LAMB
+};
+enum { UPDATE_STATES = 3 };
+struct update_args {
+    enum update_kind kind;
+    float *weights;
+    float *gradient;             /* LAMB: becomes the direction */
+    float *state[UPDATE_STATES]; /* NULL where the rule has no use for it */
+    float beta1, beta2, eps;
+    bool nesterov;                   /* SGD with state[0] */
+    float clip;                      /* gradient is multiplied by it first */
+    double correction1, correction2; /* ADAM, LAMB: 1 - beta^t */
+};
+
 /* A pass as the model will describe it to the entries: the same host addresses. */
 struct pass_arrays {
     const struct rows *rows;    /* all tokens */
@@ -390,6 +411,25 @@ struct kernels {
      * begins. */
     enum status (*adamw)(struct kernel_ctx *ctx, const struct adamw_args *args,
                          const struct adamw_segment *segments, int count);
+    /*
+     * The other rules, as torch.optim has them, by segments like adamw(); a segment's weight_decay
+     * is added to the gradient (L2), except for LAMB: g = clip * gradient + decay w.
+     *   SGD       s0 NULL: w -= lr g; else s0 = beta1 s0 + g and w -= lr s0, nesterov: lr (g +
+     *             beta1 s0)
+     *   ADAGRAD   s0 += g g; w -= lr g / (sqrt(s0) + eps)
+     *   ADADELTA  s0 = beta2 s0 + (1 - beta2) g g; d = g sqrt(s1 + eps) / sqrt(s0 + eps);
+     *             s1 = beta2 s1 + (1 - beta2) d d; w -= lr d
+     *   RMSPROP   s0 = beta2 s0 + (1 - beta2) g g; r = sqrt(s0) + eps, with s2 (centered):
+     *             s2 = beta2 s2 + (1 - beta2) g, r = sqrt(s0 - s2 s2) + eps; with s1 (momentum):
+     *             s1 = beta1 s1 + g / r, w -= lr s1; without: w -= lr g / r
+     *   ADAM      s0 = beta1 s0 + (1 - beta1) g; s1 = beta2 s1 + (1 - beta2) g g; w -= lr /
+     *             correction1 * s0 / (sqrt(s1 / correction2) + eps)
+     *   LAMB      g = clip * gradient; s0, s1 as ADAM; gradient = s0 / correction1 / (sqrt(s1 /
+     *             correction2) + eps) + decay w; w stays (You et al. 2020: the step needs norms)
+     * NULL: AdamW is all there is.
+     */
+    enum status (*update)(struct kernel_ctx *ctx, const struct update_args *args,
+                          const struct adamw_segment *segments, int count);
     /* Sums of squares (host, double), in a fixed order: one for each `block` elements of each range
      * of x, the last of a range over what is left; range after range. */
     enum status (*square_sums)(struct kernel_ctx *ctx, const float *x, const struct range *ranges,

@@ -326,7 +326,7 @@ static void test_identity_covers_every_key(void **state)
         char value[32];
         (void)fresh(NULL);
         if (key->type == KEY_INT || key->type == KEY_REAL)
-            (void)snprintf(value, sizeof value, "%.17g", key->high);
+            (void)snprintf(value, sizeof value, "%.17g", strtod(key->fallback, NULL) == key->high ? key->low : key->high);
         else if (key->type == KEY_CHOICE) /* the last, which is no default */
             (void)snprintf(value, sizeof value, "%s", strrchr(key->choices, '|') + 1);
         else if (key->type == KEY_BOOL)

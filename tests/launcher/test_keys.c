@@ -38,7 +38,7 @@ static void test_defaults_are_those_of_the_design(void **state)
     (void)state;
     assert_int_equal(config.seed, 42);
     assert_int_equal(config.train.batch_size, 32);
-    assert_true(config.train.epochs == 3.0 && config.optim.lr == 5e-5 && config.optim.eps == 1e-8);
+    assert_true(config.train.epochs == 3.0 && config.optim.lr == 5e-5 && config.optim.eps == 0);
     assert_true(config.optim.beta1 == 0.9 && config.optim.beta2 == 0.999 && config.optim.weight_decay == 0.01);
     assert_true(config.optim.max_grad_norm == 1.0 && config.schedule.warmup_ratio == 0.1);
     assert_true(config.eval.every.epoch && config.checkpoint.every.epoch);
@@ -162,6 +162,8 @@ static void test_choices_follow_their_enums(void **state)
     assert_int_equal(config.schedule.name, CONFIG_SCHEDULE_CONSTANT);
     assert_ok(set("schedule.name", "table"));
     assert_int_equal(config.schedule.name, CONFIG_SCHEDULE_TABLE);
+    assert_ok(set("optim.name", "lamb"));
+    assert_int_equal(config.optim.name, CONFIG_OPTIM_LAMB);
     assert_ok(set("schedule.mode", "exp_range"));
     assert_int_equal(config.schedule.mode, CONFIG_CYCLIC_EXP_RANGE);
     assert_ok(set("schedule.by", "epoch"));

@@ -44,6 +44,40 @@ resumed plateau schedule.name=plateau schedule.warmup_steps=0 schedule.patience=
     schedule.threshold_mode=abs schedule.threshold=10
 equal "$(rates plateau)" "0.001 0.001 0.001 0.0005 0.0005 0.00025 0.00025 0.000125 0.000125 6.25e-05 " "the rates of a plateau"
 
+# Every kind of state, and LAMB's norms, on one rank and on two.
+resumed adadelta optim.name=adadelta optim.lr=1
+resumed rmsprop optim.name=rmsprop optim.momentum=0.9 optim.centered=true
+resumed lamb optim.name=lamb
+resumed sgd optim.name=sgd optim.lr=0.05 optim.momentum=0.9 optim.nesterov=true optim.layer_decay=0.8 \
+    model.freeze_embeddings=true model.freeze_layers=1
+must 1 inspect sgd/checkpoint-10
+must 3 train "${common[@]}" optim.name=lamb checkpoint.every=0 out=lamb.3
+course lamb.3 >course.lamb.3
+same course.lamb.3 course.lamb
+
+# What is frozen has the bytes it was drawn with; what is not has others.
+must 1 train "${common[@]}" optim.lr=0 optim.weight_decay=0 train.max_steps=1 out=drawn
+tensor() { # FOLDER NAME: hash of a tensor's bytes in best/model.safetensors
+    python3 - "$1/best/model.safetensors" "$2" <<'PY'
+import hashlib, json, struct, sys
+data = open(sys.argv[1], "rb").read()
+n = struct.unpack("<Q", data[:8])[0]
+begin, end = json.loads(data[8:8 + n])[sys.argv[2]]["data_offsets"]
+print(hashlib.sha256(data[8 + n + begin:8 + n + end]).hexdigest())
+PY
+}
+for name in embeddings.word_embeddings.weight embeddings.LayerNorm.bias encoder.layer.0.output.dense.weight; do
+    equal "$(tensor sgd bert.$name)" "$(tensor drawn bert.$name)" "a frozen tensor, $name,"
+done
+for name in encoder.layer.1.output.dense.weight pooler.dense.bias; do
+    checks=$((checks + 1))
+    [ "$(tensor sgd bert.$name)" != "$(tensor drawn bert.$name)" ] || fail "$name did not move"
+done
+must 1 check "${common[@]}" optim.name=lamb optim.layer_decay=0.5 model.freeze_layers=1
+said 'optimizer +LAMB'
+said 'rates by depth: embeddings 0.125, layer 0 0.25, layer 1 0.5'
+said 'frozen: 1 of 2 layers'
+
 refused 78 'schedule.name=plateau .* no rows to evaluate on' 1 train "${common[@]}" schedule.name=plateau data.eval= out=refused
 refused 78 'schedule.name=step: schedule.step_size is 0' 1 train "${common[@]}" schedule.name=step out=refused
 refused 78 'schedule.table:1: points do not ascend at "3:1"' 1 train "${common[@]}" schedule.name=table \

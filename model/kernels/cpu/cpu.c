@@ -1154,6 +1154,7 @@ const struct kernels *kernels_cpu(void)
         .classify = cpu_classify,
         .classify_backward = cpu_classify_backward,
         .adamw = cpu_adamw,
+        .update = cpu_update,
         .square_sums = cpu_square_sums,
     };
     return &table;

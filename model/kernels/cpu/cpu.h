@@ -183,4 +183,7 @@ NODISCARD enum status cpu_attention_backward(struct kernel_ctx *ctx, const struc
                                              const float *lse, const act *dout, act *dq, act *dk,
                                              act *dv);
 
+NODISCARD enum status cpu_update(struct kernel_ctx *ctx, const struct update_args *args,
+                                 const struct adamw_segment *segments, int count);
+
 #endif

@@ -372,6 +372,7 @@ const struct kernels *kernels_ref(void)
         .classify = ref_classify,
         .classify_backward = ref_classify_backward,
         .adamw = ref_adamw,
+        .update = ref_update,
         .square_sums = ref_square_sums,
     };
     return &table;

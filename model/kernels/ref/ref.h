@@ -137,4 +137,7 @@ enum status ref_residual_norm_backward(struct kernel_ctx *ctx, const struct rows
                                        int64_t gamma_offset, int64_t beta_offset, bool by_row,
                                        const struct grad_cut *cut);
 
+enum status ref_update(struct kernel_ctx *ctx, const struct update_args *args,
+                       const struct adamw_segment *segments, int count);
+
 #endif
