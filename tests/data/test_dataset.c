@@ -529,7 +529,7 @@ static void test_what_a_time_may_be(void **state)
             fail_msg("\"%s\" is %.17g, wanted %.17g", text, time, good_times[i].time);
     }
     for (int year = 1583, days = -141350; year < 2400; year++) { /* against days counted one year after the other */
-        char text[16];
+        char text[24];
         bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
         (void)snprintf(text, sizeof text, "%04d-12-31", year);
         assert_true(row_time_parse(text, 10, &time, &date));
