@@ -296,6 +296,17 @@ static enum status verdict(const struct experiment *e, const struct experiment_e
 
 /* ---- all groups ---- */
 
+/* What failed, and on which of the job's ranks: rank 0 may say it for another group. */
+static void keep_sentence(const struct worker *w, struct dispatch_outcome *outcome)
+{
+    const char *text = status_message();
+    bool named = w->alone || strncmp(text, "rank ", 5) == 0;
+    int n = named ? snprintf(outcome->sentence, sizeof outcome->sentence, "%s", text)
+                  : snprintf(outcome->sentence, sizeof outcome->sentence, "rank %d: %s",
+                             comm_rank(w->e->session->world), text);
+    (void)n; /* cut at its end it still says what failed */
+}
+
 /* Trial after trial, until there is nothing more. */
 static enum status work(struct worker *w)
 {
@@ -312,7 +323,7 @@ static enum status work(struct worker *w)
             return outcome.status;
         outcome.lost = comm_is_lost(w->group);
         if (outcome.status != STATUS_OK)
-            (void)snprintf(outcome.sentence, sizeof outcome.sentence, "%s", status_message());
+            keep_sentence(w, &outcome);
     }
 }
 

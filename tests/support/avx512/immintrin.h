@@ -82,24 +82,22 @@ static inline __attribute__((unused)) void emulated_dpbf16(int c, int a, int b)
         fprintf(stderr, "tiles %d, %d, %d do not fit\n", c, a, b);
         abort();
     }
+    const __m256i upper = _mm256_set1_epi32((int)0xFFFF0000u);
     for (int m = 0; m < e->rows[c]; m++) {
-        float even[16] = {0}, odd[16] = {0}, sum[16];
-        for (int k = 0; k < pairs; k++) {
-            uint32_t x, y[16];
-            memcpy(&x, e->data[a][m] + 4 * k, sizeof x);
-            memcpy(y, e->data[b][k], sizeof y);
-            for (int n = 0; n < 16; n++) {
-                const uint32_t bits[4] = {x << 16, y[n] << 16, x & 0xFFFF0000u, y[n] & 0xFFFF0000u};
-                float f[4];
-                memcpy(f, bits, sizeof f);
-                even[n] += f[0] * f[1];
-                odd[n] += f[2] * f[3];
+        for (int half = 0; half < 64; half += 32) {
+            __m256 even = _mm256_setzero_ps(), odd = _mm256_setzero_ps();
+            float *sum = (float *)(e->data[c][m] + half);
+            for (int k = 0; k < pairs; k++) {
+                int32_t word;
+                memcpy(&word, e->data[a][m] + 4 * k, sizeof word);
+                const __m256i x = _mm256_set1_epi32(word), y = _mm256_loadu_si256((const __m256i *)(e->data[b][k] + half));
+                even = _mm256_add_ps(even, _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(x, 16)),
+                                                         _mm256_castsi256_ps(_mm256_slli_epi32(y, 16))));
+                odd = _mm256_add_ps(odd, _mm256_mul_ps(_mm256_castsi256_ps(_mm256_and_si256(x, upper)),
+                                                       _mm256_castsi256_ps(_mm256_and_si256(y, upper))));
             }
+            _mm256_storeu_ps(sum, _mm256_add_ps(_mm256_loadu_ps(sum), _mm256_add_ps(even, odd)));
         }
-        memcpy(sum, e->data[c][m], sizeof sum);
-        for (int n = 0; n < 16; n++)
-            sum[n] += even[n] + odd[n];
-        memcpy(e->data[c][m], sum, sizeof sum);
     }
 }
 
