@@ -69,7 +69,7 @@ def reuters(data):
 SETS = {
     # rows, folds, length, keys of fine-tuning
     "snips7": (snips7, 64, {"train.epochs": 1, "optim.lr": "1e-4"}),
-    "banking77": (banking77, 64, {"train.epochs": 4, "optim.lr": "2e-4"}),
+    "banking77": (banking77, 64, {"train.epochs": 3, "optim.lr": "2e-4"}),
     "reuters8": (reuters, 128, {"train.epochs": 1, "optim.lr": "1e-4"}),
     "movie-reviews": (movie_reviews, 128, {"train.epochs": 2, "optim.lr": "5e-5", "train.batch_size": 16}),
 }

@@ -96,7 +96,7 @@ int main(int argc, char **argv)
     m.trials = atoi(argv[1]);
     m.steps = atoi(argv[2]);
     m.rows = atoi(argv[3]);
-    m.cost = (struct schedule_cost){.flops = atof(argv[4]), .bytes = atof(argv[5]), .rate = atof(argv[6]),
+    m.cost = (struct schedule_cost){.flops = atof(argv[4]), .rows = (int64_t)m.rows, .bytes = atof(argv[5]), .rate = atof(argv[6]),
                                     .bandwidth = atof(argv[7]), .latency = atof(argv[8])};
     while (m.points < MOST_POINTS && scanf("%lf %lf", &m.point_rows[m.points], &m.point_s[m.points]) == 2)
         m.points++;

@@ -165,6 +165,7 @@ static enum status choose_groups(struct experiment *e)
     double hidden = c->hidden;
     struct schedule_cost cost = {
         .flops = token_flops(c) * mean_length(run) * (double)e->config.train.batch_size,
+        .rows = (int64_t)e->config.train.batch_size,
         .bytes = 4.0 * (c->layers * (4.0 * hidden * hidden + 2.0 * hidden * c->intermediate) +
                         (double)c->vocab_size * hidden),
         .rate = gpu ? 1e14 : 5e10,

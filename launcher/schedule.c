@@ -379,7 +379,8 @@ int schedule_take(struct schedule *s, int group)
 static double end_of(int ranks, int n, int trials, const struct schedule_cost *cost)
 {
     int groups = ranks / n;
-    double step = cost->flops / (cost->rate * n);
+    double rows = (double)((cost->rows + n - 1) / n); /* of the rank that has the most */
+    double step = cost->flops / cost->rate * (rows + 1.0) / ((double)cost->rows + 1.0);
     if (n > 1)
         step += 2.0 * (n - 1) / n * cost->bytes / cost->bandwidth + cost->latency * log2((double)n);
     return step * ((trials + groups - 1) / groups);

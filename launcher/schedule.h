@@ -108,11 +108,13 @@ bool schedule_is_soft(enum status st);
 /*
  * cv.group_ranks=0: the ranks of a group, a divisor of `ranks`, with the shortest estimated end of
  * `trials` equal trials. A rule, not a measurement, since under parallel.reproducible=fixed the
- * bits depend on it: a step takes flops / (rate * n) on n ranks, and with n > 1 also
- * 2 (n - 1) / n * bytes / bandwidth + latency * log2(n).
+ * bits depend on it: a step takes flops / rate * (ceil(rows / n) + 1) / (rows + 1) on n ranks,
+ * since what does not grow with the rows costs about as much as one (docs/results/cv.md), and with
+ * n > 1 also 2 (n - 1) / n * bytes / bandwidth + latency * log2(n).
  */
 struct schedule_cost {
     double flops;     /* of a step, all ranks */
+    int64_t rows;     /* of a step, at least 1 */
     double bytes;     /* of the gradient, fp32 */
     double rate;      /* flops/s of a rank */
     double bandwidth; /* bytes/s between ranks */

@@ -397,16 +397,20 @@ static void test_how_many_ranks_a_group_has(void **state)
 {
     (void)state;
     /* sums cost nothing: all groups that end at the same time are as good; more groups are taken */
-    struct schedule_cost free_sums = {.flops = 1e9, .bytes = 0.0, .rate = 1e9, .bandwidth = 1e9, .latency = 0.0};
+    struct schedule_cost free_sums = {.flops = 1e9, .rows = 1 << 20, .bytes = 0.0, .rate = 1e9, .bandwidth = 1e9, .latency = 0.0};
     assert_int_equal(schedule_group_ranks(1, 5, &free_sums), 1);
     assert_int_equal(schedule_group_ranks(4, 8, &free_sums), 1);
     assert_int_equal(schedule_group_ranks(4, 5, &free_sums), 4); /* 5 trials one after another: no rank ever waits */
     assert_int_equal(schedule_group_ranks(8, 2, &free_sums), 4);
     assert_int_equal(schedule_group_ranks(6, 1, &free_sums), 6);
     /* sums that cost ten steps: nobody shares a trial */
-    struct schedule_cost dear = {.flops = 1e9, .bytes = 1e10, .rate = 1e9, .bandwidth = 1e9, .latency = 0.0};
+    struct schedule_cost dear = {.flops = 1e9, .rows = 1 << 20, .bytes = 1e10, .rate = 1e9, .bandwidth = 1e9, .latency = 0.0};
     assert_int_equal(schedule_group_ranks(4, 5, &dear), 1);
     assert_int_equal(schedule_group_ranks(64, 2, &dear), 1);
+    /* eight rows: a ninth rank has none, and few rows a rank are dear */
+    free_sums.rows = 8;
+    assert_int_equal(schedule_group_ranks(64, 1, &free_sums), 8);
+    assert_int_equal(schedule_group_ranks(16, 5, &free_sums), 2); /* (4 + 1) / 9 once; of 16 ranks: 5 times (1 + 1) / 9 */
 }
 
 int main(void)
