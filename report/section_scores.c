@@ -423,6 +423,38 @@ static void metrics_table(struct page *page, const struct outline *o, const json
     page_raw(page, "</details>\n");
 }
 
+/* Each metric before, and after what was chosen on the other folds; for temperature, thresholds. */
+static void calibration_table(struct page *page, const json_t *results)
+{
+    static const char *const heads[] = {"chosen on the other folds", "metric", "#as it is",
+                                        "#with it", NULL};
+    static const char *const parts[] = {"temperature", "thresholds"};
+    const json_t *calibration = json_object_get(results, "calibration");
+    if (json_object_size(calibration) == 0)
+        return;
+    page_raw(page, "<h3>Calibration</h3>\n");
+    page_table(page, heads);
+    for (int k = 0; k < 2; k++) {
+        const json_t *part = json_object_get(calibration, parts[k]);
+        json_t *before = json_object_get(part, "before"), *after = json_object_get(part, "after"),
+               *value;
+        const char *name;
+        json_object_foreach(before, name, value)
+        {
+            page_row(page);
+            page_cell(page, parts[k]);
+            page_cell(page, metric_title(name));
+            page_cell_score(page, json_number_at(before, name));
+            page_cell_score(page, json_number_at(after, name));
+            page_row_end(page);
+        }
+    }
+    page_table_end(page);
+    page_note_text(page, "A row's temperature and thresholds come from rows of other folds alone, "
+                         "so these scores are not flattered. results.json has those of all rows, "
+                         "for use with new texts.");
+}
+
 bool section_scores(struct page *page, const struct run_folder *run, const struct outline *o)
 {
     const struct table *t = &run->table;
@@ -454,6 +486,7 @@ bool section_scores(struct page *page, const struct run_folder *run, const struc
         classes_table(page, t, o);
     if (o->values.confusion != NULL && t->classes > 2)
         confusions_table(page, t, o);
+    calibration_table(page, run->results);
     metrics_table(page, o, run->results);
     page_section_end(page);
     return true;

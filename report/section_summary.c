@@ -116,6 +116,24 @@ static void add_failures(struct page *page, const struct run_folder *run, bool *
         warn(page, any, "More training runs failed; results.json names them all.");
 }
 
+/* Rows that were judged by a model that had trained on the same text, or nearly. */
+static void add_leaks(struct page *page, const struct run_folder *run, bool *any)
+{
+    double equal = json_number_at(run->results, "duplicates.scored_on_copies"),
+           near = json_number_at(run->results, "duplicates.scored_on_near_copies");
+    char a[FORMAT_BYTES], b[FORMAT_BYTES];
+    if (!(equal > 0.0) && !(near > 0.0)) /* false for NaN */
+        return;
+    begin_warning(page, any);
+    page_rawf(page,
+              "Texts that occur more than once: %s were judged by a model that had trained on an "
+              "equal one, %s on a nearly equal one. The score may flatter; "
+              "cv.duplicates=group keeps copies together.",
+              format_count(equal > 0.0 ? (int64_t)equal : 0, a),
+              format_count(near > 0.0 ? (int64_t)near : 0, b));
+    page_raw(page, "</li>\n");
+}
+
 static bool beats(const struct outline *o)
 {
     if (!o->has_metric || isnan(o->constant) || isnan(o->low))
@@ -132,6 +150,7 @@ static void add_warnings(struct page *page, const struct run_folder *run, const 
     else if (!o->complete)
         warn(page, &any, "The run is not complete: some of its training runs are missing below.");
     add_failures(page, run, &any);
+    add_leaks(page, run, &any);
     if (o->optimistic)
         warn(page, &any,
              "The weights were chosen by the rows they are scored on (cv.select=best): "

@@ -5,6 +5,8 @@
 
 make_model model
 make_data train.tsv 120 3
+sed -n '20,23s/^/copy-/p' train.tsv >copies
+cat copies >>train.tsv
 # Labels and texts as nobody would want them in a page.
 sed -i -e 's/class0/<script>alert(0)<\/script>/' -e "s/class1/\"\&amp;' onload=x/" -e '5s/w/<img src=http:\/\/example.com\/x.png>/' \
     -e '9s/w/\x1b]0;x\x07/' train.tsv
@@ -62,6 +64,7 @@ has() { # has FILE TEXT...: each text is in the page
 }
 has a/report.html '&lt;script&gt;alert(0)&lt;/script&gt;' 'id="folds"' 'id="mistakes"' 'id="training"' 'id="data"' 'id="speed"' 'id="setup"' \
     '>ROC<' '>Precision and recall<' '>Calibration<' '>Distribution of scores<' '>Confusion<' '>Padding avoided<' '>Throughput<'
+has a/report.html '<h3>Calibration</h3>' 'Texts that occur more than once: '
 has plain/report.html 'id="scores"' 'id="mistakes"' # of eval.h5
 has b/report.html 'repeat 1, fold 2' 'Of the first of 2 repeats'
 has b/compare.html 'paired bootstrap over rows' 'McNemar' 'optim.lr'
