@@ -86,9 +86,18 @@ enum status mem_strdup(const char *s, char **out)
 int64_t mem_peak_bytes(void)
 {
     struct rusage usage;
-    if (getrusage(RUSAGE_SELF, &usage) != 0)
-        return 0;
-    return (int64_t)usage.ru_maxrss * 1024;
+    char line[128];
+    long long kib = 0;
+    /* Not ru_maxrss first: that begins with the size of the process that started this one. */
+    FILE *f = fopen("/proc/self/status", "re");
+    while (f != NULL && kib == 0 && fgets(line, sizeof line, f) != NULL)
+        if (sscanf(line, "VmHWM: %lld kB", &kib) != 1)
+            kib = 0;
+    if (f != NULL)
+        (void)fclose(f);
+    if (kib == 0 && getrusage(RUSAGE_SELF, &usage) == 0)
+        kib = usage.ru_maxrss;
+    return (int64_t)kib * 1024;
 }
 
 static int64_t read_number(const char *path)

@@ -79,7 +79,7 @@ static enum status run(const char *path, int64_t rows, int tokens, double near, 
     struct dataset *ds;
     struct duplicates d;
     TRY(make_apart(path, rows, tokens, boilerplate));
-    TRY(dataset_open(&(struct dataset_opts){path, 512}, &ds));
+    TRY(dataset_open(&(struct dataset_opts){.path = path, .max_length = 512}, &ds));
     struct duplicates_opts opts = {&ds, 1, near, NULL};
     int64_t before = mem_peak_bytes();
     double started = clock_s();

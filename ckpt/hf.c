@@ -329,6 +329,12 @@ enum status hf_write_readme(const char *folder, const struct hf_card *card)
     TRY_GOTO(done, add_front(&text, card));
     TRY_GOTO(done, add_task(&text, card));
     TRY_GOTO(done, add_loading(&text, card));
+    if (card->chunks != NULL)
+        TRY_GOTO(done,
+                 str_addf(&text,
+                          "\n## Long texts\n\nThe model was trained on %s. The code above reads "
+                          "one chunk; `cohort predict` splits and pools.\n",
+                          card->chunks));
     TRY_GOTO(done, path_join(folder, "README.md", &path));
     st = file_write_atomic(path, text.p, text.n);
 done:

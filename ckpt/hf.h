@@ -55,6 +55,7 @@ struct hf_card {
     bool native; /* transformers' own class computes the same: the pipeline loads the folder */
     const char
         *classifier; /* prefix of the classifier's tensors ("classifier"), for the loading code */
+    const char *chunks; /* how long texts are split ("chunks of 510 tokens ..."), or NULL: cut */
     const char *metric; /* or NULL */
     double score;       /* of metric; NaN is left out */
 };

@@ -20,6 +20,8 @@
 struct dataset {
     struct h5_file file;
     int max_length;
+    struct chunk_rule chunks;
+    int64_t *units; /* (rows + 1) units before each row; NULL: rows are units */
     struct dataset_info info;
     struct tokenizer_info tokenizer;
     char *source, *kind, *tool;
@@ -326,6 +328,24 @@ static enum status check_max_length(const struct dataset *ds)
     return STATUS_OK;
 }
 
+static enum status count_units(struct dataset *ds)
+{
+    const int64_t rows = ds->info.rows;
+    if (ds->chunks.size == 0)
+        return STATUS_OK;
+    if (ds->info.has_pairs)
+        return status_fail(STATUS_CONFIG,
+                           "%s has pairs of texts, and data.long=chunk splits single ones; wanted "
+                           "data.long=truncate",
+                           ds->file.path);
+    TRY(mem_alloc_raw((size_t)rows + 1, sizeof *ds->units, "the chunks of rows", &ds->units));
+    ds->units[0] = 0;
+    for (int64_t i = 0; i < rows; i++)
+        ds->units[i + 1] = ds->units[i] +
+                           chunk_count(&ds->chunks, (int64_t)(ds->offsets[i + 1] - ds->offsets[i]));
+    return STATUS_OK;
+}
+
 enum status dataset_open(const struct dataset_opts *opts, struct dataset **out)
 {
     struct dataset *ds;
@@ -335,10 +355,12 @@ enum status dataset_open(const struct dataset_opts *opts, struct dataset **out)
     TRY(mem_alloc(1, sizeof *ds, "a dataset", &ds));
     ds->file = H5_FILE_NONE;
     ds->max_length = opts->max_length;
+    ds->chunks = opts->chunks;
     TRY_GOTO(fail, h5_open(opts->path, &ds->file));
     TRY_GOTO(fail, read_attributes(ds));
     TRY_GOTO(fail, open_rows(ds));
     TRY_GOTO(fail, check_max_length(ds));
+    TRY_GOTO(fail, count_units(ds));
     TRY_GOTO(fail, open_labels(ds));
     TRY_GOTO(fail, open_columns(ds));
     TRY_GOTO(fail, mem_alloc_raw(2 * (size_t)ds->max_length + 2, sizeof *ds->scratch,
@@ -368,6 +390,7 @@ void dataset_close(struct dataset *ds)
     mem_free(ds->kind);
     mem_free(ds->tool);
     mem_free(ds->offsets);
+    mem_free(ds->units);
     mem_free(ds->split);
     mem_free(ds->classes);
     mem_free(ds->values);
@@ -400,17 +423,63 @@ static void content_lengths(const struct dataset *ds, int64_t row, int64_t *na, 
     *nb = single ? -1 : n - *na;
 }
 
-int dataset_length(const struct dataset *ds, int64_t row)
+int64_t dataset_first_unit(const struct dataset *ds, int64_t row)
 {
-    int64_t na, nb;
+    return ds->units == NULL ? row : ds->units[row];
+}
+
+const struct chunk_rule *dataset_chunks(const struct dataset *ds)
+{
+    return &ds->chunks;
+}
+
+/* The row of a unit, and which of its chunks it is. */
+static int64_t row_of_unit(const struct dataset *ds, int64_t unit, int64_t *chunk)
+{
+    *chunk = 0;
+    if (ds->units == NULL)
+        return unit;
+    const int64_t row = chunk_row(ds->units, ds->info.rows, unit);
+    *chunk = unit - ds->units[row];
+    return row;
+}
+
+int dataset_length(const struct dataset *ds, int64_t unit)
+{
+    int64_t na, nb, chunk, first, row = row_of_unit(ds, unit, &chunk);
     content_lengths(ds, row, &na, &nb);
+    if (ds->units != NULL)
+        chunk_at(&ds->chunks, na, chunk, &first, &na);
     return tokenizer_length(&ds->tokenizer, na, nb, ds->max_length);
+}
+
+int64_t dataset_content_length(const struct dataset *ds, int64_t row)
+{
+    return (int64_t)(ds->offsets[row + 1] - ds->offsets[row]);
+}
+
+int64_t dataset_row_length(const struct dataset *ds, int64_t row)
+{
+    int64_t sum = 0;
+    for (int64_t u = dataset_first_unit(ds, row); u < dataset_first_unit(ds, row + 1); u++)
+        sum += dataset_length(ds, u);
+    return sum;
+}
+
+void dataset_tally(const struct dataset *ds, int64_t row, struct chunk_tally *tally)
+{
+    chunk_tally_add(tally, &ds->chunks, dataset_content_length(ds, row));
 }
 
 bool dataset_is_cut(const struct dataset *ds, int64_t row)
 {
+    struct chunk_tally tally = {0};
     int64_t na, nb;
     content_lengths(ds, row, &na, &nb);
+    if (ds->units != NULL) {
+        dataset_tally(ds, row, &tally);
+        return tally.lost > 0;
+    }
     return na + (nb < 0 ? 2 : nb + (ds->tokenizer.two_separators ? 4 : 3)) > ds->max_length;
 }
 
@@ -612,17 +681,19 @@ static enum status read_tokens(struct dataset *ds, int64_t row, int64_t first, i
  * max_length. One token more than that is kept of each text, since longest-first cutting asks which
  * of the two is the longer.
  */
-static enum status read_row(struct dataset *ds, int64_t row, int32_t *ids, int32_t *types,
-                            int *length)
+static enum status read_row(struct dataset *ds, int64_t row, int64_t chunk, int32_t *ids,
+                            int32_t *types, int *length)
 {
-    int64_t na, nb, most = (int64_t)ds->max_length + 1;
+    int64_t na, nb, first = 0, most = (int64_t)ds->max_length + 1;
     int32_t *second = ds->scratch;
     content_lengths(ds, row, &na, &nb);
+    if (ds->units != NULL)
+        chunk_at(&ds->chunks, na, chunk, &first, &na);
     int64_t ka = na < most ? na : na > nb ? most : most - 1;
     int64_t kb = nb < most ? nb : nb > na ? most : most - 1;
     if (nb < 0) {
         ka = na < most ? na : most;
-        TRY(read_tokens(ds, row, 0, ka, ds->scratch));
+        TRY(read_tokens(ds, row, first, ka, ds->scratch));
     } else if (ka == na) { /* side by side: one read */
         second = ds->scratch + ka;
         TRY(read_tokens(ds, row, 0, ka + kb, ds->scratch));
@@ -636,7 +707,18 @@ static enum status read_row(struct dataset *ds, int64_t row, int32_t *ids, int32
     return STATUS_OK;
 }
 
-enum status dataset_read(struct dataset *ds, const int64_t *rows, int count, struct batch *batch)
+static enum status check_unit(const struct dataset *ds, int64_t unit)
+{
+    const int64_t units = dataset_first_unit(ds, ds->info.rows);
+    if (ds->units == NULL)
+        return check_row(ds, unit);
+    if (unit < 0 || unit >= units)
+        return status_fail(STATUS_ARG, "%s: chunk %lld was asked for, there are %lld",
+                           ds->file.path, (long long)unit, (long long)units);
+    return STATUS_OK;
+}
+
+enum status dataset_read(struct dataset *ds, const int64_t *units, int count, struct batch *batch)
 {
     int64_t total = 0, at = 0;
     batch->rows = 0;
@@ -646,8 +728,8 @@ enum status dataset_read(struct dataset *ds, const int64_t *rows, int count, str
     if (count < 0)
         return status_fail(STATUS_ARG, "a batch of %d rows", count);
     for (int i = 0; i < count; i++) {
-        TRY(check_row(ds, rows[i]));
-        total += dataset_length(ds, rows[i]);
+        TRY(check_unit(ds, units[i]));
+        total += dataset_length(ds, units[i]);
     }
     if (total > INT32_MAX - ds->max_length)
         return status_fail(STATUS_ARG, "a batch of %lld tokens", (long long)total);
@@ -655,10 +737,11 @@ enum status dataset_read(struct dataset *ds, const int64_t *rows, int count, str
     TRY(batch_reserve(batch, (size_t)(total + ds->max_length), (size_t)count));
     for (int i = 0; i < count; i++) {
         int length = 0;
-        TRY(read_row(ds, rows[i], batch->ids + at, batch->types + at, &length));
+        int64_t chunk, row = row_of_unit(ds, units[i], &chunk);
+        TRY(read_row(ds, row, chunk, batch->ids + at, batch->types + at, &length));
         batch->begin[i] = (int32_t)at;
-        batch->row[i] = rows[i];
-        batch->chunk[i] = 0;
+        batch->row[i] = row;
+        batch->chunk[i] = (int32_t)chunk;
         batch->max_row = length > batch->max_row ? length : batch->max_row;
         at += length;
     }

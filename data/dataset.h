@@ -7,7 +7,8 @@
  * range are checked before use, by a reader of our own, since the HDF5 library is not made for
  * hostile files (data/h5.h): no external storage, soft links, virtual datasets, filters.
  *
- * The unit of work is (row, chunk): today every row is one chunk, number 0.
+ * The unit of work is (row, chunk). Units are numbered through the file, row by row; without a rule
+ * for chunks every row is one unit of its number.
  *
  * Local: knows nothing of ranks and never communicates. One thread at a time.
  */
@@ -19,6 +20,7 @@
 
 #include "base/status.h"
 #include "base/str.h"
+#include "data/chunk.h"
 #include "data/tokenizer.h"
 
 enum label_kind {
@@ -52,15 +54,17 @@ struct dataset; /* opaque */
 
 struct dataset_opts {
     const char *path;
-    int max_length; /* tokens per row with special tokens, >= 3 (with pairs 4, or 5 if two
-                       separators stand between texts); longer rows are cut and counted */
+    int max_length;           /* tokens per row with special tokens, >= 3 (with pairs 4, or 5 if two
+                                 separators stand between texts); longer rows are cut and counted */
+    struct chunk_rule chunks; /* with a size: rows are split instead; max_length holds a chunk and
+                                 its special tokens */
 };
 
 /* A batch of B rows, T tokens, packed back to back; host memory, borrowed until the next read into
  * the same batch. */
 struct batch {
     int64_t tokens; /* T, sum of the rows' lengths */
-    int rows;       /* B; 0 is legal */
+    int rows;       /* B, units; 0 is legal */
     int max_row;    /* longest row, tokens */
     int32_t *ids;   /* (T) */
     int32_t *types; /* (T) 0 first text and its separators, 1 second text and its separator */
@@ -74,7 +78,7 @@ struct batch {
  * Open the file and check everything but token ids and stored text, which are checked where they
  * are read: one pass over offsets, labels and columns, no token is read. On success *out is owned
  * by the caller (dataset_close); on failure it is NULL. STATUS_NOINPUT, STATUS_FORMAT (says what
- * and where), STATUS_ARG max_length too small.
+ * and where), STATUS_ARG max_length too small, STATUS_CONFIG chunks of pairs.
  */
 NODISCARD enum status dataset_open(const struct dataset_opts *opts, struct dataset **out);
 /* Read every token, check ids and content hash: for inspect and check. STATUS_FORMAT: changed or
@@ -83,10 +87,19 @@ NODISCARD enum status dataset_verify(struct dataset *ds);
 void dataset_close(struct dataset *ds);
 void dataset_get_info(const struct dataset *ds, struct dataset_info *info);
 
-/* Tokens of a row with special tokens after cutting to max_length; whether it was cut. row in [0,
- * rows). */
-int dataset_length(const struct dataset *ds, int64_t row);
+/* Units of rows before `row`, which is in [0, rows]: the first unit of the row; of all of them. */
+int64_t dataset_first_unit(const struct dataset *ds, int64_t row);
+const struct chunk_rule *dataset_chunks(const struct dataset *ds); /* size 0: none */
+/* Tokens of a unit with special tokens after cutting to max_length. unit in [0, units). */
+int dataset_length(const struct dataset *ds, int64_t unit);
+/* Tokens of a row's texts, special tokens not counted, nothing cut. */
+int64_t dataset_content_length(const struct dataset *ds, int64_t row);
+/* Tokens of all units of a row. */
+int64_t dataset_row_length(const struct dataset *ds, int64_t row);
+/* Whether tokens of the row are in none of its units. row in [0, rows). */
 bool dataset_is_cut(const struct dataset *ds, int64_t row);
+/* What was done to the row's text, added. */
+void dataset_tally(const struct dataset *ds, int64_t row, struct chunk_tally *tally);
 
 /* Labels and columns of all rows, (rows), borrowed from ds; NULL where the file has none. */
 const int32_t *dataset_classes(const struct dataset *ds);
@@ -114,11 +127,11 @@ NODISCARD enum status dataset_row_source(struct dataset *ds, int64_t row, int64_
                                          int64_t *byte_offset);
 
 /*
- * Read rows[0..count) in that order into batch (grown as needed; start with {0}). chunk is 0
- * throughout. STATUS_ARG a row outside the dataset or more than 2^31 - 1 tokens; STATUS_FORMAT an
- * id outside the vocabulary: the message names the row and its place in the source; STATUS_IO.
+ * Read units[0..count) in that order into batch (grown as needed; start with {0}). STATUS_ARG a
+ * unit outside the dataset or more than 2^31 - 1 tokens; STATUS_FORMAT an id outside the
+ * vocabulary: the message names the row and its place in the source; STATUS_IO.
  */
-NODISCARD enum status dataset_read(struct dataset *ds, const int64_t *rows, int count,
+NODISCARD enum status dataset_read(struct dataset *ds, const int64_t *units, int count,
                                    struct batch *batch);
 /* Room for rows and tokens in a batch that another source packs; what was in it is lost.
  * STATUS_NOMEM. */

@@ -138,7 +138,9 @@ struct search {
     int32_t *earlier; /* (rows) the row before this one with the same bytes in the band, or -1 */
     struct permutations permutations;
     struct batch batch;
-    int64_t *wanted; /* (BLOCK_ROWS) */
+    int64_t *wanted; /* units of the rows in batch */
+    int32_t *unit;   /* (rows of the block + 1) where those of each row begin */
+    size_t wanted_capacity, unit_capacity;
     struct shingle_set mine, other;
     int64_t mine_of; /* whose shingles mine are; -1: nobody's */
 };
@@ -182,16 +184,25 @@ static int32_t first_equal(struct search *s, int32_t row)
     }
 }
 
-static void hash_block(struct search *s, int64_t at)
+/* The ids of the i-th row of the block: its units follow each other. */
+static const int32_t *row_ids(const struct search *s, int i, int *n)
 {
     const struct batch *b = &s->batch;
+    const int32_t from = b->begin[s->unit[i]];
+    *n = b->begin[s->unit[i + 1]] - from;
+    return b->ids + from;
+}
+
+static void hash_block(struct search *s, int64_t at, int rows)
+{
     struct duplicates *out = s->out;
 #pragma omp parallel for schedule(static, 256)
-    for (int i = 0; i < b->rows; i++) {
-        s->hash[at + i] = hash_bytes128(b->ids + b->begin[i],
-                                        (size_t)(b->begin[i + 1] - b->begin[i]) * sizeof *b->ids);
+    for (int i = 0; i < rows; i++) {
+        int n;
+        const int32_t *ids = row_ids(s, i, &n);
+        s->hash[at + i] = hash_bytes128(ids, (size_t)n * sizeof *ids);
     }
-    for (int i = 0; i < b->rows; i++) {
+    for (int i = 0; i < rows; i++) {
         int32_t row = (int32_t)(at + i);
         out->same[row] = first_equal(s, row);
         out->copies += out->same[row] != row;
@@ -199,11 +210,28 @@ static void hash_block(struct search *s, int64_t at)
     if (s->signature == NULL)
         return;
 #pragma omp parallel for schedule(dynamic, 256)
-    for (int i = 0; i < b->rows; i++) {
+    for (int i = 0; i < rows; i++) {
+        int n;
+        const int32_t *ids = row_ids(s, i, &n);
         if (out->same[at + i] == at + i)
-            sign(&s->permutations, b->ids + b->begin[i], b->begin[i + 1] - b->begin[i],
-                 s->signature + (at + i) * DUPLICATES_HASHES);
+            sign(&s->permutations, ids, n, s->signature + (at + i) * DUPLICATES_HASHES);
     }
+}
+
+/* Read the units of rows [at, at + rows) of a set. */
+static enum status read_units(struct search *s, struct dataset *ds, int64_t at, int rows)
+{
+    const int64_t first = dataset_first_unit(ds, at);
+    const int64_t count = dataset_first_unit(ds, at + rows) - first;
+    TRY(mem_grow(&s->unit, &s->unit_capacity, (size_t)rows + 1, sizeof *s->unit,
+                 "the rows to compare"));
+    for (int i = 0; i <= rows; i++)
+        s->unit[i] = (int32_t)(dataset_first_unit(ds, at + i) - first);
+    TRY(mem_grow(&s->wanted, &s->wanted_capacity, (size_t)count, sizeof *s->wanted,
+                 "the rows to compare"));
+    for (int64_t i = 0; i < count; i++)
+        s->wanted[i] = first + i;
+    return dataset_read(ds, s->wanted, (int)count, &s->batch);
 }
 
 static enum status hash_rows(struct search *s)
@@ -215,14 +243,13 @@ static enum status hash_rows(struct search *s)
         for (int64_t at = 0; at < rows;) {
             int count = 0;
             for (int64_t tokens = 0; count < BLOCK_ROWS && at + count < rows; count++) {
-                tokens += dataset_length(ds, at + count);
+                tokens += dataset_row_length(ds, at + count);
                 if (tokens > BLOCK_TOKENS && count > 0)
                     break;
-                s->wanted[count] = at + count;
             }
             mark(s);
-            TRY(dataset_read(ds, s->wanted, count, &s->batch));
-            hash_block(s, s->first[set] + at);
+            TRY(read_units(s, ds, at, count));
+            hash_block(s, s->first[set] + at, count);
             at += count;
         }
     }
@@ -235,7 +262,7 @@ static enum status read_shingles(struct search *s, int64_t row, struct shingle_s
     while (row >= s->first[of + 1])
         of++;
     int64_t inside = row - s->first[of];
-    TRY(dataset_read(s->o->sets[of], &inside, 1, &s->batch));
+    TRY(read_units(s, s->o->sets[of], inside, 1));
     return shingle_set_make(s->batch.ids, (int)s->batch.tokens, set);
 }
 
@@ -396,7 +423,6 @@ static enum status search_begin(struct search *s)
     TRY(mem_alloc_raw(n, sizeof *out->like, "nearly equal rows", &out->like));
     TRY(mem_alloc_raw(n, sizeof *s->hash, "the rows' hashes", &s->hash));
     TRY(mem_alloc_raw(s->nslots, sizeof *s->slots, "the table of rows", &s->slots));
-    TRY(mem_alloc_raw(BLOCK_ROWS, sizeof *s->wanted, "a block of rows", &s->wanted));
     if (s->o->near < 1.0)
         TRY(mem_alloc_raw(n * DUPLICATES_HASHES, 1, "the rows' signatures", &s->signature));
     permutations_make(&s->permutations);
@@ -411,6 +437,7 @@ static void search_end(struct search *s)
     mem_free(s->slots);
     mem_free(s->earlier);
     mem_free(s->wanted);
+    mem_free(s->unit);
     mem_free(s->mine.p);
     mem_free(s->other.p);
     batch_release(&s->batch);

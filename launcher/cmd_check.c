@@ -19,6 +19,7 @@
 #include "launcher/experiment.h"
 #include "model/optimizer.h"
 #include "worker/source.h"
+#include "worker/units.h"
 
 enum { CLASS_LINES = 50, PASSES = 2 };
 
@@ -153,25 +154,25 @@ static enum status plan_all(struct check *check)
 /* ---- the first epoch, batch by batch ---- */
 
 struct first_rows {
-    int64_t *rows; /* of this rank's first pass; owned */
+    int64_t *units; /* of this rank's first pass; owned */
     int count;
     int64_t tokens;
 };
 
 /* This rank's share of the first batch, as far as one pass takes it. */
-static enum status take_first(const struct check *check, const int64_t *rows, int count,
+static enum status take_first(const struct check *check, const struct unit_list *units,
                               struct first_rows *first)
 {
     const struct comm *world = check->session->world;
     const struct run *run = check->run;
     const struct trial_plan *plan = &check->trials[check->largest].plan;
-    TRY(mem_alloc_raw((size_t)count, sizeof *first->rows, "a pass's rows", &first->rows));
-    for (int i = comm_rank(world) % run->group_ranks; i < count; i += run->group_ranks) {
-        int length = dataset_length(run->train.ds, rows[i]);
-        if (first->tokens + length > plan->max_pass_tokens || first->count >= plan->max_pass_rows)
+    TRY(mem_alloc_raw((size_t)units->count, sizeof *first->units, "a pass's rows", &first->units));
+    for (int64_t i = comm_rank(world) % run->group_ranks; i < units->count; i += run->group_ranks) {
+        if (first->tokens + units->length[i] > plan->max_pass_tokens ||
+            first->count >= plan->max_pass_rows)
             break;
-        first->rows[first->count++] = rows[i];
-        first->tokens += length;
+        first->units[first->count++] = units->unit[i];
+        first->tokens += units->length[i];
     }
     return STATUS_OK;
 }
@@ -182,6 +183,8 @@ static enum status walk_epoch(struct check *check, struct first_rows *first)
     struct run_rows rows;
     struct trial_opts opts;
     struct sampler *sampler = NULL;
+    struct unit_list units = {0};
+    const struct row_source source = row_source_dataset(run->train.ds);
     int64_t slots = 0;
     const struct trial_id *id = &check->trials[check->largest].id;
     enum status st = STATUS_OK;
@@ -195,19 +198,17 @@ static enum status walk_epoch(struct check *check, struct first_rows *first)
     TRY_GOTO(done, sampler_open(&sampling, &sampler));
     for (int64_t s = 0; s < sampler_steps(sampler); s++) {
         const int64_t *batch;
-        int count, longest = 0;
+        int count;
         TRY_GOTO(done, sampler_next(sampler, 0, s, &batch, &count));
+        TRY_GOTO(done, units_of_rows(&source, batch, count, &units));
         if (s == 0)
-            TRY_GOTO(done, take_first(check, batch, count, first));
-        for (int i = 0; i < count; i++) {
-            int length = dataset_length(run->train.ds, batch[i]);
-            longest = length > longest ? length : longest;
-            check->per_epoch += length;
-        }
-        slots += (int64_t)longest * count;
+            TRY_GOTO(done, take_first(check, &units, first));
+        check->per_epoch += units.tokens;
+        slots += units.longest * units.count;
     }
     check->padding = slots == 0 ? 0.0 : 1.0 - (double)check->per_epoch / (double)slots;
 done:
+    units_release(&units);
     sampler_close(sampler);
     run_rows_free(&rows);
     return st;
@@ -248,7 +249,7 @@ static enum status time_pass(struct check *check, struct model *model,
         return STATUS_OK;
     TRY_GOTO(done, mem_alloc((size_t)first->count * (size_t)check->run->task.outputs,
                              sizeof *logits, "logits", &logits));
-    TRY_GOTO(done, dataset_read(check->run->train.ds, first->rows, first->count, &batch));
+    TRY_GOTO(done, dataset_read(check->run->train.ds, first->units, first->count, &batch));
     struct model_input input = {.tokens = batch.tokens,
                                 .rows = batch.rows,
                                 .max_row = batch.max_row,
@@ -352,6 +353,18 @@ static enum status add_rows(const struct run_data *data, const char *name, int m
                             struct str *out)
 {
     int64_t cut = 0, rows = data->info.rows;
+    struct chunk_tally tally = {0};
+    if (dataset_chunks(data->ds)->size > 0) {
+        for (int64_t i = 0; i < rows; i++)
+            dataset_tally(data->ds, i, &tally);
+        return str_addf(out,
+                        "%-13s %lld rows, %lld split into %lld chunks, the longest into %lld; of "
+                        "%lld tokens %lld in none, %lld read twice\n",
+                        name, (long long)rows, (long long)tally.split,
+                        (long long)(tally.chunks - (tally.texts - tally.split)),
+                        (long long)tally.most, (long long)tally.tokens, (long long)tally.lost,
+                        (long long)tally.repeated);
+    }
     for (int64_t i = 0; i < rows; i++)
         cut += dataset_is_cut(data->ds, i);
     return str_addf(out, "%-13s %lld rows, %lld (%.2f %%) cut to %d tokens\n", name,
@@ -544,7 +557,7 @@ enum status command_check(struct session *session)
     st = comm_agree(world, comm_rank(world) == 0 ? print_report(&check) : STATUS_OK);
 done:
     str_release(&check.groups);
-    mem_free(first.rows);
+    mem_free(first.units);
     mem_free(check.trials);
     close_run(&check);
     if (temporary && cache != NULL && comm_rank(world) == 0 && folder_remove(cache) != STATUS_OK)

@@ -17,6 +17,7 @@ struct scorer {
     char **members; /* of an ensemble; owned */
     int member_count;
     int max_length;
+    struct chunk_rule chunks;
 };
 
 static void scorer_close(struct scorer *scorer)
@@ -95,6 +96,7 @@ static enum status scorer_load(struct session *session, struct scorer *scorer)
     const char *folder = scorer->member_count > 0 ? scorer->members[0] : config->model.path;
     TRY(model_source_open(folder, config->model.resize_embeddings, &scorer->source));
     TRY(model_max_length(&scorer->source, config->data.max_length, &scorer->max_length));
+    TRY(model_chunks(&scorer->source, config, scorer->max_length, &scorer->chunks));
     TRY(predict_task(&scorer->source, &scorer->task));
     TRY(task_decide_metric(config, &scorer->task));
     struct model_opts opts = {
@@ -146,7 +148,8 @@ static struct predict_opts options(const struct session *session, const struct s
                                  .model = scorer->model,
                                  .members = scorer->members,
                                  .member_count = scorer->member_count,
-                                 .max_length = scorer->max_length};
+                                 .max_length = scorer->max_length,
+                                 .chunks = &scorer->chunks};
 }
 
 enum status command_predict(struct session *session)

@@ -227,7 +227,8 @@ static enum status score_test(struct run *run, json_t *results)
                                    .source = &run->source,
                                    .task = &run->task,
                                    .model = model,
-                                   .max_length = run->max_length};
+                                   .max_length = run->max_length,
+                                   .chunks = &run->chunks};
     struct row_source source = row_source_dataset(run->test.ds);
     TRY_GOTO(done, evaluate_rows(&predict, &source, &run->test.targets, &outcome));
     if (comm_rank(session->world) == 0) {

@@ -109,7 +109,7 @@ static double mean_length(const struct run *run)
 {
     double sum = 0.0;
     for (int64_t i = 0; i < run->train.info.rows; i++)
-        sum += dataset_length(run->train.ds, i);
+        sum += (double)dataset_row_length(run->train.ds, i);
     return run->train.info.rows == 0 ? 0.0 : sum / (double)run->train.info.rows;
 }
 

@@ -62,6 +62,16 @@ static void resolve(struct run *run)
     out->train.precision = precisions[run->session->precision];
     if (run->source.tokenizer != NULL)
         out->data.max_length = run->max_length;
+    out->data.long_text = run->chunks.size > 0 ? CONFIG_LONG_CHUNK : CONFIG_LONG_TRUNCATE;
+    if (run->chunks.size > 0) {
+        out->data.chunk_size = run->chunks.size;
+        out->data.stride = run->chunks.stride;
+        out->data.min_chunk = run->chunks.least;
+        out->data.max_text_length = run->chunks.max_text;
+        out->data.skip_contained_tail = run->chunks.skip_tail;
+        out->model.chunk_pooling = run->chunks.pooling == CHUNK_MAX ? CONFIG_CHUNK_MAX
+                                                                    : CONFIG_CHUNK_MEAN;
+    }
     memset(out->eval.metric, 0, sizeof out->eval.metric);
     memcpy(out->eval.metric, metric, strlen(metric));
     if (run->folds > 0)
@@ -188,18 +198,20 @@ static enum status open_with(struct session *session, struct comm *comm,
         st = model_source_open(config->model.path, config->model.resize_embeddings, &out->source);
     if (with_model && st == STATUS_OK)
         st = model_max_length(&out->source, config->data.max_length, &out->max_length);
+    if (with_model && st == STATUS_OK)
+        st = model_chunks(&out->source, config, out->max_length, &out->chunks);
     TRY_GOTO(fail, comm_agree(comm, st));
     out->pooling = model_pooling(&out->source, config->model.pooling);
     TRY_GOTO(fail, source_open(comm, config, &out->source, "data.train", config->data.train, cache,
-                               out->max_length, &out->train.ds));
+                               out->max_length, &out->chunks, &out->train.ds));
     dataset_get_info(out->train.ds, &out->train.info);
     if (config->data.eval[0] != '\0' && !folds)
         TRY_GOTO(fail, source_open(comm, config, &out->source, "data.eval", config->data.eval,
-                                   cache, out->max_length, &out->eval.ds));
+                                   cache, out->max_length, &out->chunks, &out->eval.ds));
     if (config->data.test[0] != '\0' &&
         !folds) /* now: a wrong path must not be found after training */
         TRY_GOTO(fail, source_open(comm, config, &out->source, "data.test", config->data.test,
-                                   cache, out->max_length, &out->test.ds));
+                                   cache, out->max_length, &out->chunks, &out->test.ds));
     if (folds && (config->data.eval[0] != '\0' || config->data.test[0] != '\0'))
         log_warning(
             "data.eval and data.test are not used under cross-validation: each fold is scored on "

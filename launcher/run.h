@@ -25,6 +25,7 @@ struct run {
     struct model_source source;
     enum pooling pooling;
     int max_length;
+    struct chunk_rule chunks; /* size 0: texts are cut */
     struct task_spec task;
     struct run_config resolved; /* config with what `auto` and 0 came to: what run.cfg holds */
     struct run_data train, eval, test; /* ds NULL: none */

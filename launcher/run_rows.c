@@ -343,6 +343,7 @@ void run_trial_opts(struct run *run, const struct run_rows *rows, const struct t
         .task = &run->task,
         .pooling = run->pooling,
         .max_length = run->max_length,
+        .chunks = run->chunks,
         .train = {run->train.ds, &run->train.targets, rows->train, rows->train_count},
         .select = {eval->ds, &eval->targets, rows->select, rows->select_count},
         .score = {eval->ds, &eval->targets, rows->score, rows->score_count},

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "report/sections.h"
+#include "worker/model_io.h"
 
 static const struct {
     const char *name, *title, *meaning;
@@ -103,6 +104,17 @@ static void count_cut(const struct run_folder *run, struct outline *o)
         return;
     dataset_get_info(run->train, &info);
     o->train_rows = info.rows;
+    if (run->config->data.long_text == CONFIG_LONG_CHUNK) {
+        const struct chunk_rule rule = model_chunk_keys(run->config, 0); /* run.cfg says all */
+        for (int64_t i = 0; i < info.rows; i++) {
+            const int64_t lost_before = o->chunks.lost;
+            chunk_tally_add(&o->chunks, &rule, dataset_content_length(run->train, i));
+            o->cut += o->chunks.lost > lost_before;
+        }
+        if (o->chunks.tokens > 0)
+            o->cut_tokens = (double)o->chunks.lost / (double)o->chunks.tokens;
+        return;
+    }
     for (int64_t i = 0; i < info.rows; i++) {
         int length = dataset_length(run->train, i);
         all += length;

@@ -167,8 +167,8 @@ static void padding_chart(struct page *page, const struct run_folder *run, const
     double used = 0.0, batch = (double)run->config->train.batch_size;
     char text[FORMAT_BYTES];
     struct str about = {0};
-    if (most <= 0)
-        return;
+    if (most <= 0 || run->config->data.long_text == CONFIG_LONG_CHUNK)
+        return; /* a peer that has chunks pads them in ways of its own */
     for (int64_t i = 0; i < n; i++)
         used += length[i] > most ? (double)most : length[i];
     double longest = padded_to_longest(length, n, most, batch), full = (double)most * (double)n;
@@ -189,6 +189,22 @@ static void padding_chart(struct page *page, const struct run_folder *run, const
     str_release(&about);
 }
 
+/* How the texts were split. */
+static void chunks_text(struct page *page, const struct run_folder *run, const struct outline *o)
+{
+    const struct chunk_tally *t = &o->chunks;
+    const struct run_config *c = run->config;
+    char text[FORMAT_BYTES];
+    double tokens = t->tokens > 0 ? (double)t->tokens : 1.0;
+    page_rawf(page, "Read in chunks of %lld tokens that begin every %lld: ",
+              (long long)c->data.chunk_size, (long long)c->data.stride);
+    page_rawf(page, "%s rows are split, ", format_count(t->split, text));
+    page_rawf(page, "the longest into %s; ", format_count(t->most, text));
+    page_rawf(page, "%s of all tokens are in no chunk, ",
+              format_percent((double)t->lost / tokens, text));
+    page_rawf(page, "%s are read twice.", format_percent((double)t->repeated / tokens, text));
+}
+
 static void lengths_table(struct page *page, const struct run_folder *run, const struct outline *o,
                           const int *length, int64_t n)
 {
@@ -201,7 +217,9 @@ static void lengths_table(struct page *page, const struct run_folder *run, const
     page_rawf(page, "median %d, mean %.1f, ", length[(n - 1) / 2], sum / (double)n);
     page_rawf(page, "95 %% below %d, longest %d tokens. ",
               length[(int64_t)ceil(0.95 * (double)n) - 1], length[n - 1]);
-    if (run->config->data.max_length > 0) {
+    if (o->chunks.texts > 0) {
+        chunks_text(page, run, o);
+    } else if (run->config->data.max_length > 0) {
         page_rawf(page, "Cut at %lld tokens: %s rows ", (long long)run->config->data.max_length,
                   format_count(o->cut, text));
         page_rawf(page, "(%s), ", format_percent((double)o->cut / (double)n, text));
@@ -280,7 +298,7 @@ bool section_data(struct page *page, const struct run_folder *run, const struct 
     page_section(page, "data", "Lengths and truncation");
     lengths_table(page, run, o, length, info.rows);
     page_raw(page, "<div class=\"charts\">\n");
-    lengths_chart(page, length, info.rows, run->config->data.max_length);
+    lengths_chart(page, length, info.rows, o->chunks.texts > 0 ? 0 : run->config->data.max_length);
     padding_chart(page, run, length, info.rows);
     if (run->has_table)
         by_length_chart(page, run);

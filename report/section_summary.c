@@ -170,11 +170,17 @@ static void add_warnings(struct page *page, const struct run_folder *run, const 
     }
     if (o->train_rows > 0 && (double)o->cut > 0.2 * (double)o->train_rows) {
         begin_warning(page, &any);
-        page_rawf(page,
-                  "%s of the texts are longer than %lld tokens (data.max_length): the model does "
-                  "not see their ends.",
-                  format_percent((double)o->cut / (double)o->train_rows, text),
-                  (long long)run->config->data.max_length);
+        format_percent((double)o->cut / (double)o->train_rows, text);
+        if (o->chunks.texts > 0)
+            page_rawf(page,
+                      "%s of the texts have tokens that are in no chunk (data.min_chunk, "
+                      "data.max_text_length).",
+                      text);
+        else
+            page_rawf(page,
+                      "%s of the texts are longer than %lld tokens (data.max_length): the model "
+                      "does not see their ends.",
+                      text, (long long)run->config->data.max_length);
         page_raw(page, "</li>\n");
     }
     if (o->has_values && o->values.of_task[METRIC_ECE] && o->values.value[METRIC_ECE] > 0.1) {

@@ -7,6 +7,7 @@
 #ifndef COHORT_REPORT_SECTIONS_H
 #define COHORT_REPORT_SECTIONS_H
 
+#include "data/chunk.h"
 #include "report/page.h"
 #include "report/run_folder.h"
 
@@ -33,8 +34,10 @@ struct outline {
     int folds, repeats;
     struct metric_values values; /* of the table's first repeat */
     bool has_values;
-    int64_t cut, train_rows; /* rows of data.train that are cut, and all; 0 without data */
-    double cut_tokens;       /* share of tokens that are lost */
+    int64_t cut, train_rows;   /* rows of data.train of which tokens are lost, and all; 0 without
+                                  data */
+    double cut_tokens;         /* share of tokens that are lost */
+    struct chunk_tally chunks; /* of data.train where texts are read in chunks; else 0 */
 };
 NODISCARD enum status outline_make(const struct run_folder *run, struct outline *out);
 void outline_release(struct outline *outline);

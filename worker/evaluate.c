@@ -218,7 +218,7 @@ enum status evaluate_input(const struct predict_opts *opts, const char *key, con
     *out = NULL;
     if (source_is_prepared(path)) {
         TRY_GOTO(done, source_open(opts->comm, opts->config, opts->source, key, path, "",
-                                   opts->max_length, &ds));
+                                   opts->max_length, opts->chunks, &ds));
         source = row_source_dataset(ds);
         st = task_map(opts->task, ds, path, &targets);
     } else {
@@ -231,7 +231,7 @@ enum status evaluate_input(const struct predict_opts *opts, const char *key, con
             st = part_targets(opts->config, opts->task, path, &part, &targets);
         if (st == STATUS_OK)
             st = part_source_open(&part, &opts->source->tokenizer_info, opts->max_length,
-                                  &in_memory);
+                                  opts->chunks, &in_memory);
         source = part_source_rows(&in_memory);
     }
     TRY_GOTO(done, comm_agree(opts->comm, st));

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "ckpt/hf.h"
 #include "ckpt/safetensors.h"
 
@@ -117,6 +118,89 @@ enum status model_max_length(const struct model_source *source, int64_t wanted, 
         TRY(json_int_or(source->cohort, "max_length", source->path, 4, limit, usual, &stored));
         *out = (int)stored;
     }
+    return STATUS_OK;
+}
+
+static enum status check_chunks(const struct chunk_rule *rule, int room, const char *where)
+{
+    if (rule->size < 1 || rule->size > room)
+        return status_fail(STATUS_CONFIG,
+                           "%s data.chunk_size=%d, wanted 1 to %d: data.max_length less special "
+                           "tokens",
+                           where, rule->size, room);
+    if (rule->stride < 1 || rule->stride > rule->size)
+        return status_fail(STATUS_CONFIG,
+                           "%s data.stride=%d, wanted 1 to data.chunk_size=%d: tokens between "
+                           "chunks would be lost",
+                           where, rule->stride, rule->size);
+    if (rule->least < 1 || rule->least > rule->size)
+        return status_fail(STATUS_CONFIG, "%s data.min_chunk=%d, wanted 1 to data.chunk_size=%d",
+                           where, rule->least, rule->size);
+    return STATUS_OK;
+}
+
+/* What the model was trained with, as model_save_files() stores it. */
+static enum status stored_chunks(const struct model_source *source, const json_t *stored, int room,
+                                 struct chunk_rule *out)
+{
+    const char *where = source->path,
+               *pooling = json_string_value(json_object_get(stored, "pooling"));
+    int64_t size, stride, least, most;
+    TRY(json_int_or(stored, "size", where, 1, INT32_MAX, 0, &size));
+    TRY(json_int_or(stored, "stride", where, 1, INT32_MAX, size, &stride));
+    TRY(json_int_or(stored, "min", where, 1, INT32_MAX, 1, &least));
+    TRY(json_int_or(stored, "max_text_length", where, 0, INT64_MAX, 0, &most));
+    if (pooling == NULL || (strcmp(pooling, "mean") != 0 && strcmp(pooling, "max") != 0))
+        return status_fail(STATUS_FORMAT,
+                           "%s/config.json: \"cohort\" has chunks pooled by %s, wanted mean or max",
+                           where, pooling == NULL ? "nothing" : pooling);
+    *out = (struct chunk_rule){
+        .size = (int)size,
+        .stride = (int)stride,
+        .least = (int)least,
+        .max_text = most,
+        .skip_tail = json_is_true(json_object_get(stored, "skip_contained_tail")),
+        .pooling = strcmp(pooling, "max") == 0 ? CHUNK_MAX : CHUNK_MEAN};
+    return check_chunks(out, room, "the model was trained with");
+}
+
+struct chunk_rule model_chunk_keys(const struct run_config *config, int room)
+{
+    const int64_t size = config->data.chunk_size > 0 ? config->data.chunk_size : room;
+    const int64_t stride = config->data.stride > 0 ? config->data.stride : size;
+    return (struct chunk_rule){
+        .size = (int)size,
+        .stride = (int)stride,
+        .least = (int)config->data.min_chunk,
+        .max_text = config->data.max_text_length,
+        .skip_tail = config->data.skip_contained_tail,
+        .pooling = config->model.chunk_pooling == CONFIG_CHUNK_MAX ? CHUNK_MAX : CHUNK_MEAN};
+}
+
+enum status model_chunks(const struct model_source *source, const struct run_config *config,
+                         int max_length, struct chunk_rule *out)
+{
+    const json_t *stored = json_object_get(source->cohort, "chunks");
+    const int room = max_length - tokenizer_length(&source->tokenizer_info, 0, -1, max_length);
+    const char *unused = config->data.chunk_size > 0        ? "data.chunk_size"
+                         : config->data.stride > 0          ? "data.stride"
+                         : config->data.max_text_length > 0 ? "data.max_text_length"
+                         : config->data.skip_contained_tail ? "data.skip_contained_tail"
+                                                            : NULL;
+    *out = (struct chunk_rule){0};
+    if (config->data.long_text == CONFIG_LONG_CHUNK) {
+        *out = model_chunk_keys(config, room);
+        TRY(check_chunks(out, room, "the configuration has"));
+    } else if (unused != NULL) {
+        return status_fail(STATUS_CONFIG,
+                           "%s is given, but texts are not read in chunks: add "
+                           "data.long=chunk",
+                           unused);
+    } else if (config->data.long_text == CONFIG_LONG_AUTO && stored != NULL) {
+        TRY(stored_chunks(source, stored, room, out));
+    }
+    if (config->model.chunk_pooling != CONFIG_CHUNK_AUTO)
+        out->pooling = config->model.chunk_pooling == CONFIG_CHUNK_MAX ? CHUNK_MAX : CHUNK_MEAN;
     return STATUS_OK;
 }
 
@@ -318,12 +402,14 @@ enum status model_save_finish(struct model_writer *writer)
 }
 
 enum status model_save_files(const struct model_source *source, const struct task_spec *task,
-                             enum pooling pooling, int max_length, const char *folder)
+                             enum pooling pooling, int max_length, const struct chunk_rule *chunks,
+                             const char *folder)
 {
     static const char *const problems[] = {"single_label_classification",
                                            "multi_label_classification", "regression"};
     json_t *config = NULL, *cohort = NULL;
     char *path = NULL;
+    struct str split_text = {0};
     enum status st = STATUS_OK;
     bool one_logit = task->task == TASK_CLASSES && task->outputs == 1;
     TRY_GOTO(done,
@@ -333,7 +419,15 @@ enum status model_save_files(const struct model_source *source, const struct tas
     cohort = json_pack("{s:s, s:i, s:i, s:s}", "pooling", pooling_name(pooling), "max_length",
                        max_length, "outputs", task->outputs, "metric", metric_name(task->metric));
     json_t *labels = one_logit ? json_pack("[s, s]", task->labels[0], task->labels[1]) : NULL;
-    if (cohort == NULL || (one_logit && json_object_set_new(cohort, "labels", labels) != 0) ||
+    json_t *split = chunks->size == 0
+                        ? NULL
+                        : json_pack("{s:i, s:i, s:i, s:I, s:b, s:s}", "size", chunks->size,
+                                    "stride", chunks->stride, "min", chunks->least,
+                                    "max_text_length", (json_int_t)chunks->max_text,
+                                    "skip_contained_tail", chunks->skip_tail, "pooling",
+                                    chunk_pooling_name(chunks->pooling));
+    if (cohort == NULL || (chunks->size > 0 && json_object_set_new(cohort, "chunks", split) != 0) ||
+        (one_logit && json_object_set_new(cohort, "labels", labels) != 0) ||
         json_object_set(config, "cohort", cohort) != 0) {
         st = status_fail(STATUS_NOMEM, "no memory for config.json");
         goto done;
@@ -349,8 +443,19 @@ enum status model_save_files(const struct model_source *source, const struct tas
                            .native = pooling == POOL_POOLER && !one_logit,
                            .classifier = encoder_classifier_name(&source->encoder),
                            .score = NAN};
+    if (chunks->size > 0) {
+        TRY_GOTO(done,
+                 str_addf(&split_text,
+                          "chunks of up to %d tokens, special tokens not counted, that begin "
+                          "every %d tokens; the logits of a text's chunks are pooled by their "
+                          "%s",
+                          chunks->size, chunks->stride,
+                          chunks->pooling == CHUNK_MAX ? "maximum" : "mean"));
+        card.chunks = split_text.p;
+    }
     st = hf_write_readme(folder, &card);
 done:
+    str_release(&split_text);
     json_decref(cohort);
     json_decref(config);
     mem_free(path);

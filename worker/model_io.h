@@ -9,6 +9,7 @@
 
 #include "base/json.h"
 #include "base/status.h"
+#include "data/chunk.h"
 #include "data/tokenizer.h"
 #include "model/model.h"
 #include "worker/run_config.h"
@@ -40,6 +41,17 @@ void model_source_close(struct model_source *source);
 /* The longest row the model takes: data.max_length, else the model's own limit. STATUS_CONFIG if it
  * is too long. */
 NODISCARD enum status model_max_length(const struct model_source *source, int64_t wanted, int *out);
+/* The chunks that the keys ask for, whether or not texts are read in chunks; room: content tokens
+ * of a row. Not checked. */
+struct chunk_rule model_chunk_keys(const struct run_config *config, int room);
+/*
+ * How long texts are read: the keys under data.long=chunk, what a cohort model was trained with
+ * under auto, else size 0. max_length: of a chunk with its special tokens. STATUS_CONFIG: chunks
+ * that do not fit, or keys of chunks where there are none; STATUS_FORMAT: config.json.
+ */
+NODISCARD enum status model_chunks(const struct model_source *source,
+                                   const struct run_config *config, int max_length,
+                                   struct chunk_rule *out);
 /* The pooling asked for, or the one stored with a cohort model, or the family's own. */
 enum pooling model_pooling(const struct model_source *source, enum config_pooling wanted);
 
@@ -75,6 +87,7 @@ NODISCARD enum status model_save_write(struct model_writer *writer, struct model
 NODISCARD enum status model_save_finish(struct model_writer *writer);
 NODISCARD enum status model_save_files(const struct model_source *source,
                                        const struct task_spec *task, enum pooling pooling,
-                                       int max_length, const char *folder);
+                                       int max_length, const struct chunk_rule *chunks,
+                                       const char *folder);
 
 #endif

@@ -16,20 +16,34 @@ enum { WINDOW_ROWS = 8192, WINDOW_BYTES = 64 << 20 };
 /* ---- rows in memory ---- */
 
 enum status part_source_open(const struct dataset_part *part, const struct tokenizer_info *info,
-                             int max_length, struct part_source *out)
+                             int max_length, const struct chunk_rule *chunks,
+                             struct part_source *out)
 {
-    *out = (struct part_source){.part = part, .info = info, .max_length = max_length};
+    *out = (struct part_source){
+        .part = part, .info = info, .max_length = max_length, .chunks = *chunks};
     TRY(mem_alloc_raw((size_t)part->rows + 1, sizeof *out->offset, "row offsets", &out->offset));
     out->offset[0] = 0;
     for (int64_t r = 0; r < part->rows; r++)
         out->offset[r + 1] = out->offset[r] + part->lengths[r];
+    if (chunks->size == 0)
+        return STATUS_OK;
+    TRY(mem_alloc_raw((size_t)part->rows + 1, sizeof *out->unit, "the chunks of rows", &out->unit));
+    out->unit[0] = 0;
+    for (int64_t r = 0; r < part->rows; r++) {
+        if (part->split[r] != UINT32_MAX)
+            return status_fail(STATUS_CONFIG,
+                               "data.pair=... makes pairs of texts, and data.long=chunk splits "
+                               "single ones; wanted data.long=truncate");
+        out->unit[r + 1] = out->unit[r] + chunk_count(chunks, part->lengths[r]);
+    }
     return STATUS_OK;
 }
 
 void part_source_close(struct part_source *source)
 {
     mem_free(source->offset);
-    source->offset = NULL;
+    mem_free(source->unit);
+    source->offset = source->unit = NULL;
 }
 
 /* Tokens of the first and second text; second < 0: none. */
@@ -40,35 +54,57 @@ static void text_lengths(const struct part_source *s, int64_t row, int64_t *firs
     *second = single ? -1 : s->part->lengths[row] - *first;
 }
 
-static int part_length(void *self, int64_t row)
+static int64_t part_first_unit(void *self, int64_t row)
 {
     const struct part_source *s = self;
-    int64_t first, second;
-    text_lengths(s, row, &first, &second);
+    return s->unit[row];
+}
+
+/* What a unit has of its row: tokens [*from, *from + *first) of the first text, *second of the
+ * second. */
+static void unit_at(const struct part_source *s, int64_t unit, int64_t *row, int64_t *chunk,
+                    int64_t *from, int64_t *first, int64_t *second)
+{
+    *row = unit;
+    *chunk = *from = 0;
+    if (s->unit != NULL) {
+        *row = chunk_row(s->unit, s->part->rows, unit);
+        *chunk = unit - s->unit[*row];
+    }
+    text_lengths(s, *row, first, second);
+    if (s->unit != NULL)
+        chunk_at(&s->chunks, *first, *chunk, from, first);
+}
+
+static int part_length(void *self, int64_t unit)
+{
+    const struct part_source *s = self;
+    int64_t row, chunk, from, first, second;
+    unit_at(s, unit, &row, &chunk, &from, &first, &second);
     return tokenizer_length(s->info, first, second, s->max_length);
 }
 
-static enum status part_read(void *self, const int64_t *rows, int count, struct batch *batch)
+static enum status part_read(void *self, const int64_t *units, int count, struct batch *batch)
 {
     const struct part_source *s = self;
     int64_t tokens = 0;
     for (int i = 0; i < count; i++)
-        tokens += part_length(self, rows[i]);
+        tokens += part_length(self, units[i]);
     TRY(batch_reserve(batch, (size_t)tokens, (size_t)count));
     batch->rows = count;
     batch->tokens = tokens;
     batch->max_row = 0;
     batch->begin[0] = 0;
     for (int i = 0; i < count; i++) {
-        const int32_t *ids = s->part->tokens.p + s->offset[rows[i]];
-        int64_t first, second;
+        int64_t row, chunk, from, first, second;
         int32_t at = batch->begin[i];
-        text_lengths(s, rows[i], &first, &second);
+        unit_at(s, units[i], &row, &chunk, &from, &first, &second);
+        const int32_t *ids = s->part->tokens.p + s->offset[row] + from;
         int n = tokenizer_join(s->info, ids, first, second < 0 ? NULL : ids + first, second,
                                s->max_length, batch->ids + at, batch->types + at);
         batch->begin[i + 1] = at + n;
-        batch->row[i] = rows[i];
-        batch->chunk[i] = 0;
+        batch->row[i] = row;
+        batch->chunk[i] = (int32_t)chunk;
         batch->max_row = n > batch->max_row ? n : batch->max_row;
     }
     return STATUS_OK;
@@ -76,7 +112,11 @@ static enum status part_read(void *self, const int64_t *rows, int count, struct 
 
 struct row_source part_source_rows(struct part_source *source)
 {
-    return (struct row_source){source, part_length, part_read};
+    return (struct row_source){.self = source,
+                               .length = part_length,
+                               .read = part_read,
+                               .first_unit = source->unit == NULL ? NULL : part_first_unit,
+                               .pooling = source->chunks.pooling};
 }
 
 /* ---- the task of a trained folder ---- */
@@ -234,8 +274,8 @@ static enum status do_window(const struct predict_opts *opts, const struct datas
     float *logits = NULL, *probability = NULL;
     size_t n = (size_t)part->rows, outputs = (size_t)opts->task->outputs;
     int64_t tokens = score_tokens(opts->config, opts->max_length);
-    enum status st =
-        part_source_open(part, &opts->source->tokenizer_info, opts->max_length, &source);
+    enum status st = part_source_open(part, &opts->source->tokenizer_info, opts->max_length,
+                                      opts->chunks, &source);
     if (st == STATUS_OK)
         st = mem_alloc_raw(n, sizeof *rows, "row ids", &rows);
     if (st == STATUS_OK)
@@ -311,6 +351,7 @@ enum status predict_encode(const struct run_config *config, const struct model_s
     struct text_writer *writer = NULL;
     struct dataset_part part = {0};
     struct part_source in_memory = {0};
+    const struct chunk_rule whole = {0};
     int32_t *ids = NULL;
     enum status st = STATUS_OK, end;
     *rows = 0;
@@ -324,7 +365,8 @@ enum status predict_encode(const struct run_config *config, const struct model_s
         TRY_GOTO(done, next_window(reader, source->tokenizer, &part));
         if (part.rows == 0)
             break;
-        TRY_GOTO(done, part_source_open(&part, &source->tokenizer_info, max_length, &in_memory));
+        TRY_GOTO(done,
+                 part_source_open(&part, &source->tokenizer_info, max_length, &whole, &in_memory));
         for (int64_t r = 0; r < part.rows; r++) {
             int64_t first, second;
             const int32_t *own = part.tokens.p + in_memory.offset[r];

@@ -17,16 +17,19 @@
 #include "worker/run_config.h"
 #include "worker/task.h"
 
-/* Rows that were tokenized and are in memory, as a row source; row ids count from 0. */
+/* Rows that were tokenized and are in memory, as a row source; row ids count from 0. STATUS_CONFIG:
+ * chunks of pairs. */
 struct part_source {
     const struct dataset_part *part;   /* borrowed */
     const struct tokenizer_info *info; /* borrowed */
     int max_length;
-    int64_t *offset; /* (rows + 1) into the part's tokens, owned */
+    struct chunk_rule chunks; /* size 0: rows are cut */
+    int64_t *offset;          /* (rows + 1) into the part's tokens, owned */
+    int64_t *unit;            /* (rows + 1) chunks before each row, owned; NULL: rows are cut */
 };
 NODISCARD enum status part_source_open(const struct dataset_part *part,
                                        const struct tokenizer_info *info, int max_length,
-                                       struct part_source *out);
+                                       const struct chunk_rule *chunks, struct part_source *out);
 void part_source_close(struct part_source *source);
 struct row_source part_source_rows(struct part_source *source);
 
@@ -43,6 +46,7 @@ struct predict_opts {
     char *const *members; /* folders of an ensemble; borrowed */
     int member_count;     /* 0: model as it is */
     int max_length;
+    const struct chunk_rule *chunks; /* borrowed */
 };
 /* Score data.input and write `out` by rank 0. *rows counts them. Collective. */
 NODISCARD enum status predict_run(const struct predict_opts *opts, int64_t *rows);

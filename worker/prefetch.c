@@ -35,20 +35,30 @@ struct prefetch {
     bool stop;
 };
 
-static int dataset_source_length(void *self, int64_t row)
+static int dataset_source_length(void *self, int64_t unit)
 {
-    return dataset_length(self, row);
+    return dataset_length(self, unit);
 }
 
-static enum status dataset_source_read(void *self, const int64_t *rows, int count,
+static enum status dataset_source_read(void *self, const int64_t *units, int count,
                                        struct batch *batch)
 {
-    return dataset_read(self, rows, count, batch);
+    return dataset_read(self, units, count, batch);
+}
+
+static int64_t dataset_source_first(void *self, int64_t row)
+{
+    return dataset_first_unit(self, row);
 }
 
 struct row_source row_source_dataset(struct dataset *ds)
 {
-    return (struct row_source){ds, dataset_source_length, dataset_source_read};
+    const struct chunk_rule *chunks = dataset_chunks(ds);
+    return (struct row_source){.self = ds,
+                               .length = dataset_source_length,
+                               .read = dataset_source_read,
+                               .first_unit = chunks->size > 0 ? dataset_source_first : NULL,
+                               .pooling = chunks->pooling};
 }
 
 static void *work(void *argument)

@@ -35,6 +35,8 @@ enum config_task {
     CONFIG_TASK_MULTI_LABEL,
     CONFIG_TASK_REGRESSION
 };
+enum config_long { CONFIG_LONG_AUTO, CONFIG_LONG_TRUNCATE, CONFIG_LONG_CHUNK };
+enum config_chunk_pooling { CONFIG_CHUNK_AUTO, CONFIG_CHUNK_MEAN, CONFIG_CHUNK_MAX };
 enum config_precision {
     CONFIG_PRECISION_AUTO,
     CONFIG_PRECISION_FP32,
@@ -155,6 +157,7 @@ struct run_config {
         bool freeze_embeddings;
         int64_t freeze_layers;  /* first ones */
         bool resize_embeddings; /* rows for the ids that the tokenizer has beyond the model's */
+        enum config_chunk_pooling chunk_pooling;
     } model;
 
     struct {
@@ -166,6 +169,9 @@ struct run_config {
         enum config_task task;             /* auto: classes */
         char label_separator[CONFIG_TEXT]; /* multi-label: "," */
         int64_t max_length;                /* 0: the model's maximum */
+        enum config_long long_text; /* auto: what the model was trained with, else truncate */
+        int64_t chunk_size, stride, min_chunk, max_text_length; /* 0: see the keys */
+        bool skip_contained_tail;
         bool shuffle;
         char where[CONFIG_TEXT], rows[CONFIG_TEXT];
         int64_t limit, max_words;

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "worker/units.h"
 
 struct place {
     int64_t position;
@@ -24,16 +25,6 @@ static int longest_first(const void *a, const void *b)
     if (x->length != y->length)
         return x->length > y->length ? -1 : 1;
     return x->position < y->position ? -1 : x->position > y->position;
-}
-
-int longest_row(const struct row_source *source, const int64_t *rows, int64_t n)
-{
-    int longest = 0;
-    for (int64_t i = 0; i < n; i++) {
-        int length = source->length(source->self, rows[i]);
-        longest = length > longest ? length : longest;
-    }
-    return longest;
 }
 
 int64_t score_tokens(const struct run_config *config, int max_length)
@@ -143,17 +134,40 @@ done:
     return st;
 }
 
+/* Units, and what came of them pooled by rows. Collective. */
+static enum status pooled_rows(struct comm *group, struct model *model,
+                               const struct row_source *source, const int64_t *rows, int64_t n,
+                               int width, bool vectors, int64_t max_tokens, int max_rows,
+                               float *out)
+{
+    struct unit_list units = {0};
+    float *each = NULL;
+    if (source->first_unit == NULL)
+        return on_all_ranks(group, model, source, rows, n, width, vectors, max_tokens, max_rows,
+                            out);
+    enum status st = units_of_rows(source, rows, n, &units);
+    if (st == STATUS_OK)
+        st = mem_alloc_raw((size_t)(units.count * width), sizeof *each, "scores of chunks", &each);
+    TRY_GOTO(done, comm_agree(group, st));
+    TRY_GOTO(done, on_all_ranks(group, model, source, units.unit, units.count, width, vectors,
+                                max_tokens, max_rows, each));
+    chunk_pool(vectors ? CHUNK_MEAN : source->pooling, units.begin, n, width, each, out, NULL);
+done:
+    mem_free(each);
+    units_release(&units);
+    return st;
+}
+
 enum status score_rows(struct comm *group, struct model *model, const struct row_source *source,
                        const int64_t *rows, int64_t n, int outputs, int64_t max_tokens,
                        int max_rows, float *logits)
 {
-    return on_all_ranks(group, model, source, rows, n, outputs, false, max_tokens, max_rows,
-                        logits);
+    return pooled_rows(group, model, source, rows, n, outputs, false, max_tokens, max_rows, logits);
 }
 
 enum status embed_rows(struct comm *group, struct model *model, const struct row_source *source,
                        const int64_t *rows, int64_t n, int hidden, int64_t max_tokens, int max_rows,
                        float *vectors)
 {
-    return on_all_ranks(group, model, source, rows, n, hidden, true, max_tokens, max_rows, vectors);
+    return pooled_rows(group, model, source, rows, n, hidden, true, max_tokens, max_rows, vectors);
 }

@@ -3,7 +3,8 @@
  * to all of them afterwards, keyed by row.
  *
  * Rows are dealt so that tokens balance; a row's logits do not depend on who computed them beside
- * which others, so every metric is exact for any sharding.
+ * which others, so every metric is exact for any sharding. What is dealt are units: where rows are
+ * split into chunks, those of one row go to many ranks, and a row's logits are pooled from them.
  */
 #ifndef COHORT_WORKER_SCORING_H
 #define COHORT_WORKER_SCORING_H
@@ -27,11 +28,9 @@ int64_t score_tokens(const struct run_config *config, int max_length);
 NODISCARD enum status score_rows(struct comm *group, struct model *model,
                                  const struct row_source *source, const int64_t *rows, int64_t n,
                                  int outputs, int64_t max_tokens, int max_rows, float *logits);
-/* The same for pooled vectors (n, hidden): what the model's head reads. Collective. */
+/* The same for pooled vectors (n, hidden): what the model's head reads; of chunks the mean.
+ * Collective. */
 NODISCARD enum status embed_rows(struct comm *group, struct model *model,
                                  const struct row_source *source, const int64_t *rows, int64_t n,
                                  int hidden, int64_t max_tokens, int max_rows, float *vectors);
-/* Longest row of a source among rows[0..n), in tokens. */
-int longest_row(const struct row_source *source, const int64_t *rows, int64_t n);
-
 #endif

@@ -383,7 +383,8 @@ static enum status refuse_selection(const struct run_config *config, const char 
 
 enum status source_open(struct comm *comm, const struct run_config *config,
                         const struct model_source *model, const char *key, const char *path,
-                        const char *cache_folder, int max_length, struct dataset **out)
+                        const char *cache_folder, int max_length, const struct chunk_rule *chunks,
+                        struct dataset **out)
 {
     struct dataset_info info;
     char *file = NULL;
@@ -399,7 +400,7 @@ enum status source_open(struct comm *comm, const struct run_config *config,
     else
         st = cached_file(comm, config, model, path, cache_folder, &file);
     TRY_GOTO(done, comm_agree(comm, st));
-    struct dataset_opts opts = {.path = file, .max_length = max_length};
+    struct dataset_opts opts = {.path = file, .max_length = max_length, .chunks = *chunks};
     st = dataset_open(&opts, out);
     if (st == STATUS_OK) {
         dataset_get_info(*out, &info);

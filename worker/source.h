@@ -43,6 +43,6 @@ NODISCARD enum status source_prepare(struct comm *comm, const struct run_config 
 NODISCARD enum status source_open(struct comm *comm, const struct run_config *config,
                                   const struct model_source *model, const char *key,
                                   const char *path, const char *cache_folder, int max_length,
-                                  struct dataset **out);
+                                  const struct chunk_rule *chunks, struct dataset **out);
 
 #endif

@@ -195,7 +195,8 @@ enum status step_plan_make(struct step_plan *plan, const struct step_opts *opts,
     plan->order = plan->deal.position + grain[first];
     plan->own_tokens = 0;
     plan->passes = 0;
-    TRY(plan_memory(plan, opts->split ? plan->own_rows + 1 : count + 1, opts->leaves));
+    const bool splits = opts->split || opts->cut_long;
+    TRY(plan_memory(plan, splits ? plan->own_rows + count + 1 : count + 1, opts->leaves));
 
     struct layout at = {.plan = plan, .merges = {plan->merge_to_, plan->merge_from_, 0}};
     int row = 0; /* of own rows */
@@ -203,18 +204,20 @@ enum status step_plan_make(struct step_plan *plan, const struct step_opts *opts,
     for (int leaf = first; count > 0 && leaf < end; leaf++) {
         int leaf_rows = leaf < opts->leaves ? grain[leaf + 1] - grain[leaf] : 0;
         int buffer = leaf_rows > 0 ? lowest_free(stack, depth) : -1;
-        bool added = false;
+        bool added = false, split = opts->split;
+        if (leaf_rows > 0 && opts->cut_long && plan->deal.grain_tokens[leaf] > opts->micro_tokens)
+            split = true;
         while (leaf_rows > 0) {
-            int take = opts->split ? 0 : leaf_rows;
-            int64_t tokens = opts->split ? 0 : plan->deal.grain_tokens[leaf];
+            int take = split ? 0 : leaf_rows;
+            int64_t tokens = split ? 0 : plan->deal.grain_tokens[leaf];
             int64_t room = at.pass == NULL ? 0 : opts->micro_tokens - at.pass->tokens;
-            if (opts->split) { /* as many rows as fit; at least one in a fresh pass */
+            if (split) { /* as many rows as fit; at least one in a fresh pass */
                 room = opts->micro_tokens;
                 while (take < leaf_rows &&
                        (take == 0 || tokens + length[plan->order[row + take]] <= room))
                     tokens += length[plan->order[row + take++]];
             }
-            if (at.pass == NULL || opts->split || tokens > room)
+            if (at.pass == NULL || split || tokens > room)
                 open_pass(&at, row);
             add_piece(&at, take, tokens, buffer, added);
             added = true;

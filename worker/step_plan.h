@@ -3,7 +3,8 @@
  * tree they feed.
  *
  * The global batch is dealt to leaves (data/sampler.h's grains). Under `any` there are
- * parallel.grains leaves whatever the ranks, and a leaf is never split; under `fixed` and `off`
+ * parallel.grains leaves whatever the ranks, and a leaf is never split, but for a leaf of chunks
+ * that is longer than micro_tokens: its cut depends on the leaf alone. Under `fixed` and `off`
  * every rank is one leaf, which may be split into passes whose sums are added. A rank goes through
  * its leaves in order with a small stack of gradient buffers, adding two neighbours of the tree as
  * soon as both are complete, so it needs about log2(leaves) buffers, not one per leaf.
@@ -22,8 +23,10 @@
 #include "model/kernels/kernels.h"
 
 struct step_opts {
-    int leaves; /* parallel.grains under any, else ranks */
-    bool split; /* a leaf may be split into passes (fixed, off) */
+    int leaves;    /* parallel.grains under any, else ranks */
+    bool split;    /* a leaf may be split into passes (fixed, off) */
+    bool cut_long; /* not split: a leaf longer than micro_tokens is split all the same, into passes
+                      of its own: chunks of long texts, of which a leaf may have any number */
     int rank, ranks;
     int64_t micro_tokens; /* tokens of a pass; a row, or an unsplit leaf, larger than that is a pass
                              of its own */

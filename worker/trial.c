@@ -20,7 +20,7 @@
 #include "base/mem.h"
 #include "ckpt/checkpoint.h"
 #include "worker/scoring.h"
-#include "worker/trial_internal.h"
+#include "worker/trial_chunks.h"
 
 /* ---- signals: a handler only sets a bit; the bits are agreed on once a step ---- */
 
@@ -111,7 +111,8 @@ static enum status open_parts(struct trial *t)
     TRY(sampler_open(&sampling, &t->sampler));
     TRY(prefetch_open(&t->prefetch));
     TRY(mem_alloc_raw(rows, sizeof *t->row_loss, "losses", &t->row_loss));
-    TRY(mem_alloc_raw(rows, sizeof *t->length, "row lengths", &t->length));
+    if (opts->chunks.size > 0)
+        TRY(chunk_step_open(opts, &t->plan, &t->chunks));
     for (int i = 0; i < 2; i++)
         TRY(mem_alloc_raw(rows, sizeof **t->batch_rows, "a batch's rows", &t->batch_rows[i]));
     return STATUS_OK;
@@ -128,11 +129,12 @@ static void close_parts(struct trial *t)
     rates_release(&t->rates);
     for (int i = 0; i < 2; i++) {
         step_plan_release(&t->step[i]);
+        units_release(&t->units[i]);
         mem_free(t->batch_rows[i]);
     }
     shards_release(&t->shards);
+    chunk_step_close(t->chunks);
     mem_free(t->row_loss);
-    mem_free(t->length);
     mem_free(t->at.history);
 }
 
@@ -141,27 +143,27 @@ static void close_parts(struct trial *t)
 /* Plan the step after `step` steps into slot step % 2. */
 static enum status plan_step(struct trial *t, int64_t step)
 {
+    const struct row_source source = row_source_dataset(t->opts->train.ds);
     const int64_t *rows;
     int slot = (int)(step % 2);
+    struct unit_list *units = &t->units[slot];
     TRY(sampler_next(t->sampler, step / t->plan.steps_per_epoch, step % t->plan.steps_per_epoch,
                      &rows, &t->batch_count[slot]));
-    for (int i = 0; i < t->batch_count[slot]; i++) {
-        t->batch_rows[slot][i] = rows[i];
-        t->length[i] = dataset_length(t->opts->train.ds, rows[i]);
-    }
-    return step_plan_make(&t->step[slot], &t->step_opts, t->length, t->batch_count[slot]);
+    memcpy(t->batch_rows[slot], rows, (size_t)t->batch_count[slot] * sizeof *rows);
+    TRY(units_of_rows(&source, rows, t->batch_count[slot], units));
+    return step_plan_make(&t->step[slot], &t->step_opts, units->length, (int)units->count);
 }
 
 static enum status ask_pass(struct trial *t, int slot, int pass)
 {
     const struct step_pass *p = &t->step[slot].pass[pass];
     struct row_source source = row_source_dataset(t->opts->train.ds);
-    int64_t *rows;
-    TRY(mem_alloc_raw((size_t)p->rows, sizeof *rows, "a pass's rows", &rows));
+    int64_t *units;
+    TRY(mem_alloc_raw((size_t)p->rows, sizeof *units, "a pass's rows", &units));
     for (int i = 0; i < p->rows; i++)
-        rows[i] = t->batch_rows[slot][t->step[slot].order[p->first + i]];
-    enum status st = prefetch_ask(t->prefetch, &source, rows, p->rows);
-    mem_free(rows);
+        units[i] = t->units[slot].unit[t->step[slot].order[p->first + i]];
+    enum status st = prefetch_ask(t->prefetch, &source, units, p->rows);
+    mem_free(units);
     return st;
 }
 
@@ -331,44 +333,79 @@ static void gradients_ready(void *arg, int64_t low, int64_t high)
     comm_poke(o->t->group);
 }
 
+/* Training forward of pass p; its batch is there until the next call. next: the pass to read
+ * meanwhile, -1: none. Local. */
+static enum status forward_pass(struct trial *t, int64_t step, int p, int next, float *logits,
+                                const struct batch **batch)
+{
+    int slot = (int)(step % 2);
+    if (prefetch_pending(t->prefetch) == 0)
+        TRY(ask_pass(t, slot, p));
+    TRY(prefetch_take(t->prefetch, batch));
+    if (next >= 0)
+        TRY(ask_pass(t, slot, next));
+    struct model_input input = {.tokens = (*batch)->tokens,
+                                .rows = (*batch)->rows,
+                                .max_row = (*batch)->max_row,
+                                .ids = (*batch)->ids,
+                                .types = (*batch)->types,
+                                .begin = (*batch)->begin,
+                                .row = (*batch)->row,
+                                .chunk = (*batch)->chunk};
+    comm_mark(step + 1, "forward");
+    t->part_from = clock_s();
+    return model_forward(t->model, &input, true, step, logits);
+}
+
+/* The logits of this rank's chunks. Where one pass takes them all, its activations stay. Local. */
+static enum status forward_chunks(struct trial *t, int64_t step)
+{
+    const struct step_plan *plan = &t->step[step % 2];
+    for (int p = 0; p < plan->passes; p++) {
+        const struct batch *batch;
+        const int next = p + 1 < plan->passes ? p + 1 : plan->passes > 1 ? 0 : -1;
+        TRY(forward_pass(t, step, p, next, chunk_step_own(t->chunks, plan->pass[p].first), &batch));
+        TRY(time_part(t, TIME_FORWARD));
+    }
+    return STATUS_OK;
+}
+
 /* Forward and backward of this rank's passes, and the start of the reduction. Local, but for the
- * messages it starts. */
+ * messages it starts; with chunks also collective, for their logits. */
 static enum status compute(struct trial *t, int64_t step, double divisor, struct target_room *room)
 {
     struct step_plan *plan = &t->step[step % 2];
     const struct loss_opts *loss = &t->opts->task->loss;
     struct overlap overlap = {.t = t, .plan = plan};
+    const struct batch *batch;
     float *buffers[64];
     int slot = (int)(step % 2);
     for (int i = 0; i < t->plan.gradient_buffers; i++)
         buffers[i] = model_gradient(t->model, i);
+    if (t->chunks != NULL) {
+        struct loss_target target = target_of(t, &t->opts->train, t->batch_rows[slot],
+                                              t->batch_count[slot], room->label, room->value,
+                                              room->weight);
+        TRY(chunk_step_loss(t->chunks, t->group, forward_chunks(t, step), plan, &t->units[slot],
+                            &target, t->batch_count[slot], divisor, t->at.scaling.scale));
+    }
     for (int p = 0; p < plan->passes; p++) {
         struct step_pass *pass = &plan->pass[p];
-        const struct batch *batch;
-        if (prefetch_pending(t->prefetch) == 0)
-            TRY(ask_pass(t, slot, p));
-        TRY(prefetch_take(t->prefetch, &batch));
-        if (p + 1 < plan->passes)
-            TRY(ask_pass(t, slot, p + 1));
-        struct model_input input = {.tokens = batch->tokens,
-                                    .rows = batch->rows,
-                                    .max_row = batch->max_row,
-                                    .ids = batch->ids,
-                                    .types = batch->types,
-                                    .begin = batch->begin,
-                                    .row = batch->row,
-                                    .chunk = batch->chunk};
-        comm_mark(step + 1, "forward");
-        t->part_from = clock_s();
-        TRY(model_forward(t->model, &input, true, step, NULL));
-        struct loss_target target = target_of(t, &t->opts->train, batch->row, batch->rows,
-                                              room->label, room->value, room->weight);
-        TRY(model_loss(t->model, loss, &target, divisor, t->at.scaling.scale, pass->first));
+        const float *dlogits = NULL;
+        bool last = p + 1 == plan->passes;
+        if (t->chunks == NULL || plan->passes > 1)
+            TRY(forward_pass(t, step, p, last ? -1 : p + 1, NULL, &batch));
+        if (t->chunks == NULL) {
+            struct loss_target target = target_of(t, &t->opts->train, batch->row, batch->rows,
+                                                  room->label, room->value, room->weight);
+            TRY(model_loss(t->model, loss, &target, divisor, t->at.scaling.scale, pass->first));
+        } else {
+            dlogits = chunk_step_own(t->chunks, pass->first);
+        }
         TRY(time_part(t, TIME_FORWARD));
         comm_mark(step + 1, "backward");
         pass->cut.buffer = buffers;
-        bool last = p + 1 == plan->passes;
-        TRY(model_backward(t->model, NULL, &pass->cut, last ? gradients_ready : NULL, &overlap));
+        TRY(model_backward(t->model, dlogits, &pass->cut, last ? gradients_ready : NULL, &overlap));
         if (overlap.st != STATUS_OK)
             return status_fail(overlap.st, "%s", overlap.sentence);
         TRY(time_part(t, TIME_BACKWARD));
@@ -438,12 +475,12 @@ static enum status exchange(struct trial *t, int64_t step, enum status st, float
     int ranks = comm_size(t->group), batch = t->batch_count[step % 2];
     const struct shards *shards = &t->shards;
     int64_t blocks = shards->blocks, total_blocks = shards->total / PARAM_BLOCK;
+    const int told = t->chunks == NULL ? plan->own_rows : 0; /* losses that only this rank knows */
     double *mine = NULL, *by_position = NULL, *by_block = NULL;
     int64_t *begin = NULL;
     char *all = NULL;
     if (st == STATUS_OK)
-        st = mem_alloc((size_t)(blocks + 2 * plan->own_rows), sizeof *mine, "norms and losses",
-                       &mine);
+        st = mem_alloc((size_t)(blocks + 2 * told), sizeof *mine, "norms and losses", &mine);
     if (st == STATUS_OK)
         st = mem_alloc((size_t)ranks + 1, sizeof *begin, "norms and losses", &begin);
     if (st == STATUS_OK)
@@ -457,16 +494,15 @@ static enum status exchange(struct trial *t, int64_t step, enum status st, float
     if (st == STATUS_OK)
         st = t->opts->kernels->square_sums(model_kernel_ctx(t->model), gradient, shards->owned,
                                            shards->ranges, PARAM_BLOCK, mine);
-    if (st == STATUS_OK)
-        st = model_losses(t->model, plan->own_rows, t->row_loss);
+    if (st == STATUS_OK && t->chunks == NULL)
+        st = model_losses(t->model, told, t->row_loss);
     TRY_GOTO(done, comm_agree(t->group, st));
-    for (int i = 0; i < plan->own_rows; i++) {
+    for (int i = 0; i < told; i++) {
         mine[blocks + 2 * i] = (double)plan->order[i];
         mine[blocks + 2 * i + 1] = t->row_loss[i];
     }
-    TRY_GOTO(done,
-             comm_allgather(t->group, mine, (blocks + 2 * plan->own_rows) * (int64_t)sizeof *mine,
-                            &all, begin));
+    TRY_GOTO(done, comm_allgather(t->group, mine, (blocks + 2 * told) * (int64_t)sizeof *mine, &all,
+                                  begin));
     *norm = 0.0;
     *loss = 0.0;
     for (int r = 0; r < ranks; r++) {
@@ -479,8 +515,9 @@ static enum status exchange(struct trial *t, int64_t step, enum status st, float
     for (int64_t i = 0; i < total_blocks; i++) /* in block order, whoever owns them */
         *norm += by_block[i];
     *norm = sqrt(*norm) / t->at.scaling.scale;
+    const double *losses = t->chunks == NULL ? by_position : chunk_step_losses(t->chunks);
     for (int i = 0; i < batch; i++) /* in the order of the global batch */
-        *loss += by_position[i];
+        *loss += losses[i];
 done:
     mem_free(all);
     mem_free(begin);
@@ -895,6 +932,20 @@ static void say_replays(const struct trial *t)
                  (long long)replayed, (long long)all, 100.0 * (double)replayed / (double)all);
 }
 
+static void say_chunks(const struct trial *t)
+{
+    const struct trial_rows *train = &t->opts->train;
+    struct chunk_tally tally = {0};
+    for (int64_t i = 0; i < train->count; i++)
+        dataset_tally(train->ds, train->rows[i], &tally);
+    log_line(tally.lost > 0 ? LOG_WARNING : LOG_INFO,
+             "%lld texts in %lld chunks, %lld at most, pooled by %s; of %lld tokens %lld are in no "
+             "chunk and %lld are read twice",
+             (long long)tally.texts, (long long)tally.chunks, (long long)tally.most,
+             chunk_pooling_name(t->opts->chunks.pooling), (long long)tally.tokens,
+             (long long)tally.lost, (long long)tally.repeated);
+}
+
 enum status trial_run(const struct trial_opts *opts, struct trial_result *result)
 {
     struct trial t = {.opts = opts,
@@ -917,6 +968,8 @@ enum status trial_run(const struct trial_opts *opts, struct trial_result *result
                  (long long)t.plan.steps_per_epoch, (long long)t.plan.steps,
                  (long long)t.plan.warmup, precision_name(opts->precision), opts->kernels->name,
                  comm_size(t.group), comm_size(t.group) == 1 ? "" : "s");
+    if (shows(&t) && opts->chunks.size > 0)
+        say_chunks(&t);
     TRY_GOTO(done, train(&t));
     say_replays(&t);
     TRY_GOTO(done, score_chosen(&t, result));

@@ -47,6 +47,7 @@ struct trial_opts {
     struct task_spec *task;
     enum pooling pooling;
     int max_length;
+    struct chunk_rule chunks; /* those of the datasets, saved with the model; size 0: none */
     struct trial_rows train;
     struct trial_rows
         select; /* rows that are evaluated while training and choose the best; count 0: none */
@@ -105,7 +106,8 @@ struct trial_plan {
     int64_t steps_per_epoch, steps, warmup;
     int64_t tokens;          /* of all steps, over all ranks */
     int64_t max_pass_tokens; /* largest pass of any rank */
-    int max_pass_rows;
+    int max_pass_rows;       /* units */
+    int max_batch_units;     /* of a step, over all ranks */
     int gradient_buffers;
     int max_pieces;             /* of a pass's cut, on any rank */
     int64_t cut_rows;           /* training rows longer than max_length */

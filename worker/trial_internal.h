@@ -12,6 +12,7 @@
 #include "worker/shards.h"
 #include "worker/step_plan.h"
 #include "worker/trial.h"
+#include "worker/units.h"
 
 /* One evaluation, for the history in state.json. */
 struct evaluation {
@@ -58,8 +59,9 @@ struct trial {
     bool messages_left; /* a reduction was begun by some ranks and not by others */
     int started;        /* buckets of this step whose reduction was started */
     double *row_loss;
-    int32_t *length;
     int64_t *batch_rows[2];
+    struct unit_list units[2]; /* of these rows: positions of the plans are places in it */
+    struct chunk_step *chunks; /* trial_chunks.c; NULL: texts are cut */
     int batch_count[2];
     double part_s[TRIAL_PARTS], part_from; /* log.parts */
     int64_t timed_steps;

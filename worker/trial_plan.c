@@ -17,12 +17,13 @@ static int64_t count_steps(const struct run_config *config, int64_t per_epoch)
     return (int64_t)ceil(config->train.epochs * (double)per_epoch - 1e-9);
 }
 
-static void step_options(const struct run_config *config, int rank, int ranks,
-                         struct step_opts *out)
+static void step_options(const struct trial_opts *opts, int rank, int ranks, struct step_opts *out)
 {
+    const struct run_config *config = opts->config;
     bool any = config->parallel.reproducible == CONFIG_ANY;
     *out = (struct step_opts){.leaves = any ? (int)config->parallel.grains : ranks,
                               .split = !any,
+                              .cut_long = opts->chunks.size > 0,
                               .rank = rank,
                               .ranks = ranks,
                               .micro_tokens = config->train.micro_tokens};
@@ -30,51 +31,53 @@ static void step_options(const struct run_config *config, int rank, int ranks,
 
 /*
  * A bound on the largest pass of any rank over all steps: a rank's run of leaves, cut at
- * micro_tokens, but never below what cannot be split (a leaf under `any`, a row otherwise). Each
- * step is dealt once, not once per rank.
+ * micro_tokens, but never below what cannot be split (a leaf under `any`, a row otherwise, and a
+ * chunk). Each step is dealt once, not once per rank.
  */
 static enum status walk(const struct trial_opts *opts, struct sampler *sampler, int ranks,
                         struct trial_plan *plan)
 {
     struct batch_plan deal = {0};
     struct step_opts step;
-    int32_t *length = NULL;
-    enum status st = mem_alloc_raw((size_t)opts->config->train.batch_size, sizeof *length,
-                                   "row lengths", &length);
+    struct unit_list units = {0};
+    const struct row_source source = row_source_dataset(opts->train.ds);
+    enum status st = STATUS_OK;
     for (int64_t s = 0; st == STATUS_OK && s < plan->steps; s++) {
         const int64_t *rows;
         int count;
-        int64_t longest = 0;
         st = sampler_next(sampler, s / plan->steps_per_epoch, s % plan->steps_per_epoch, &rows,
                           &count);
-        for (int i = 0; st == STATUS_OK && i < count; i++) {
-            length[i] = dataset_length(opts->train.ds, rows[i]);
-            longest = length[i] > longest ? length[i] : longest;
-            plan->tokens += length[i];
-        }
-        step_options(opts->config, 0, ranks, &step);
+        if (st == STATUS_OK)
+            st = units_of_rows(&source, rows, count, &units);
+        if (st == STATUS_OK)
+            st = checked_int(units.count, "the chunks of a batch", &count);
+        step_options(opts, 0, ranks, &step);
         if (s % 1024 == 0)
             comm_mark(-1, "planning");
         if (st == STATUS_OK)
-            st = batch_plan(&deal, length, count, step.leaves);
+            st = batch_plan(&deal, units.length, count, step.leaves);
+        plan->tokens += units.tokens;
+        plan->max_batch_units = count > plan->max_batch_units ? count : plan->max_batch_units;
         for (int rank = 0; st == STATUS_OK && rank < ranks; rank++) {
             int first, own;
-            int64_t tokens = 0, whole = step.split ? longest : 0;
+            int64_t tokens = 0, whole = step.split || step.cut_long ? units.longest : 0;
             plan_grains_of_rank(step.leaves, rank, ranks, &first, &own);
             for (int leaf = first; leaf < first + own; leaf++) {
                 tokens += deal.grain_tokens[leaf];
-                whole = !step.split && deal.grain_tokens[leaf] > whole ? deal.grain_tokens[leaf]
-                                                                       : whole;
+                if (!step.split && !step.cut_long && deal.grain_tokens[leaf] > whole)
+                    whole = deal.grain_tokens[leaf];
             }
             int rows_of_rank = deal.grain_begin[first + own] - deal.grain_begin[first];
             int64_t pass = tokens < step.micro_tokens ? tokens : step.micro_tokens;
             pass = whole > pass ? whole : pass;
             plan->max_pass_tokens = pass > plan->max_pass_tokens ? pass : plan->max_pass_tokens;
+            if (units.shortest > 0 && pass / units.shortest < rows_of_rank)
+                rows_of_rank = (int)(pass / units.shortest);
             plan->max_pass_rows = rows_of_rank > plan->max_pass_rows ? rows_of_rank
                                                                      : plan->max_pass_rows;
         }
     }
-    mem_free(length);
+    units_release(&units);
     batch_plan_release(&deal);
     return st;
 }
@@ -221,7 +224,7 @@ enum status trial_plan_make(const struct trial_opts *opts, int ranks, struct tri
         return st;
     for (int rank = 0; rank < ranks; rank++) {
         struct step_opts step_opts;
-        step_options(config, rank, ranks, &step_opts);
+        step_options(opts, rank, ranks, &step_opts);
         int buffers = step_plan_buffers(&step_opts), first, leaves;
         plan_grains_of_rank(step_opts.leaves, rank, ranks, &first, &leaves);
         const int pieces = step_opts.split ? 1 : leaves; /* of a pass; no rank has more at once */
@@ -234,5 +237,5 @@ enum status trial_plan_make(const struct trial_opts *opts, int ranks, struct tri
 
 void trial_step_opts(const struct trial *trial, struct step_opts *out)
 {
-    step_options(trial->config, comm_rank(trial->group), comm_size(trial->group), out);
+    step_options(trial->opts, comm_rank(trial->group), comm_size(trial->group), out);
 }

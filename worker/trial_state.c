@@ -351,7 +351,8 @@ static enum status write_files(struct trial *t, const char *folder)
     if (st == STATUS_OK)
         st = write_moments(t, moments);
     if (st == STATUS_OK && t->leader)
-        st = model_save_files(opts->source, opts->task, opts->pooling, opts->max_length, folder);
+        st = model_save_files(opts->source, opts->task, opts->pooling, opts->max_length,
+                              &opts->chunks, folder);
     if (st == STATUS_OK && t->leader)
         st = write_state(t, folder);
 done:

@@ -169,6 +169,15 @@ near deberta-bf16 deberta-v2-cpu 2e-2
 run deberta-bf16-2 2 model.path=deberta-v2 parallel.backend=cuda train.precision=bf16 "${any[@]}" train.micro_tokens=64
 agrees deberta-bf16-2 deberta-bf16
 
+# ---- texts in chunks: logits come to the host and their gradients go back; passes are run forward twice
+chunks=(data.long=chunk data.chunk_size=8 data.stride=6 train.micro_tokens=64)
+for backend in cpu cuda; do
+    run chunks-$backend 1 parallel.backend=$backend train.precision=fp32 "${any[@]}" "${chunks[@]}"
+done
+near chunks-cuda chunks-cpu 1e-5
+run chunks-cuda-3 3 parallel.backend=cuda train.precision=fp32 "${any[@]}" "${chunks[@]}"
+agrees chunks-cuda-3 chunks-cuda
+
 # ---- folds side by side on two groups, evaluation, prediction
 must 2 train "${common[@]}" parallel.backend=cuda train.precision=fp32 cv.folds=2 cv.group_ranks=1 train.max_steps=3 \
     out=runs/folds

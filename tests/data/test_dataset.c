@@ -84,7 +84,7 @@ static struct dataset_write_opts write_opts(const char *path, enum label_kind ki
 static struct dataset *open_dataset(const char *path, int max_length)
 {
     struct dataset *ds;
-    struct dataset_opts o = {path, max_length};
+    struct dataset_opts o = {.path = path, .max_length = max_length};
     assert_ok(dataset_open(&o, &ds));
     return ds;
 }
@@ -264,7 +264,7 @@ static void test_long_rows_are_cut_as_the_tokenizer_does(void **state)
         dataset_close(ds);
     }
     struct dataset *ds;
-    struct dataset_opts short_opts = {path, 3};
+    struct dataset_opts short_opts = {.path = path, .max_length = 3};
     assert_fails(dataset_open(&short_opts, &ds), STATUS_ARG, "wanted at least 4");
     assert_null(ds);
     batch_release(&batch);
@@ -841,7 +841,7 @@ static void test_full_disk(void **state)
     char sentence[512];
     (void)snprintf(sentence, sizeof sentence, "%s", status_message());
     int files = count_files(folder);
-    struct dataset_opts open_opts = {o.path, 8};
+    struct dataset_opts open_opts = {.path = o.path, .max_length = 8};
     struct dataset *ds = NULL;
     enum status third = dataset_open(&open_opts, &ds);
     dataset_close(ds);

@@ -77,7 +77,7 @@ static int setup(void **state)
 static enum status try_open(const char *path)
 {
     struct dataset *ds;
-    struct dataset_opts o = {path, 16};
+    struct dataset_opts o = {.path = path, .max_length = 16};
     enum status st = dataset_open(&o, &ds);
     if (st != STATUS_OK)
         assert_null(ds);
@@ -510,7 +510,7 @@ static void test_damage_found_while_reading(void **state)
 {
     uint32_t tokens[TOKENS];
     struct dataset *ds;
-    struct dataset_opts o = {bad, 16};
+    struct dataset_opts o = {.path = bad, .max_length = 16};
     struct batch batch = {0};
     struct str text = {0}, pair = {0};
     const int64_t rows[] = {0, 4};
@@ -567,7 +567,7 @@ static void test_rewritten_columns_are_read(void **state)
 {
     static const int64_t rows[] = {4, 2, 0, 1, 3};
     struct dataset *a, *b;
-    struct dataset_opts oa = {good, 16}, ob = {bad, 16};
+    struct dataset_opts oa = {.path = good, .max_length = 16}, ob = {.path = bad, .max_length = 16};
     struct batch x = {0}, y = {0};
     struct str text = {0}, pair = {0};
     hid_t file = spoil();
@@ -711,7 +711,7 @@ static void put(const char *bytes, size_t n)
 static void visit(void)
 {
     struct dataset *ds;
-    struct dataset_opts o = {bad, 16};
+    struct dataset_opts o = {.path = bad, .max_length = 16};
     struct batch batch = {0};
     struct str a = {0}, b = {0};
     struct dataset_info info;

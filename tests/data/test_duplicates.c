@@ -50,7 +50,7 @@ static struct dataset *write_rows(const struct rows *r, int from, int to, int ma
     (void)snprintf(name, sizeof name, "%s/rows%d.h5", support_folder(), file++);
     assert_ok(id_rows_write(name, &part));
     dataset_part_release(&part);
-    assert_ok(dataset_open(&(struct dataset_opts){name, max_length}, &ds));
+    assert_ok(dataset_open(&(struct dataset_opts){.path = name, .max_length = max_length}, &ds));
     return ds;
 }
 
@@ -299,7 +299,7 @@ static void test_all_alike(void **state)
     (void)snprintf(name, sizeof name, "%s/alike.h5", support_folder());
     assert_ok(id_rows_write(name, &part));
     dataset_part_release(&part);
-    assert_ok(dataset_open(&(struct dataset_opts){name, 512}, &ds));
+    assert_ok(dataset_open(&(struct dataset_opts){.path = name, .max_length = 512}, &ds));
     find(ds, 0.8, &d);
     for (int i = 0; i < 20000; i++) {
         assert_int_equal(d.same[i], i < 10000 ? 0 : i);

@@ -75,7 +75,7 @@ static void repair(uint8_t *p, size_t n)
 static void visit(const char *path)
 {
     struct dataset *ds;
-    struct dataset_opts opts = {path, 16};
+    struct dataset_opts opts = {.path = path, .max_length = 16};
     struct dataset_info info;
     struct batch batch = {0};
     struct str a = {0}, b = {0};

@@ -50,7 +50,7 @@ static struct dataset *write_rows(const char *name, int from, int to, const int 
     (void)snprintf(path, sizeof path, "%s/%s.h5", support_folder(), name);
     assert_ok(id_rows_write(path, &part));
     dataset_part_release(&part);
-    assert_ok(dataset_open(&(struct dataset_opts){path, 512}, &ds));
+    assert_ok(dataset_open(&(struct dataset_opts){.path = path, .max_length = 512}, &ds));
     return ds;
 }
 

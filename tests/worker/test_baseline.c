@@ -62,7 +62,7 @@ static struct dataset *dataset_of(const json_t *line, bool keep_text)
                                        .keep_text = keep_text};
     assert_ok(dataset_write(&write, &part));
     dataset_part_release(&part);
-    assert_ok(dataset_open(&(struct dataset_opts){path, 64}, &ds));
+    assert_ok(dataset_open(&(struct dataset_opts){.path = path, .max_length = 64}, &ds));
     mem_free(path);
     return ds;
 }

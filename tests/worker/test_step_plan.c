@@ -90,7 +90,16 @@ static sum wanted_sum(const struct job *job)
     assert_ok(batch_plan(&deal, job->length, job->rows, job->opts.leaves));
     for (int g = 0; g < job->opts.leaves; g++) {
         int rows = deal.grain_begin[g + 1] - deal.grain_begin[g];
-        leaf[g] = rows == 0 ? 0 : sum_of_rows(deal.position + deal.grain_begin[g], rows);
+        const int32_t *row = deal.position + deal.grain_begin[g];
+        const bool cut = job->opts.cut_long && deal.grain_tokens[g] > job->opts.micro_tokens;
+        leaf[g] = rows == 0 ? 0 : sum_of_rows(row, rows);
+        for (int from = 0, to; cut && from < rows; from = to) { /* in passes, which are added */
+            int64_t tokens = job->length[row[from]];
+            for (to = from + 1; to < rows && tokens + job->length[row[to]] <= job->opts.micro_tokens; to++)
+                tokens += job->length[row[to]];
+            sum part = sum_of_rows(row + from, to - from);
+            leaf[g] = from == 0 ? part : sum_of(leaf[g], part);
+        }
     }
     out = tree_of_leaves(leaf, job->opts.leaves, 0, whole(job->opts.leaves));
     batch_plan_release(&deal);
@@ -140,7 +149,7 @@ static void run_pass(struct job *job, const struct step_plan *plan, const struct
     assert_int_equal(cut->row[cut->pieces], pass->rows);
     if (pass->tokens > job->opts.micro_tokens) { /* only what cannot be smaller */
         assert_int_equal(cut->pieces, 1);
-        assert_true(!job->opts.split || pass->rows == 1);
+        assert_true(!(job->opts.split || job->opts.cut_long) || pass->rows == 1);
     }
 }
 
@@ -217,6 +226,29 @@ static void test_any_has_one_tree_for_all_ranks(void **state)
                     if (got != want)
                         fail_msg("%d leaves, %d ranks, %d rows, %lld tokens a pass: another tree", leaves, ranks,
                                  job.rows, (long long)MICRO_TOKENS[m]);
+                }
+            }
+        }
+    }
+    step_plan_release(&plan);
+}
+
+/* Chunks of long texts: a leaf longer than a pass is cut by its own rows alone, whoever owns it. */
+static void test_long_leaves_are_cut_alike(void **state)
+{
+    static struct job job;
+    struct step_plan plan = {0};
+    (void)state;
+    for (int leaves = 1; leaves <= 17; leaves += 4) {
+        for (int i = 0; i < ROW_COUNT; i++) {
+            draw_rows(&job, ROW_COUNTS[i], (uint64_t)(leaves * 100 + i));
+            for (int m = 0; m < MICRO_COUNT; m++) {
+                job.opts = (struct step_opts){
+                    .leaves = leaves, .cut_long = true, .micro_tokens = MICRO_TOKENS[m]};
+                sum want = wanted_sum(&job);
+                for (int ranks = 1; ranks <= 20; ranks++) {
+                    job.opts.ranks = ranks;
+                    assert_true(run_job(&job, &plan) == want);
                 }
             }
         }
@@ -339,7 +371,7 @@ static void test_buffers_grow_as_the_logarithm(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_any_has_one_tree_for_all_ranks), cmocka_unit_test(test_split_adds_passes_in_order),
+        cmocka_unit_test(test_any_has_one_tree_for_all_ranks), cmocka_unit_test(test_long_leaves_are_cut_alike), cmocka_unit_test(test_split_adds_passes_in_order),
         cmocka_unit_test(test_passes_are_filled),              cmocka_unit_test(test_plan_memory_serves_any_next_step),
         cmocka_unit_test(test_buffers_grow_as_the_logarithm),  cmocka_unit_test(test_a_failed_plan_can_be_made_again),
     };

@@ -53,7 +53,7 @@ static struct dataset *dataset_of(enum label_kind kind, const char *const *label
         .path = path, .source = "train.tsv", .label_kind = kind, .tokenizer = &info};
     assert_ok(dataset_write(&write, &part));
     dataset_part_release(&part);
-    assert_ok(dataset_open(&(struct dataset_opts){path, 16}, &ds));
+    assert_ok(dataset_open(&(struct dataset_opts){.path = path, .max_length = 16}, &ds));
     mem_free(path);
     return ds;
 }
