@@ -100,18 +100,31 @@ enum status hf_labels(const json_t *config, char ***names, int *count, bool *gen
     TRY(count_labels(config, id2label, &n));
     TRY(mem_alloc((size_t)n, sizeof **names, "label names", names));
     bool all = true;
+    json_t *seen = json_object();
     for (int i = 0; i < n; i++) {
         char plain[24];
         generic_name(i, plain);
         enum status st = id2label == NULL ? mem_strdup(plain, &(*names)[i])
                                           : label_of(id2label, i, &(*names)[i]);
+        if (st == STATUS_OK && json_object_get(seen, (*names)[i]) != NULL) {
+            st = status_fail(STATUS_FORMAT,
+                             "config.json: \"id2label\" gives the name \"%.80s\" twice", (*names)[i]);
+            mem_free((*names)[i]);
+        }
+        if (st == STATUS_OK && json_object_set_new(seen, (*names)[i], json_true()) != 0) {
+            st = status_fail(STATUS_FORMAT,
+                             "config.json: \"id2label\" gives %d a name that is not UTF-8", i);
+            mem_free((*names)[i]);
+        }
         if (st != STATUS_OK) {
             hf_labels_free(*names, i);
+            json_decref(seen);
             *names = NULL;
             return st;
         }
         all = all && strcmp((*names)[i], plain) == 0;
     }
+    json_decref(seen);
     *count = n;
     *generic = all;
     return STATUS_OK;

@@ -324,6 +324,25 @@ static enum status parse_side_file(const struct tokenizer *t, enum tokenizer_fil
     return STATUS_OK;
 }
 
+/* What would change ids and is not known here. */
+static enum status refuse_unknown(const struct tokenizer_config *c)
+{
+    const char *where = c->where[FILE_CONFIG], *side;
+    bool split;
+    TRY(json_text_or(c->config, "truncation_side", where, "right", &side));
+    if (strcmp(side, "right") != 0)
+        return status_fail(STATUS_FORMAT,
+                           "%s: truncation_side is \"%.20s\"; long texts are cut at their end here, "
+                           "wanted \"right\"",
+                           where, side);
+    TRY(json_bool_or(c->config, "split_special_tokens", where, false, &split));
+    if (split)
+        return status_fail(STATUS_FORMAT,
+                           "%s: split_special_tokens is true, which is not known here; wanted false",
+                           where);
+    return STATUS_OK;
+}
+
 /* Make the tokenizer of the files it holds. */
 static enum status tokenizer_build(struct tokenizer *t, const char *folder)
 {
@@ -340,13 +359,14 @@ static enum status tokenizer_build(struct tokenizer *t, const char *folder)
     config.special = parsed[FILE_SPECIAL];
     config.added = parsed[FILE_ADDED];
     const char *where = config.where[FILE_TOKENIZER];
+    TRY_GOTO(out, refuse_unknown(&config));
+    TRY_GOTO(out, parse_side_file(t, FILE_MODEL_CONFIG, config.where[FILE_MODEL_CONFIG],
+                                  &parsed[FILE_MODEL_CONFIG]));
+    config.model = parsed[FILE_MODEL_CONFIG];
     if (t->files[FILE_TOKENIZER].bytes != NULL) {
         TRY_GOTO(out, tokenizer_read_json(t, t->files[FILE_TOKENIZER].bytes,
                                           t->files[FILE_TOKENIZER].n, where, &config));
     } else {
-        TRY_GOTO(out, parse_side_file(t, FILE_MODEL_CONFIG, config.where[FILE_MODEL_CONFIG],
-                                      &parsed[FILE_MODEL_CONFIG]));
-        config.model = parsed[FILE_MODEL_CONFIG];
         TRY_GOTO(out, tokenizer_read_files(t, &config, &where));
     }
     TRY_GOTO(out, tokenizer_finish(t, where, &config));

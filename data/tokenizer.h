@@ -39,6 +39,7 @@ struct tokenizer_info {
     /* How pairs are joined; both false: [CLS] a [SEP] b [SEP] with types 0 and 1. */
     bool two_separators; /* <s> a </s></s> b </s> */
     bool one_type;       /* all types are 0 */
+    bool no_pairs;       /* its template places nothing around pairs: they are refused */
 };
 
 /* Ids that grow; start with {0}. */

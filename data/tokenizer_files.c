@@ -4,6 +4,7 @@
  */
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "data/tokenizer_parts.h"
 
@@ -166,6 +167,115 @@ static const struct family *family_of_class(const char *class)
             return &families[i];
     }
     return NULL;
+}
+
+enum status tokenizer_class_of(const struct tokenizer_config *c, enum tokenizer_class *out)
+{
+    const char *class, *model;
+    const struct family *family = NULL;
+    TRY(json_text_or(c->config, "tokenizer_class", c->where[FILE_CONFIG], NULL, &class));
+    TRY(json_text_or(c->model, "model_type", c->where[FILE_MODEL_CONFIG], NULL, &model));
+    if (class != NULL)
+        family = family_of_class(class);
+    for (size_t i = 0; class == NULL && model != NULL && i < sizeof families / sizeof families[0];
+         i++)
+        if (strcmp(model, families[i].model) == 0)
+            family = &families[i];
+    *out = family == NULL ? class == NULL && model == NULL ? CLASS_NONE : CLASS_OTHER
+           : family->file == FILE_VOCAB      ? CLASS_BERT
+           : family->file == FILE_VOCAB_JSON ? CLASS_ROBERTA
+           : family->file == FILE_SPM        ? CLASS_DEBERTA
+                                             : CLASS_OTHER;
+    return STATUS_OK;
+}
+
+static const char *const *class_names(enum tokenizer_class class)
+{
+    static const char *const none[NAMED_COUNT] = {NULL};
+    return class == CLASS_ROBERTA                            ? roberta_names
+           : class == CLASS_BERT || class == CLASS_DEBERTA ? bert_names
+                                                             : none;
+}
+
+enum status tokenizer_ends_of_class(struct tokenizer *t, const char *where,
+                                    const struct tokenizer_config *c)
+{
+    enum tokenizer_class class;
+    TRY(tokenizer_class_of(c, &class));
+    if (class == CLASS_OTHER)
+        return status_fail(STATUS_FORMAT,
+                           "%s: its post_processor is null, so transformers would put no [CLS] and "
+                           "[SEP] around a text; wanted one that does",
+                           where);
+    t->info.two_separators = t->info.one_type = class == CLASS_ROBERTA;
+    return tokenizer_named_ends(t, where, c,
+                                class == CLASS_NONE ? bert_names : class_names(class));
+}
+
+/* BERT's classes make their normalizer from the configuration, whatever tokenizer.json says. */
+static enum status obey_bert(struct tokenizer *t, const char *where,
+                             const struct tokenizer_config *c)
+{
+    const bool one = t->step_count == 1 && t->steps[0].kind == NORMALIZE_PASS;
+    const unsigned before = one ? t->steps[0].bits : 0;
+    for (int i = 0; i < t->step_count; i++) {
+        normalize_step_release(&t->steps[i]);
+        t->steps[i] = (struct normalize_step){0};
+    }
+    t->step_count = 0;
+    TRY(config_bert_normalizer(t, c));
+    if (!one || t->steps[0].bits != before)
+        log_warning("%s: its normalizer is not that of do_lower_case, strip_accents and "
+                    "tokenize_chinese_chars in %s, which counts, as in transformers",
+                    where, c->where[FILE_CONFIG]);
+    return STATUS_OK;
+}
+
+static enum status obey_roberta(struct tokenizer *t, const struct tokenizer_config *c)
+{
+    bool prefix;
+    TRY(json_bool_or(c->config, "add_prefix_space", c->where[FILE_CONFIG], false, &prefix));
+    for (int i = 0; i < t->split_count; i++)
+        if (t->splits[i].kind == SPLIT_BYTES)
+            t->splits[i].prefix_space = prefix;
+    return STATUS_OK;
+}
+
+static enum status obey_deberta(const struct tokenizer *t, const char *where,
+                                const struct tokenizer_config *c)
+{
+    bool lowercase, punct, lowers = false;
+    TRY(json_bool_or(c->config, "do_lower_case", c->where[FILE_CONFIG], false, &lowercase));
+    TRY(json_bool_or(c->config, "split_by_punct", c->where[FILE_CONFIG], false, &punct));
+    for (int i = 0; i < t->step_count; i++)
+        lowers = lowers || (t->steps[i].bits & NORMALIZE_LOWERCASE) != 0;
+    if (lowercase != lowers)
+        return status_fail(STATUS_FORMAT,
+                           "%s: do_lower_case is %s, and the normalizer of %s %s; wanted both alike",
+                           c->where[FILE_CONFIG], lowercase ? "true" : "false", where,
+                           lowers ? "lowers" : "does not");
+    if (punct)
+        return status_fail(STATUS_FORMAT,
+                           "%s: split_by_punct is true, which is not known here; wanted false",
+                           c->where[FILE_CONFIG]);
+    return STATUS_OK;
+}
+
+enum status tokenizer_obey_config(struct tokenizer *t, const char *where,
+                                  const struct tokenizer_config *c)
+{
+    enum tokenizer_class class;
+    TRY(tokenizer_class_of(c, &class));
+    const char *const *names = class_names(class);
+    TRY(config_add_tokens(t, c, names, false));
+    if (class == CLASS_BERT)
+        TRY(obey_bert(t, where, c));
+    if (class == CLASS_ROBERTA)
+        TRY(obey_roberta(t, c));
+    if (class == CLASS_DEBERTA)
+        TRY(obey_deberta(t, where, c));
+    /* Their post_processor is made anew, too, with the names that hold. */
+    return names[NAMED_CLS] == NULL ? STATUS_OK : tokenizer_named_ends(t, where, c, names);
 }
 
 /* The family that the folder names, or whose file is there; NULL: a class that is not known. */

@@ -666,9 +666,12 @@ static enum status read_template(struct tokenizer *t, const json_t *object, cons
                            "%s: post_processor: the template for \"single\" is not known here, "
                            "wanted [CLS] A [SEP] with type 0",
                            where);
+    /* What is written where nothing was said of pairs: A B, with nothing around them. */
+    t->info.no_pairs = json_array_size(pair) == 2 && template_place(pair, 0, "Sequence", 0) != NULL &&
+                       template_place(pair, 1, "Sequence", 1) != NULL;
     t->info.two_separators = template_fits(pair, true, true, 0, names);
     t->info.one_type = t->info.two_separators || template_fits(pair, true, false, 0, names);
-    if (!t->info.one_type && !template_fits(pair, true, false, 1, names))
+    if (!t->info.no_pairs && !t->info.one_type && !template_fits(pair, true, false, 1, names))
         return status_fail(STATUS_FORMAT,
                            "%s: post_processor: the template for \"pair\" is not known here, "
                            "wanted [CLS] A [SEP] B [SEP] with types 0 and 1 or all 0, or "
@@ -744,14 +747,14 @@ static enum status read_parts(struct tokenizer *t, const json_t *root, const cha
     TRY(read_decoder(t, json_object_get(root, "decoder"), where, 0));
     TRY(read_added_tokens(t, json_object_get(root, "added_tokens"), where));
     const json_t *post = json_object_get(root, "post_processor");
-    if (post == NULL ||
-        json_is_null(post)) /* transformers' BertTokenizer then takes the names, too */
-        return tokenizer_named_ends(t, where, config, bert_names);
-    TRY(read_post_processor(t, post, where, 0));
+    if (post == NULL || json_is_null(post))
+        TRY(tokenizer_ends_of_class(t, where, config));
+    else
+        TRY(read_post_processor(t, post, where, 0));
     if (t->info.cls < 0)
         return status_fail(STATUS_FORMAT, "%s: the post_processor places no first and last token",
                            where);
-    return STATUS_OK;
+    return tokenizer_obey_config(t, where, config);
 }
 
 enum status tokenizer_read_json(struct tokenizer *t, const char *bytes, size_t n, const char *where,

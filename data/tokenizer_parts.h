@@ -345,13 +345,31 @@ NODISCARD enum status config_names(const struct tokenizer_config *c,
                                    const char *const defaults[NAMED_COUNT],
                                    const char *names[NAMED_COUNT]);
 /* Added tokens in the order that transformers gives new ids: listed ones by id, named ones,
- * additional ones. raw: none of them is looked for in normalized text. */
+ * additional ones; those that are there already stay as they are. raw: none of them is looked for in
+ * normalized text. */
 NODISCARD enum status config_add_tokens(struct tokenizer *t, const struct tokenizer_config *c,
                                         const char *const defaults[NAMED_COUNT], bool raw);
 /* Find the ids of cls and sep by their names. STATUS_FORMAT: they are not in the vocabulary. */
 NODISCARD enum status tokenizer_named_ends(struct tokenizer *t, const char *where,
                                            const struct tokenizer_config *config,
                                            const char *const defaults[NAMED_COUNT]);
+
+/* How transformers' class of a folder treats a tokenizer.json: classes with rules of their own make
+ * some of its parts anew from the configuration, others leave it alone. By tokenizer_class, or
+ * config.json's model_type where there is none. */
+enum tokenizer_class { CLASS_NONE, CLASS_OTHER, CLASS_BERT, CLASS_ROBERTA, CLASS_DEBERTA };
+NODISCARD enum status tokenizer_class_of(const struct tokenizer_config *c,
+                                         enum tokenizer_class *out);
+/* The ends that a class places where tokenizer.json has no post_processor. STATUS_FORMAT: none. */
+NODISCARD enum status tokenizer_ends_of_class(struct tokenizer *t, const char *where,
+                                              const struct tokenizer_config *c);
+/* What the other files say beside a tokenizer.json that was read: obeyed as transformers does, or
+ * refused. */
+NODISCARD enum status tokenizer_obey_config(struct tokenizer *t, const char *where,
+                                            const struct tokenizer_config *c);
+/* BERT's normalizer, from the configuration. */
+NODISCARD enum status config_bert_normalizer(struct tokenizer *t,
+                                             const struct tokenizer_config *c);
 
 /* A new step of a kind, zeroed. STATUS_FORMAT: there are too many; where names the file. */
 NODISCARD enum status tokenizer_add_step(struct tokenizer *t, const char *where,

@@ -173,6 +173,7 @@ static enum status read_listed(const struct tokenizer_config *c,
 enum status config_add_tokens(struct tokenizer *t, const struct tokenizer_config *c,
                               const char *const defaults[NAMED_COUNT], bool raw)
 {
+    const bool beside_json = t->files[FILE_TOKENIZER].bytes != NULL;
     static const char *const extra_keys[] = {"extra_special_tokens", "additional_special_tokens"};
     const json_t *extra = NULL, *value;
     const char *where = c->where[FILE_CONFIG], *token_where, *names[NAMED_COUNT];
@@ -193,14 +194,20 @@ enum status config_add_tokens(struct tokenizer *t, const struct tokenizer_config
                   "added tokens", &list));
     TRY_GOTO(out, read_listed(c, names, extra, list, &count));
     qsort(list, count, sizeof *list, listed_compare);
-    for (i = 0; i < count; i++)
+    for (i = 0; i < count; i++) {
+        const char *content = list[i].token.content;
+        if (beside_json && trie_find(&t->added_by_content, content, strlen(content)) >= 0)
+            continue;
         TRY_GOTO(out, tokenizer_add_token(t, c->where[decoder != NULL ? FILE_CONFIG : FILE_ADDED],
                                           &list[i].token, list[i].id));
+    }
     for (i = 0; i < NAMED_COUNT; i++) {
         const char *text = names[i];
         value = config_token(c, named_keys[i], &token_where);
         if (text == NULL || trie_find(&t->added_by_content, text, strlen(text)) >= 0)
             continue;
+        if (beside_json && value == NULL && tokenizer_find(t, text, strlen(text)) < 0)
+            continue; /* a usual name that nobody gave: no id of its own */
         if (value != NULL)
             TRY_GOTO(out, read_token(value, token_where, false, &token));
         else
@@ -224,13 +231,11 @@ out:
  * ----------------------------------------------------------------------------------------------------
  */
 
-static enum status read_options(struct tokenizer *t, const struct tokenizer_config *c)
+enum status config_bert_normalizer(struct tokenizer *t, const struct tokenizer_config *c)
 {
     const char *where = c->where[FILE_CONFIG];
     bool lowercase, cjk, strip;
     struct normalize_step *step = NULL;
-    struct split_step *split = NULL;
-    struct decode_step *decoder = NULL;
     TRY(json_bool_or(c->config, "do_lower_case", where, true, &lowercase));
     TRY(json_bool_or(c->config, "tokenize_chinese_chars", where, true, &cjk));
     TRY(json_bool_or(c->config, "strip_accents", where, lowercase, &strip));
@@ -238,6 +243,15 @@ static enum status read_options(struct tokenizer *t, const struct tokenizer_conf
     normalize_step_init(step, NORMALIZE_CLEAN | (cjk ? NORMALIZE_CJK : 0u) |
                                   (strip ? NORMALIZE_DECOMPOSE | NORMALIZE_NONSPACING : 0u) |
                                   (lowercase ? NORMALIZE_LOWERCASE : 0u));
+    return STATUS_OK;
+}
+
+static enum status read_options(struct tokenizer *t, const struct tokenizer_config *c)
+{
+    const char *where = c->where[FILE_CONFIG];
+    struct split_step *split = NULL;
+    struct decode_step *decoder = NULL;
+    TRY(config_bert_normalizer(t, c));
     TRY(tokenizer_add_split(t, where, SPLIT_WORDS, &split));
     word_rules_init(&split->words, WORDS_SPACE | WORDS_PUNCT);
     TRY(tokenizer_add_decoder(t, where, DECODE_WORDPIECE, &decoder));

@@ -91,10 +91,14 @@ done:
 static enum status scorer_load(struct session *session, struct scorer *scorer)
 {
     const struct run_config *config = &session->config;
-    struct load_report report;
     TRY(find_members(config->model.path, scorer));
     const char *folder = scorer->member_count > 0 ? scorer->members[0] : config->model.path;
-    TRY(model_source_open(folder, config->model.resize_embeddings, &scorer->source));
+    TRY(model_source_open(folder, false, &scorer->source));
+    if (scorer->source.other_task != NULL)
+        return status_fail(STATUS_DATA,
+                           "model.path=%s was saved by %s, whose head does not classify texts; "
+                           "cohort train makes one that does",
+                           folder, scorer->source.other_task);
     TRY(model_max_length(&scorer->source, config->data.max_length, &scorer->max_length));
     TRY(model_chunks(&scorer->source, config, scorer->max_length, &scorer->chunks));
     TRY(predict_task(&scorer->source, &scorer->task));
@@ -112,15 +116,7 @@ static enum status scorer_load(struct session *session, struct scorer *scorer)
         .kernels = session->kernels,
     };
     TRY(model_create(&opts, &scorer->model));
-    TRY(model_load(scorer->model, folder, true, config->model.resize_embeddings,
-                   (uint64_t)config->seed, &report));
-    if (report.head_drawn)
-        return status_fail(
-            STATUS_DATA,
-            "model.path=%s has no classification head: it was not trained for a task; "
-            "cohort train makes one",
-            config->model.path);
-    return STATUS_OK;
+    return model_load_trained(scorer->model, folder);
 }
 
 static enum status scorer_open(struct session *session, struct scorer *scorer)

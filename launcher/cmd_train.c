@@ -201,7 +201,6 @@ static enum status describe_scores(const struct run *run, const struct trial_opt
 static enum status score_test(struct run *run, json_t *results)
 {
     struct model *model = NULL;
-    struct load_report report;
     char *folder = NULL;
     json_t *outcome = NULL;
     const struct run_config *config = run->config;
@@ -220,7 +219,7 @@ static enum status score_test(struct run *run, json_t *results)
     if (st == STATUS_OK)
         st = model_create(&opts, &model);
     if (st == STATUS_OK)
-        st = model_load(model, folder, true, false, 0, &report);
+        st = model_load_trained(model, folder);
     TRY_GOTO(done, comm_agree(session->world, st));
     struct predict_opts predict = {.config = config,
                                    .comm = session->world,

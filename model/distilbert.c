@@ -42,6 +42,7 @@ const struct family family_distilbert = {
     .class_name = "DistilBertForSequenceClassification",
     .classifier = "classifier",
     .prefix = "distilbert.",
+    .attention_output_whole = true,
     .pooler = {.activation = ACTIVATION_RELU},
     .config = &names,
     .rules = rules,

@@ -35,6 +35,9 @@ static const char *const ignored[] = {
     "embeddings.position_ids",
     "embeddings.token_type_ids",
     "classifier.dense.",
+    "classifier.weight", /* of tokens, of choices */
+    "classifier.bias",
+    "sequence_summary.", /* of choices */
     "discriminator_predictions.",
     "generator_predictions.",
     "generator_lm_head.",

@@ -87,6 +87,13 @@ static enum status attend(struct model *m, int l, struct layer_acts *a)
                                  &drop, a->attended, a->lse);
 }
 
+/* Between attention's product and its residual. */
+static struct dropout attention_output_dropout(const struct model *m, int l)
+{
+    const float p = m->family->attention_output_whole ? 0.0f : m->opts.encoder.hidden_dropout;
+    return dropout_at(m, p, l, SITE_ATTENTION_OUTPUT);
+}
+
 /* One layer: x -> out. out may be x, which is not read any more when out is written. */
 static enum status layer_forward(struct model *m, int l, const act *x, struct layer_acts *a,
                                  act *out)
@@ -102,7 +109,7 @@ static enum status layer_forward(struct model *m, int l, const act *x, struct la
     TRY(attend(m, l, a));
     TRY(k->linear(m->ctx, w->attention, n, a->attended, weight_at(m, SLOT_ATTENTION_BIAS, l),
                   branch));
-    const struct dropout drop1 = dropout_at(m, e->hidden_dropout, l, SITE_ATTENTION_OUTPUT);
+    const struct dropout drop1 = attention_output_dropout(m, l);
     TRY(k->residual_norm(m->ctx, lines, e->hidden, is_pooled(m, l) ? a->first : x, branch,
                          weight_at(m, SLOT_ATTENTION_GAMMA, l),
                          weight_at(m, SLOT_ATTENTION_BETA, l), e->norm_eps, &drop1, a->sum1,
@@ -259,7 +266,7 @@ static enum status attention_half_backward(struct model *m, int l, const act *x,
     free_buffers(*at, spare);
     const int sum = at->da, other[2] = {at->db, spare[0]};
 
-    const struct dropout drop = dropout_at(m, e->hidden_dropout, l, SITE_ATTENTION_OUTPUT);
+    const struct dropout drop = attention_output_dropout(m, l);
     TRY(k->residual_norm_backward(m->ctx, lines, e->hidden, d[sum], d[at->db], a->sum1, a->mean1,
                                   a->rstd1, weight_at(m, SLOT_ATTENTION_GAMMA, l), &drop, d[sum],
                                   d[other[1]], offset_at(m, SLOT_ATTENTION_GAMMA, l),

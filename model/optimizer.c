@@ -102,9 +102,7 @@ static bool belongs(const struct group *g, const struct param *p)
 {
     bool decays = p->role == PARAM_WEIGHT || p->role == PARAM_EMBEDDING;
     bool plain = p->role == PARAM_BIAS || p->role == PARAM_NORM;
-    bool head = p->part == PART_HEAD;
-    bool encoder = p->part == PART_EMBEDDINGS || p->part == PART_LAYER || p->part == PART_POOLER;
-    return (g->head ? head : encoder) && (g->decays ? decays : plain);
+    return g->head == p->outside && (g->decays ? decays : plain);
 }
 
 static double group_lr(const struct optimizer_opts *opts, int g)

@@ -27,7 +27,7 @@ enum param_part {
     PART_LAYER,
     PART_POOLER,
     PART_HEAD
-}; /* head = PART_HEAD; the rest is encoder */
+}; /* PART_HEAD: the classifier; a pooler may be the encoder's or the head's, see outside */
 
 struct param {
     char name[PARAM_NAME];    /* ours: "layer.3.attention.qkv.weight" */
@@ -37,6 +37,7 @@ struct param {
     enum param_role role;
     enum param_part part;
     int layer; /* of PART_LAYER, else -1 */
+    bool outside; /* of the encoder: transformers keeps it beside the base model */
 };
 
 /* One tensor on disk: rows [first, first + elements) of a parameter (q, k and v are three names of

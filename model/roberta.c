@@ -33,6 +33,8 @@ static const char *const ignored[] = {
     "embeddings.token_type_ids",
     "pooler.dense.",
     "classifier.dense.",
+    "classifier.weight", /* of tokens, of choices */
+    "classifier.bias",
     "lm_head.",
     "qa_outputs.",
     NULL,

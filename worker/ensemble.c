@@ -81,7 +81,6 @@ enum status ensemble_score(struct comm *group, struct model *model, char *const 
                            const int64_t *rows, int64_t n, int64_t max_tokens, float *logits)
 {
     struct ensemble_mean mean = {0};
-    struct load_report report;
     enum status st;
     if (count == 0)
         return score_rows(group, model, source, rows, n, loss->outputs, max_tokens, SCORE_ROWS,
@@ -89,7 +88,7 @@ enum status ensemble_score(struct comm *group, struct model *model, char *const 
     st = ensemble_begin(loss, n, &mean);
     for (int k = 0; k < count; k++) {
         if (st == STATUS_OK)
-            st = model_load(model, folders[k], true, false, 0, &report);
+            st = model_load_trained(model, folders[k]);
         TRY_GOTO(done, comm_agree(group, st));
         TRY_GOTO(done, score_rows(group, model, source, rows, n, loss->outputs, max_tokens,
                                   SCORE_ROWS, logits));

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "ckpt/hf.h"
@@ -39,6 +40,46 @@ static enum status stored_labels(struct model_source *source, const char *where)
     return STATUS_OK;
 }
 
+/* The names in id2label; LABEL_0, ... where they are no names of 0 to n - 1, as transformers would
+ * go on, too: training brings names of its own. */
+static enum status read_labels(struct model_source *source, const char *where)
+{
+    bool generic;
+    enum status st =
+        hf_labels(source->config, &source->labels, &source->label_count, &generic);
+    if (st != STATUS_FORMAT)
+        return st;
+    const json_t *given = json_object_get(source->config, "id2label");
+    const json_int_t count = json_is_object(given) && json_object_size(given) > 0
+                                 ? (json_int_t)json_object_size(given)
+                                 : 2;
+    log_warning("%s (%s); the model's labels are called LABEL_0, LABEL_1, ...", status_message(),
+                where);
+    json_t *plain = json_pack("{s:I}", "num_labels", count);
+    if (plain == NULL)
+        return status_fail(STATUS_NOMEM, "no memory for the labels");
+    st = hf_labels(plain, &source->labels, &source->label_count, &generic);
+    json_decref(plain);
+    return st;
+}
+
+/* The class that saved a classifier of tokens or choices, whose tensors may be called as a text
+ * classifier's; NULL: not such. */
+static const char *is_other_task(const json_t *config)
+{
+    static const char *const ends[] = {"ForTokenClassification", "ForMultipleChoice",
+                                       "ForNextSentencePrediction", "ForQuestionAnswering"};
+    const char *name =
+        json_string_value(json_array_get(json_object_get(config, "architectures"), 0));
+    size_t n = name == NULL ? 0 : strlen(name);
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        size_t tail = strlen(ends[i]);
+        if (n >= tail && strcmp(name + n - tail, ends[i]) == 0)
+            return name;
+    }
+    return NULL;
+}
+
 /* The tokenizer has more ids than the model. */
 static enum status grow_vocabulary(struct model_source *source, bool grow)
 {
@@ -57,7 +98,6 @@ static enum status grow_vocabulary(struct model_source *source, bool grow)
 enum status model_source_open(const char *path, bool grow, struct model_source *out)
 {
     enum status st = STATUS_OK;
-    bool generic = false;
     struct str where = {0};
     *out = (struct model_source){0};
     if (path[0] == '\0')
@@ -72,13 +112,16 @@ enum status model_source_open(const char *path, bool grow, struct model_source *
     TRY_GOTO(fail, hf_read_config(path, &out->config));
     TRY_GOTO(fail, str_addf(&where, "%s/config.json", path));
     TRY_GOTO(fail, encoder_config_read(out->config, where.p, &out->encoder));
-    TRY_GOTO(fail, hf_labels(out->config, &out->labels, &out->label_count, &generic));
+    TRY_GOTO(fail, read_labels(out, where.p));
     TRY_GOTO(fail, tokenizer_open(path, &out->tokenizer));
     tokenizer_get_info(out->tokenizer, &out->tokenizer_info);
     if (out->tokenizer_info.vocab_size > out->encoder.vocab_size)
         TRY_GOTO(fail, grow_vocabulary(out, grow));
     out->cohort = json_object_get(out->config, "cohort");
     TRY_GOTO(fail, stored_labels(out, where.p));
+    out->other_task = is_other_task(out->config);
+    if (out->other_task != NULL)
+        out->head_outputs = 0;
     str_release(&where);
     return STATUS_OK;
 fail:
@@ -287,6 +330,7 @@ static enum status settle_missing(struct model *model, const char *folder, const
                                table->file[i].name);
         TRY(model_init(model, table->file[i].param, 1, seed));
         report->drawn++;
+        report->missing = report->missing == NULL ? table->file[i].name : report->missing;
         report->head_drawn = report->head_drawn || param->part == PART_HEAD;
     }
     return STATUS_OK;
@@ -331,6 +375,23 @@ done:
     mem_free(have);
     mem_free(staging);
     return st;
+}
+
+enum status model_load_trained(struct model *model, const char *folder)
+{
+    struct load_report report;
+    TRY(model_load(model, folder, true, false, 0, &report));
+    if (report.head_drawn)
+        return status_fail(STATUS_DATA,
+                           "%s has no classification head (%s is missing): it was not trained for a "
+                           "task; cohort train makes one",
+                           folder, report.missing);
+    if (report.drawn > 0)
+        return status_fail(STATUS_DATA,
+                           "%s lacks %s, which its head reads: it was saved by a model with another "
+                           "head; say which with model.pooling, or train it",
+                           folder, report.missing);
+    return STATUS_OK;
 }
 
 /* ---- saving ---- */

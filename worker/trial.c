@@ -895,7 +895,6 @@ static enum status score_chosen(struct trial *t, struct trial_result *result)
     const struct trial_opts *opts = t->opts;
     bool earlier = opts->select_best && opts->select.count > 0 && t->at.best_step != t->at.step;
     struct metric_values values = {0};
-    struct load_report report;
     char *best = NULL;
     enum status st = STATUS_OK;
     result->steps = t->at.step;
@@ -913,7 +912,7 @@ static enum status score_chosen(struct trial *t, struct trial_result *result)
     if (earlier) {
         st = path_join(opts->folder, "best", &best);
         if (st == STATUS_OK)
-            st = model_load(t->model, best, true, false, opts->seed, &report);
+            st = model_load_trained(t->model, best);
         mem_free(best);
         TRY(comm_agree(t->group, st));
     }

@@ -545,9 +545,7 @@ enum status trial_restore(struct trial *t)
     n = name == NULL ? 0 : (int64_t)strlen(name) + 1;
     TRY_GOTO(done, comm_broadcast_blob(t->group, &name, &n, 0));
     folder = name;
-    st = model_load(t->model, folder, true, false, opts->seed, &report);
-    if (st == STATUS_OK && report.drawn > 0)
-        st = status_fail(STATUS_FORMAT, "%s lacks %d tensors", folder, report.drawn);
+    st = model_load_trained(t->model, folder);
     if (st == STATUS_OK)
         st = path_join(folder, "optimizer.safetensors", &moments);
     if (st == STATUS_OK)

@@ -95,4 +95,5 @@ def main(report, scratch):
     compare_families(report, scratch, lines, seed)
 
 
-common.run_script("tokenizer", main)
+if __name__ == "__main__":
+    common.run_script("tokenizer", main)
