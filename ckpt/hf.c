@@ -108,7 +108,8 @@ enum status hf_labels(const json_t *config, char ***names, int *count, bool *gen
                                           : label_of(id2label, i, &(*names)[i]);
         if (st == STATUS_OK && json_object_get(seen, (*names)[i]) != NULL) {
             st = status_fail(STATUS_FORMAT,
-                             "config.json: \"id2label\" gives the name \"%.80s\" twice", (*names)[i]);
+                             "config.json: \"id2label\" gives the name \"%.80s\" twice",
+                             (*names)[i]);
             mem_free((*names)[i]);
         }
         if (st == STATUS_OK && json_object_set_new(seen, (*names)[i], json_true()) != 0) {

@@ -511,8 +511,7 @@ static enum status explain_folder(const char *folder)
             STATUS_FORMAT,
             "%s holds %s but no model.safetensors, and pickled weights are never loaded, "
             "as they can run code; convert them once with Python: from transformers import "
-            "AutoModel; "
-            "AutoModel.from_pretrained(DIR).save_pretrained(DIR, safe_serialization=True)",
+            "AutoModelForSequenceClassification as M; M.from_pretrained(DIR).save_pretrained(DIR)",
             folder, is_printable(found) ? found : "pickled weights");
     else
         st = status_fail(STATUS_NOINPUT,

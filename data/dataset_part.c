@@ -72,10 +72,11 @@ static enum status add_tokens(struct dataset_part *part, const struct tokenizer 
     if (tokenizer != NULL)
         tokenizer_get_info(tokenizer, &info);
     if (info.no_pairs && row->pair.p != NULL)
-        return status_fail(STATUS_DATA,
-                           "row %lld is a pair of texts, and the tokenizer's template puts no [CLS] "
-                           "and [SEP] around pairs (post_processor, \"pair\")",
-                           (long long)row->row);
+        return status_fail(
+            STATUS_DATA,
+            "row %lld is a pair of texts, and the tokenizer's template puts no [CLS] "
+            "and [SEP] around pairs (post_processor, \"pair\")",
+            (long long)row->row);
     if (tokenizer != NULL && row->text.n > 0)
         TRY(tokenizer_encode(tokenizer, row->text.p, row->text.n, &part->tokens));
     size_t first = part->tokens.n - before;

@@ -331,15 +331,16 @@ static enum status refuse_unknown(const struct tokenizer_config *c)
     bool split;
     TRY(json_text_or(c->config, "truncation_side", where, "right", &side));
     if (strcmp(side, "right") != 0)
-        return status_fail(STATUS_FORMAT,
-                           "%s: truncation_side is \"%.20s\"; long texts are cut at their end here, "
-                           "wanted \"right\"",
-                           where, side);
+        return status_fail(
+            STATUS_FORMAT,
+            "%s: truncation_side is \"%.20s\"; long texts are cut at their end here, "
+            "wanted \"right\"",
+            where, side);
     TRY(json_bool_or(c->config, "split_special_tokens", where, false, &split));
     if (split)
-        return status_fail(STATUS_FORMAT,
-                           "%s: split_special_tokens is true, which is not known here; wanted false",
-                           where);
+        return status_fail(
+            STATUS_FORMAT,
+            "%s: split_special_tokens is true, which is not known here; wanted false", where);
     return STATUS_OK;
 }
 

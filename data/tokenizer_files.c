@@ -181,8 +181,8 @@ enum status tokenizer_class_of(const struct tokenizer_config *c, enum tokenizer_
          i++)
         if (strcmp(model, families[i].model) == 0)
             family = &families[i];
-    *out = family == NULL ? class == NULL && model == NULL ? CLASS_NONE : CLASS_OTHER
-           : family->file == FILE_VOCAB      ? CLASS_BERT
+    *out = family == NULL               ? class == NULL && model == NULL ? CLASS_NONE : CLASS_OTHER
+           : family->file == FILE_VOCAB ? CLASS_BERT
            : family->file == FILE_VOCAB_JSON ? CLASS_ROBERTA
            : family->file == FILE_SPM        ? CLASS_DEBERTA
                                              : CLASS_OTHER;
@@ -192,9 +192,9 @@ enum status tokenizer_class_of(const struct tokenizer_config *c, enum tokenizer_
 static const char *const *class_names(enum tokenizer_class class)
 {
     static const char *const none[NAMED_COUNT] = {NULL};
-    return class == CLASS_ROBERTA                            ? roberta_names
+    return class == CLASS_ROBERTA                          ? roberta_names
            : class == CLASS_BERT || class == CLASS_DEBERTA ? bert_names
-                                                             : none;
+                                                           : none;
 }
 
 enum status tokenizer_ends_of_class(struct tokenizer *t, const char *where,
@@ -208,8 +208,7 @@ enum status tokenizer_ends_of_class(struct tokenizer *t, const char *where,
                            "[SEP] around a text; wanted one that does",
                            where);
     t->info.two_separators = t->info.one_type = class == CLASS_ROBERTA;
-    return tokenizer_named_ends(t, where, c,
-                                class == CLASS_NONE ? bert_names : class_names(class));
+    return tokenizer_named_ends(t, where, c, class == CLASS_NONE ? bert_names : class_names(class));
 }
 
 /* BERT's classes make their normalizer from the configuration, whatever tokenizer.json says. */
@@ -250,10 +249,11 @@ static enum status obey_deberta(const struct tokenizer *t, const char *where,
     for (int i = 0; i < t->step_count; i++)
         lowers = lowers || (t->steps[i].bits & NORMALIZE_LOWERCASE) != 0;
     if (lowercase != lowers)
-        return status_fail(STATUS_FORMAT,
-                           "%s: do_lower_case is %s, and the normalizer of %s %s; wanted both alike",
-                           c->where[FILE_CONFIG], lowercase ? "true" : "false", where,
-                           lowers ? "lowers" : "does not");
+        return status_fail(
+            STATUS_FORMAT,
+            "%s: do_lower_case is %s, and the normalizer of %s %s; wanted both alike",
+            c->where[FILE_CONFIG], lowercase ? "true" : "false", where,
+            lowers ? "lowers" : "does not");
     if (punct)
         return status_fail(STATUS_FORMAT,
                            "%s: split_by_punct is true, which is not known here; wanted false",

@@ -667,7 +667,8 @@ static enum status read_template(struct tokenizer *t, const json_t *object, cons
                            "wanted [CLS] A [SEP] with type 0",
                            where);
     /* What is written where nothing was said of pairs: A B, with nothing around them. */
-    t->info.no_pairs = json_array_size(pair) == 2 && template_place(pair, 0, "Sequence", 0) != NULL &&
+    t->info.no_pairs = json_array_size(pair) == 2 &&
+                       template_place(pair, 0, "Sequence", 0) != NULL &&
                        template_place(pair, 1, "Sequence", 1) != NULL;
     t->info.two_separators = template_fits(pair, true, true, 0, names);
     t->info.one_type = t->info.two_separators || template_fits(pair, true, false, 0, names);

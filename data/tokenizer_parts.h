@@ -183,9 +183,9 @@ enum spm_type {
 };
 
 struct spm {
-    float *scores;         /* owned; by id */
-    float *gains; /* owned; by id: what the search adds up. NAN: not looked for; HUGE_VALF: a
-                     user-defined piece, whose length counts */
+    float *scores; /* owned; by id */
+    float *gains;  /* owned; by id: what the search adds up. NAN: not looked for; HUGE_VALF: a
+                      user-defined piece, whose length counts */
     unsigned char *types;  /* owned; enum spm_type by id */
     float least, greatest; /* scores of normal pieces */
     bool byte_fallback;
@@ -345,8 +345,8 @@ NODISCARD enum status config_names(const struct tokenizer_config *c,
                                    const char *const defaults[NAMED_COUNT],
                                    const char *names[NAMED_COUNT]);
 /* Added tokens in the order that transformers gives new ids: listed ones by id, named ones,
- * additional ones; those that are there already stay as they are. raw: none of them is looked for in
- * normalized text. */
+ * additional ones; those that are there already stay as they are. raw: none of them is looked for
+ * in normalized text. */
 NODISCARD enum status config_add_tokens(struct tokenizer *t, const struct tokenizer_config *c,
                                         const char *const defaults[NAMED_COUNT], bool raw);
 /* Find the ids of cls and sep by their names. STATUS_FORMAT: they are not in the vocabulary. */
@@ -368,8 +368,7 @@ NODISCARD enum status tokenizer_ends_of_class(struct tokenizer *t, const char *w
 NODISCARD enum status tokenizer_obey_config(struct tokenizer *t, const char *where,
                                             const struct tokenizer_config *c);
 /* BERT's normalizer, from the configuration. */
-NODISCARD enum status config_bert_normalizer(struct tokenizer *t,
-                                             const struct tokenizer_config *c);
+NODISCARD enum status config_bert_normalizer(struct tokenizer *t, const struct tokenizer_config *c);
 
 /* A new step of a kind, zeroed. STATUS_FORMAT: there are too many; where names the file. */
 NODISCARD enum status tokenizer_add_step(struct tokenizer *t, const char *where,

@@ -47,14 +47,15 @@ struct tokenizer_train_opts {
      * (runs become one) bert bert_cased; "none"; "auto": bert, none or nmt,nfkc,spaces for the
      * three models. */
     const char *normalizer;
-    /* Joined by commas: ids 0, 1, ... Their parts are known by their names: [UNK] or <unk>, [PAD] or
-     * <pad>, [CLS] or <s>, [SEP] or </s>, [MASK] or <mask>; other ones are additional. */
+    /* Joined by commas: ids 0, 1, ... Their parts are known by their names: [UNK] or <unk>, [PAD]
+     * or <pad>, [CLS] or <s>, [SEP] or </s>, [MASK] or <mask>; other ones are additional. */
     const char *special_tokens;
     int64_t vocab_size;     /* pieces and special tokens, at most 1 << 22 */
     int64_t min_frequency;  /* pairs seen less often are not merged; Unigram: substrings of fewer
                                words are no candidates */
     int64_t limit_alphabet; /* keep so many characters, the most frequent; 0: all */
     int64_t max_piece;      /* Unigram: characters of a piece at most */
+    int64_t max_length;     /* model_max_length in tokenizer_config.json; 0: not said */
     int64_t max_words;      /* distinct words kept while counting; the rarest are cut beyond */
 };
 
@@ -80,7 +81,7 @@ struct tokenizer_train_report {
  * and text_next(); STATUS_IO, STATUS_NOMEM.
  */
 NODISCARD enum status tokenizer_train(const struct tokenizer_train_opts *opts,
-                                      const struct text_opts *inputs, int count,
-                                      const char *folder, struct tokenizer_train_report *report);
+                                      const struct text_opts *inputs, int count, const char *folder,
+                                      struct tokenizer_train_report *report);
 
 #endif

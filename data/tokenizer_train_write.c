@@ -2,8 +2,8 @@
  * tokenizer_train_write.c - the files of a new tokenizer, as Hugging Face's tokenizers and
  * transformers write them; see tokenizer_train.h.
  *
- * tokenizer_config.json names PreTrainedTokenizerFast, which takes tokenizer.json as it is: classes of
- * families would put their own normalizer in place of the one the pieces were made with.
+ * tokenizer_config.json names PreTrainedTokenizerFast, which takes tokenizer.json as it is: classes
+ * of families would put their own normalizer in place of the one the pieces were made with.
  */
 #include <string.h>
 #include <unistd.h>
@@ -205,7 +205,8 @@ static enum status add_model(const struct vocabulary *v, struct str *out)
         TRY(add_vocab(v, "      ", out));
         break;
     case TRAIN_BPE:
-        TRY(str_addf(out, "{\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    \"unk_token\": "));
+        TRY(str_addf(out,
+                     "{\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    \"unk_token\": "));
         TRY(v->bytes ? str_addf(out, "null") : add_piece(v, unk, out));
         TRY(str_addf(out, ",\n    \"continuing_subword_prefix\": null,\n    "
                           "\"end_of_word_suffix\": null,\n    \"fuse_unk\": false,\n    "
@@ -223,8 +224,8 @@ static enum status add_model(const struct vocabulary *v, struct str *out)
         TRY(str_addf(out, "\n    ]"));
         break;
     case TRAIN_UNIGRAM:
-        TRY(str_addf(out, "{\n    \"type\": \"Unigram\",\n    \"unk_id\": %d,\n    \"vocab\": ",
-                     unk));
+        TRY(str_addf(out,
+                     "{\n    \"type\": \"Unigram\",\n    \"unk_id\": %d,\n    \"vocab\": ", unk));
         TRY(add_scores(v, out));
         TRY(str_addf(out, ",\n    \"byte_fallback\": false"));
         break;
@@ -355,6 +356,9 @@ enum status train_write(const struct vocabulary *v, const char *folder)
     TRY_GOTO(done, str_addf(&text, "\n}\n"));
     TRY_GOTO(done, write_file(folder, FILE_SPECIAL, &text));
     text.n -= 3; /* the same again, and the class */
+    if (v->opts->max_length > 0)
+        TRY_GOTO(done, str_addf(&text, ",\n  \"model_max_length\": %lld",
+                                (long long)v->opts->max_length));
     TRY_GOTO(done, str_addf(&text, ",\n  \"clean_up_tokenization_spaces\": false,\n"
                                    "  \"tokenizer_class\": \"PreTrainedTokenizerFast\"\n}\n"));
     TRY_GOTO(done, write_file(folder, FILE_CONFIG, &text));

@@ -33,8 +33,8 @@ static enum status read_opts(const struct run_config *config, const char *path,
                              struct text_opts *out)
 {
     if (path[0] == '\0')
-        return status_fail(STATUS_CONFIG, "data.input is \"%s\", with a path of no letters",
-                           config->data.input);
+        return status_fail(STATUS_CONFIG,
+                           "data.input is \"%s\": a path between two commas is empty", config->data.input);
     if (strcmp(path, "-") != 0 && source_is_prepared(path))
         return status_fail(STATUS_CONFIG, "%s is a prepared file, wanted text to train on", path);
     if (config->data.text[0] == '\0' && !file_is_folder(path))
@@ -54,7 +54,7 @@ static enum status check_out(const struct run_config *config)
     mem_free(path);
     if (there && !config->overwrite)
         return status_fail(STATUS_CONFIG,
-                           "out=%s holds a tokenizer; overwrite=true replaces it", config->out);
+                           "out=%s holds a tokenizer already; overwrite=true replaces it", config->out);
     return STATUS_OK;
 }
 
@@ -82,6 +82,7 @@ enum status tokenizer_train_verb(struct session *session)
                                         .min_frequency = config->tokenizer.min_frequency,
                                         .limit_alphabet = config->tokenizer.limit_alphabet,
                                         .max_piece = config->tokenizer.max_piece_length,
+                                        .max_length = config->data.max_length,
                                         .max_words = config->tokenizer.max_words};
     struct tokenizer_train_report report;
     struct text_opts *inputs = NULL;

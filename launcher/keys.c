@@ -76,7 +76,7 @@ const struct key keys[] = {
     BOOL_KEY("data.header", data.header, "true", "the first line of TSV and CSV names the columns; false: columns are 1, 2, ..."),
     CHOICE_KEY("data.task", data.task, "auto", "auto|classes|multi_label|regression", "what labels are; auto: classes"),
     TEXT_KEY("data.label_separator", data.label_separator, ",", "splits the label column when data.task is multi_label"),
-    INT_KEY("data.max_length", data.max_length, "0", 0, 1e6, "tokens", "longest row with special tokens, longer ones are cut; 0: the model's maximum"),
+    INT_KEY("data.max_length", data.max_length, "0", 0, 1e6, "tokens", "longest row with special tokens, longer ones are cut; 0: the model's maximum; tokenizer train: what it stores as model_max_length"),
     CHOICE_KEY("data.long", data.long_text, "auto", "auto|truncate|chunk", "texts longer than a row: cut them, or read them in chunks and pool (docs/long-texts.md); auto: as the model was trained, else truncate"),
     INT_KEY("data.chunk_size", data.chunk_size, "0", 0, 1e6, "tokens", "content tokens of a chunk; 0: as many as data.max_length has room for"),
     INT_KEY("data.stride", data.stride, "0", 0, 1e6, "tokens", "from the beginning of one chunk to that of the next; 0: data.chunk_size, no overlap"),

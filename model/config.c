@@ -248,6 +248,8 @@ enum status encoder_config_read(const json_t *config, const char *where, struct 
     }
     TRY(json_int_or(config, "pad_token_id", where, INT_MIN, INT_MAX, names->pad_default, &value));
     c.pad_id = (int)value;
+    TRY(json_bool_or(config, "sinusoidal_pos_embds", where, false, &c.sinusoidal));
+    c.sinusoidal = c.sinusoidal && family == &family_distilbert;
     if (family->positions_after_pad) {
         if (c.pad_id < 0 || c.pad_id >= c.max_positions - 1)
             return status_fail(STATUS_FORMAT,

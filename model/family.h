@@ -100,12 +100,12 @@ struct pooler_form {
 };
 
 struct family {
-    const char *model_type;   /* as in config.json */
-    const char *class_name;   /* transformers' class for sequence classification */
-    const char *classifier;   /* its tensors' names without ".weight" */
-    const char *prefix;       /* of file names; files without it are accepted */
+    const char *model_type;      /* as in config.json */
+    const char *class_name;      /* transformers' class for sequence classification */
+    const char *classifier;      /* its tensors' names without ".weight" */
+    const char *prefix;          /* of file names; files without it are accepted */
     bool attention_output_whole; /* no dropout between attention and its residual */
-    bool positions_after_pad; /* a row's first token has position pad_id + 1, else 0 */
+    bool positions_after_pad;    /* a row's first token has position pad_id + 1, else 0 */
     struct pooler_form pooler;
     const struct config_names *config;
     const struct tensor_rule

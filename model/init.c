@@ -1,6 +1,6 @@
 /*
  * init.c - weights drawn from the seed, as transformers draws them: normal(0, initializer_range),
- * norms one, biases zero.
+ * norms one, biases zero; sines where positions are such.
  *
  * A number is named by the parameter's name and the element, so a model with another head, another
  * number of layers or another number of ranks has the same values where it has the same tensors.
@@ -25,8 +25,25 @@ static void normal_pair(uint64_t key, int64_t pair, double deviation, float out[
     out[1] = (float)(radius * sin(angle));
 }
 
+/* DistilBERT's create_sinusoidal_embeddings() in transformers: sines of even channels, cosines of
+ * odd ones (Vaswani et al., Attention is all you need, 2017, section 3.5). */
+static void draw_waves(const struct param *p, float *out)
+{
+    const int64_t channels = p->shape[1];
+    for (int64_t i = 0; i < p->elements; i++) {
+        const int64_t position = i / channels, c = i % channels;
+        const double angle = (double)position /
+                             pow(10000.0, 2.0 * (double)(c / 2) / (double)channels);
+        out[i] = (float)(c % 2 == 0 ? sin(angle) : cos(angle));
+    }
+}
+
 static void draw(const struct model *m, const struct param *p, uint64_t seed, float *out)
 {
+    if (p->fixed) {
+        draw_waves(p, out);
+        return;
+    }
     if (p->role == PARAM_BIAS)
         return; /* the memory is zero */
     if (p->role == PARAM_NORM) {

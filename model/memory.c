@@ -64,7 +64,7 @@ static enum status resolve_opts(const struct model_opts *opts, struct model_opts
         out->head.dropout = e->classifier_dropout >= 0 ? e->classifier_dropout : e->hidden_dropout;
     if (opts->dropout >= 0)
         out->head.dropout = e->hidden_dropout = e->attention_dropout = opts->dropout;
-    if (e->pooler_dropout < 0)
+    if (e->pooler_dropout < 0 || opts->dropout >= 0)
         e->pooler_dropout = out->head.dropout;
     if (!is_dropout(out->head.dropout) || !is_dropout(e->hidden_dropout) ||
         !is_dropout(e->attention_dropout) || !is_dropout(e->pooler_dropout))

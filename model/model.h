@@ -54,6 +54,7 @@ struct encoder_config {
     float pooler_dropout;     /* before the pooler's product; < 0: that of the head */
     enum activation pooler_activation;
     float initializer_range;
+    bool sinusoidal;            /* positions are sines and cosines, which are not trained */
     enum activation activation; /* GELU (erf) unless config.json says otherwise */
     int pad_id;
 };
@@ -88,8 +89,8 @@ struct model_opts {
     bool eager;        /* record and replay nothing (kernels.h, graph_begins) */
     int grad_buffers;  /* flat gradient buffers to allocate (>= 1 when training) */
     int max_pieces;    /* most pieces of a cut; 0: max_rows */
-    float dropout;     /* < 0: as config.json says; else overrides hidden, attention and classifier
-                          dropout */
+    float dropout;     /* < 0: as config.json says; else overrides hidden, attention, pooler and
+                          classifier dropout */
     uint64_t seed;     /* names the dropout decisions */
     struct device *device;
     const struct kernels *kernels;

@@ -119,7 +119,7 @@ static double group_decay(const struct optimizer_opts *opts, int g)
 
 static bool is_frozen(const struct optimizer_opts *o, const struct param *p)
 {
-    return (o->freeze_embeddings && p->part == PART_EMBEDDINGS) ||
+    return p->fixed || (o->freeze_embeddings && p->part == PART_EMBEDDINGS) ||
            (p->part == PART_LAYER && p->layer < o->freeze_layers);
 }
 

@@ -136,6 +136,7 @@ static enum status add_tensor(const struct tensor_rule *rule, int layer,
     p->role = rule->role;
     p->part = rule->part;
     p->layer = rule->part == PART_LAYER ? layer : -1;
+    p->fixed = rule->slot == SLOT_POSITION && encoder->sinusoidal;
     p->outside = strncmp(rule->file[0], table->prefix, strlen(table->prefix)) != 0;
 
     const char *name[TENSOR_PARTS];

@@ -36,7 +36,8 @@ struct param {
     int64_t shape[2]; /* rank 1: (n), rank 2: (rows = outputs, columns = inputs) */
     enum param_role role;
     enum param_part part;
-    int layer; /* of PART_LAYER, else -1 */
+    int layer;    /* of PART_LAYER, else -1 */
+    bool fixed;   /* never trained */
     bool outside; /* of the encoder: transformers keeps it beside the base model */
 };
 

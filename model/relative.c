@@ -12,6 +12,8 @@
 #include "base/mem.h"
 #include "model/model_impl.h"
 
+enum { LONGEST = 1 << 20 }; /* tokens of a row at most: farther distances do not occur */
+
 /* ---- slots */
 
 /* transformers' make_log_bucket_position() in its arithmetic, for distances >= 0. */
@@ -32,7 +34,7 @@ enum status distances_make(const struct relative_config *c, struct distances *ou
     if (c->span == 0)
         return STATUS_OK;
     int reach = c->span;
-    while (bucket_of(c, reach) < c->span)
+    while (reach < LONGEST && bucket_of(c, reach) < c->span)
         reach++;
     TRY(mem_alloc(2 * (size_t)reach + 1, sizeof *line, "slots of distances", &line));
     for (int d = 0; d <= reach; d++) {

@@ -45,8 +45,7 @@ static enum status stored_labels(struct model_source *source, const char *where)
 static enum status read_labels(struct model_source *source, const char *where)
 {
     bool generic;
-    enum status st =
-        hf_labels(source->config, &source->labels, &source->label_count, &generic);
+    enum status st = hf_labels(source->config, &source->labels, &source->label_count, &generic);
     if (st != STATUS_FORMAT)
         return st;
     const json_t *given = json_object_get(source->config, "id2label");
@@ -61,6 +60,20 @@ static enum status read_labels(struct model_source *source, const char *where)
     st = hf_labels(plain, &source->labels, &source->label_count, &generic);
     json_decref(plain);
     return st;
+}
+
+static enum status check_pooling(const struct model_source *source, const char *where)
+{
+    const json_t *stored = json_object_get(source->cohort, "pooling");
+    const char *name = json_string_value(stored);
+    if (stored == NULL)
+        return STATUS_OK;
+    for (int i = 0; name != NULL && i < 4; i++)
+        if (strcmp(name, pooling_name((enum pooling)i)) == 0)
+            return STATUS_OK;
+    return status_fail(STATUS_FORMAT,
+                       "%s: \"cohort\" has the pooling \"%.20s\", wanted cls, pooler, mean or max",
+                       where, name == NULL ? "?" : name);
 }
 
 /* The class that saved a classifier of tokens or choices, whose tensors may be called as a text
@@ -118,6 +131,7 @@ enum status model_source_open(const char *path, bool grow, struct model_source *
     if (out->tokenizer_info.vocab_size > out->encoder.vocab_size)
         TRY_GOTO(fail, grow_vocabulary(out, grow));
     out->cohort = json_object_get(out->config, "cohort");
+    TRY_GOTO(fail, check_pooling(out, where.p));
     TRY_GOTO(fail, stored_labels(out, where.p));
     out->other_task = is_other_task(out->config);
     if (out->other_task != NULL)
@@ -317,8 +331,8 @@ static enum status load_tensor(struct model *model, const struct safetensors *fi
 }
 
 /* Every parameter is there, or may be drawn: the head, and the pooler of a file that has none. */
-static enum status settle_missing(struct model *model, const char *folder, const bool *have,
-                                  uint64_t seed, struct load_report *report)
+static enum status settle_missing(struct model *model, const bool *have, uint64_t seed,
+                                  struct load_report *report)
 {
     const struct param_table *table = model_params(model);
     for (int i = 0; i < table->names; i++) {
@@ -326,8 +340,7 @@ static enum status settle_missing(struct model *model, const char *folder, const
         if (have[i])
             continue;
         if (param->part != PART_HEAD && param->part != PART_POOLER)
-            return status_fail(STATUS_FORMAT, "%s: the weights lack %s", folder,
-                               table->file[i].name);
+            return status_fail(STATUS_FORMAT, "the weights lack %s", table->file[i].name);
         TRY(model_init(model, table->file[i].param, 1, seed));
         report->drawn++;
         report->missing = report->missing == NULL ? table->file[i].name : report->missing;
@@ -353,8 +366,7 @@ enum status model_load(struct model *model, const char *folder, bool load_head, 
         bool skip;
         const struct param_file_name *name = params_match(table, tensor->name, &skip);
         if (name == NULL && !skip) {
-            st = status_fail(STATUS_FORMAT,
-                             "%s: the weights hold %s, which this model does not have", folder,
+            st = status_fail(STATUS_FORMAT, "the weights hold %s, which this model does not have",
                              tensor->name);
             goto done;
         }
@@ -366,7 +378,7 @@ enum status model_load(struct model *model, const char *folder, bool load_head, 
         have[name - table->file] = true;
         report->loaded++;
     }
-    TRY_GOTO(done, settle_missing(model, folder, have, seed, report));
+    TRY_GOTO(done, settle_missing(model, have, seed, report));
     st = model_weights_changed(model);
 done:
     if (st != STATUS_OK && file != NULL)
@@ -382,15 +394,17 @@ enum status model_load_trained(struct model *model, const char *folder)
     struct load_report report;
     TRY(model_load(model, folder, true, false, 0, &report));
     if (report.head_drawn)
-        return status_fail(STATUS_DATA,
-                           "%s has no classification head (%s is missing): it was not trained for a "
-                           "task; cohort train makes one",
-                           folder, report.missing);
+        return status_fail(
+            STATUS_DATA,
+            "%s has no classification head (%s is missing): it was not trained for a "
+            "task; cohort train makes one",
+            folder, report.missing);
     if (report.drawn > 0)
-        return status_fail(STATUS_DATA,
-                           "%s lacks %s, which its head reads: it was saved by a model with another "
-                           "head; say which with model.pooling, or train it",
-                           folder, report.missing);
+        return status_fail(
+            STATUS_DATA,
+            "%s lacks %s, which its head reads: it was saved by a model with another "
+            "head; say which with model.pooling, or train it",
+            folder, report.missing);
     return STATUS_OK;
 }
 

@@ -22,9 +22,9 @@ struct model_source {
     struct encoder_config encoder;
     char **labels; /* owned: id2label in id order, or LABEL_0 ... where the folder names none */
     int label_count;
-    int head_outputs;            /* logits of its classifier; 0: that of another task */
-    const char *other_task;      /* borrowed from config: the class that saved it, if its head is one
-                                    of tokens or choices; else NULL */
+    int head_outputs;       /* logits of its classifier; 0: that of another task */
+    const char *other_task; /* borrowed from config: the class that saved it, if its head is one
+                               of tokens or choices; else NULL */
     struct tokenizer *tokenizer; /* owned */
     struct tokenizer_info tokenizer_info;
     json_t *cohort; /* borrowed from config: what cohort stored there (pooling, max_length, outputs,
@@ -64,7 +64,7 @@ struct load_report {
     int drawn;   /* parameters newly drawn from the seed: the head, or a missing pooler */
     bool head_drawn;
     const char *missing; /* the first of these in the file's names, the model's; NULL: none */
-    int64_t new_ids; /* whose embeddings were drawn, since the file has none */
+    int64_t new_ids;     /* whose embeddings were drawn, since the file has none */
 };
 /*
  * Load the weights in folder into model. load_head: take the classifier from the file; otherwise,
@@ -75,8 +75,8 @@ struct load_report {
 NODISCARD enum status model_load(struct model *model, const char *folder, bool load_head, bool grow,
                                  uint64_t seed, struct load_report *report);
 
-/* As model_load() with the head, for a model that is to be used as it was trained: a tensor that the
- * files lack is STATUS_DATA and named. Local. */
+/* As model_load() with the head, for a model that is to be used as it was trained: a tensor that
+ * the files lack is STATUS_DATA and named. Local. */
 NODISCARD enum status model_load_trained(struct model *model, const char *folder);
 
 /*

@@ -64,6 +64,65 @@ same runs/resumed/best/model.safetensors runs/deberta-v3/best/model.safetensors
 must 1 train model.path=deberta-v3 "${common[@]}" data.max_length=90 train.max_steps=1 out=runs/longer
 refused 78 'more than the 64 positions' 1 train model.path=electra "${common[@]}" data.max_length=90 out=runs/electra-longer
 
+# The head's rate holds for all that transformers keeps beside its base model: a dense layer and the classifier.
+must 1 check model.path=roberta "${common[@]}" optim.head_lr=0.5 out=none
+said 'head, decays +2 +1120 +0.5'
+must 1 check model.path=distilbert "${common[@]}" optim.head_lr=0.5 out=none
+said 'head, no decay +2 +35 +0.5'
+
+# edit FROM TO CODE: a folder whose tensors (a dict of name, dtype, shape, bytes) and config.json Python code has changed
+edit() {
+    rm -rf "$2"
+    cp -r "$1" "$2"
+    python3 - "$2" "$3" <<'PY' || fail "editing $2"
+import json, struct, sys
+path = sys.argv[1] + "/model.safetensors"
+data = open(path, "rb").read()
+n, = struct.unpack("<Q", data[:8])
+head = json.loads(data[8:8 + n])
+head.pop("__metadata__", None)
+tensors = {k: (v["dtype"], v["shape"], data[8 + n + v["data_offsets"][0]:8 + n + v["data_offsets"][1]]) for k, v in head.items()}
+config = json.load(open(sys.argv[1] + "/config.json"))
+exec(sys.argv[2])
+head, body = {}, b""
+for k, (dtype, shape, value) in tensors.items():
+    head[k] = {"dtype": dtype, "shape": shape, "data_offsets": [len(body), len(body) + len(value)]}
+    body += value
+head = json.dumps(head).encode()
+open(path, "wb").write(struct.pack("<Q", len(head)) + head + body)
+json.dump(config, open(sys.argv[1] + "/config.json", "w"))
+PY
+}
+score=(data.input=train.tsv data.text=text out=scores.jsonl)
+# A model is used as it was trained, or not at all: the dense layer before the classifier is no matter of luck.
+edit runs/distilbert/best no-dense 'del tensors["pre_classifier.weight"]'
+refused 65 'no-dense lacks pre_classifier.weight, which its head reads' 1 predict model.path=no-dense "${score[@]}"
+refused 65 'no-dense lacks pre_classifier.weight' 2 eval model.path=no-dense "${score[@]}" data.label=label
+edit runs/roberta/best no-head 'del tensors["classifier.out_proj.weight"]'
+refused 65 'no classification head .classifier.out_proj.weight is missing.' 1 predict model.path=no-head "${score[@]}"
+edit runs/roberta/best bad-pooling 'config["cohort"]["pooling"] = "attention"'
+refused 65 '"cohort" has the pooling "attention", wanted cls, pooler, mean or max' 1 predict model.path=bad-pooling "${score[@]}"
+# The heads of a tagger are skipped, whatever its labels are called; it does not classify texts.
+for name in roberta electra; do
+    class=$([ $name = roberta ] && echo Roberta || echo Electra)ForTokenClassification
+    edit runs/$name/best tagger-$name "config['architectures'] = ['$class']; del config['cohort']
+for k in [k for k in tensors if k.startswith('classifier.')]: del tensors[k]
+tensors['classifier.weight'] = ('F32', [3, 32], bytes(384)); tensors['classifier.bias'] = ('F32', [3], bytes(12))"
+    must 1 train model.path=tagger-$name "${common[@]}" model.from_scratch=false out=runs/tagger-$name
+    said '2 of other tasks skipped; a new head of 3 outputs is drawn'
+    refused 65 "was saved by $class, whose head does not classify texts" 1 predict model.path=tagger-$name "${score[@]}"
+done
+# Names that are none of 0 to n - 1 do not matter to training.
+edit runs/roberta/best odd-labels 'config["id2label"] = {"1": "a", "2": "b", "7": "c"}; del config["cohort"]'
+must 1 train model.path=odd-labels "${common[@]}" model.from_scratch=false out=runs/odd-labels
+said 'none for 0 .odd-labels/config.json.; the model.s labels are called LABEL_0'
+# Sines are drawn, and not trained.
+family waves '{"model_type": "distilbert", "dim": 32, "n_layers": 1, "n_heads": 4, "hidden_dim": 64, "sinusoidal_pos_embds": true}'
+must 2 train model.path=waves "${common[@]}" "${any[@]}" out=runs/waves
+edit runs/waves/best waves-read 'import array, math
+table = array.array("f", tensors["distilbert.embeddings.position_embeddings.weight"][2])
+assert all(abs(table[p * 32 + c] - (math.cos if c % 2 else math.sin)(p / 10000 ** (c // 2 / 16))) < 1e-6 for p in range(64) for c in range(32))'
+
 # More words than the model has embeddings: refused, or drawn beside the old ones, which stay as they are.
 cp -r runs/deberta-v3/best grown
 seq -f 'new%.0f' 10 >>grown/vocab.txt

@@ -552,6 +552,138 @@ static void check_bf16(const struct kernels *kernels, const char *name)
     free(half.gradient);
 }
 
+/* ---- where dropout is */
+
+static enum status (*real_residual)(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *x,
+                                    const act *y, const float *gamma, const float *beta, float eps,
+                                    const struct dropout *dropout, act *sum, float *mean, float *rstd, act *out);
+static float seen_p[64];
+static int seen;
+
+static enum status spy_residual(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *x,
+                                const act *y, const float *gamma, const float *beta, float eps,
+                                const struct dropout *dropout, act *sum, float *mean, float *rstd, act *out)
+{
+    if (seen < 64)
+        seen_p[seen++] = dropout->p;
+    return real_residual(ctx, rows, channels, x, y, gamma, beta, eps, dropout, sum, mean, rstd, out);
+}
+
+/* A layer drops what is added to its residuals: attention's output and the output; DistilBERT's the latter only. And
+ * model.dropout overrides every one of config.json, DeBERTa's pooler too. */
+static void test_dropout_places(void **state)
+{
+    size_t i;
+    const json_t *entry;
+    int distilberts = 0, debertas = 0;
+    (void)state;
+    json_array_foreach(json_object_get(families, "cases"), i, entry) {
+        struct kernels spied = *kernels_ref();
+        struct model_opts opts = base_opts(&spied);
+        struct model *model;
+        struct rows_of b;
+        read_case(entry, &opts);
+        opts.encoder.hidden_dropout = 0.25F;
+        opts.encoder.attention_dropout = 0;
+        opts.encoder.pooler_dropout = 0.75F;
+        opts.dropout = -1;
+        real_residual = spied.residual_norm;
+        spied.residual_norm = spy_residual;
+        assert_ok(model_create(&opts, &model));
+        fill_by_formula(model);
+        batch_all(&b, json_object_get(entry, "rows"));
+        seen = 0;
+        assert_ok(model_forward(model, &b.in, true, 1, NULL));
+        const bool distilbert = strcmp(opts.encoder.model_type, "distilbert") == 0;
+        const bool conv = opts.encoder.conv_taps > 0;
+        assert_int_equal(seen, 2 * opts.encoder.layers + conv);
+        for (int k = 0, l = 0; k < seen; k++) {
+            if (conv && k == 2)
+                continue; /* the convolution's own dropout is before its activation */
+            assert_true(seen_p[k] == (distilbert && l % 2 == 0 ? 0.0F : 0.25F));
+            l++;
+        }
+        distilberts += distilbert;
+        if (strcmp(opts.encoder.model_type, "deberta-v2") == 0) {
+            assert_true(model->opts.encoder.pooler_dropout == 0.75F);
+            debertas++;
+        }
+        model_destroy(model);
+        opts.dropout = 0.125F;
+        assert_ok(model_create(&opts, &model));
+        assert_true(model->opts.encoder.pooler_dropout == 0.125F && model->opts.head.dropout == 0.125F);
+        model_destroy(model);
+    }
+    assert_true(distilberts > 0 && debertas > 0);
+}
+
+/* DistilBERT's sines, by its formula, stay as they are. */
+static void test_sinusoidal_positions(void **state)
+{
+    json_t *config = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:b}", "model_type", "distilbert", "vocab_size", 40,
+                               "dim", 12, "n_layers", 1, "n_heads", 2, "hidden_dim", 16, "max_position_embeddings", 9,
+                               "sinusoidal_pos_embds", 1);
+    struct model_opts opts = base_opts(kernels_ref());
+    struct model *model;
+    (void)state;
+    assert_ok(encoder_config_read(config, "config.json", &opts.encoder));
+    opts.head = (struct head_config){.pooling = POOL_POOLER, .outputs = 2, .dropout = -1};
+    assert_ok(model_create(&opts, &model));
+    assert_ok(model_init(model, 0, model_params(model)->count, 3));
+    int fixed = 0;
+    for (int i = 0; i < model_params(model)->count; i++) {
+        const struct param *p = &model_params(model)->params[i];
+        fixed += p->fixed;
+        if (strcmp(p->name, "embeddings.position.weight") != 0)
+            continue;
+        const float *w = model_weights(model) + p->offset;
+        assert_true(p->fixed);
+        support_assert_near((double)w[0], 0, 0, "position 0, channel 0");
+        support_assert_near((double)w[1], 1, 0, "position 0, channel 1");
+        support_assert_near((double)w[8 * 12 + 6], sin(8.0 / pow(10000.0, 0.5)), 1e-7, "position 8, channel 6");
+        support_assert_near((double)w[8 * 12 + 11], cos(8.0 / pow(10000.0, 10.0 / 12.0)), 1e-7, "position 8, channel 11");
+    }
+    assert_int_equal(fixed, 1);
+    model_destroy(model);
+    json_decref(config);
+}
+
+/* What transformers keeps beside its base model has the head's rate: RoBERTa's dense layer, not BERT's pooler. */
+static void test_outside(void **state)
+{
+    size_t i;
+    const json_t *entry;
+    int checked = 0;
+    (void)state;
+    json_array_foreach(json_object_get(families, "cases"), i, entry) {
+        struct model_opts opts = base_opts(kernels_ref());
+        struct model *model;
+        read_case(entry, &opts);
+        if (opts.head.pooling != POOL_POOLER)
+            continue;
+        assert_ok(model_create(&opts, &model));
+        const struct param_table *table = model_params(model);
+        int outside = 0;
+        for (int k = 0; k < table->count; k++) {
+            outside += table->params[k].outside;
+            assert_int_equal(table->params[k].outside, table->params[k].part == PART_HEAD ||
+                                                           table->params[k].part == PART_POOLER);
+        }
+        assert_int_equal(outside, 4);
+        model_destroy(model);
+        checked++;
+    }
+    assert_true(checked > 0);
+    struct model_opts opts = base_opts(kernels_ref());
+    struct model *model;
+    read_case(json_array_get(json_object_get(golden, "cases"), 0), &opts);
+    opts.head.pooling = POOL_POOLER;
+    assert_ok(model_create(&opts, &model));
+    for (int k = 0; k < model_params(model)->count; k++)
+        assert_int_equal(model_params(model)->params[k].outside, model_params(model)->params[k].part == PART_HEAD);
+    model_destroy(model);
+}
+
 static void test_bf16_near_fp32(void **state)
 {
     (void)state;
@@ -1127,6 +1259,9 @@ int main(void)
         cmocka_unit_test(test_exact_room),
         cmocka_unit_test(test_bf16_near_fp32),
         cmocka_unit_test(test_dropout_names),
+        cmocka_unit_test(test_dropout_places),
+        cmocka_unit_test(test_sinusoidal_positions),
+        cmocka_unit_test(test_outside),
         cmocka_unit_test(test_row_alone),
         cmocka_unit_test(test_row_alone_cpu),
         cmocka_unit_test(test_cuts_same_bits),
