@@ -101,6 +101,7 @@ const struct key keys[] = {
     CHOICE_KEY("train.loss", train.loss, "auto", "auto|cross_entropy|bce|mse", "auto: cross_entropy for classes, bce for multi_label, mse for regression"),
     TEXT_KEY("train.class_weights", train.class_weights, "", "balanced, or one number for each label in order, joined by commas"),
     REAL_KEY("train.label_smoothing", train.label_smoothing, "0", 0, 0.99, "", "share of the target spread over all classes"),
+    REAL_KEY("train.focal_gamma", train.focal_gamma, "0", 0, 20, "", "focal loss: rows that are right already count less, by (1 - p)^gamma; with cross_entropy and bce; 0: none (docs/training-tricks.md)"),
     {.name = "train.memory_limit_gb", .type = KEY_REAL, .offset = AT(train.memory_limit_gb), .fallback = "0", .low = 0, .high = 1e6, .unit = "GB", NEUTRAL, .help = "refuse a run whose ranks on one node would need more; 0: what the node has"},
 
     CHOICE_KEY("optim.name", optim.name, "adamw", "adamw|adam|sgd|adagrad|adadelta|rmsprop|lamb", "the optimizer (docs/optimizers.md)"),

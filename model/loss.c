@@ -88,6 +88,45 @@ static double binary_cross_entropy(const struct loss_opts *opts, const float *x,
     return loss / n;
 }
 
+/* -log p, or log1p(exp(-z)) of a binary one, times (1 - p)^gamma: with q = 1 - p and l = -log p,
+ * what the gradient of l is multiplied by to become that of q^gamma l. */
+static double focal_slope(double gamma, double p, double q, double l)
+{
+    /* gamma q^(gamma - 1) p l + q^gamma, where l / q tends to 1 */
+    return pow(q, gamma) * (gamma * p * (q > 0 ? l / q : 1.0) + 1.0);
+}
+
+static double focal_cross_entropy(const struct loss_opts *opts, const float *x, int32_t label,
+                                  double factor, float *dx)
+{
+    int n = opts->outputs;
+    double u = opts->class_weights == NULL ? 1.0 : (double)opts->class_weights[label];
+    double lse = log_sum_exp(x, n), l = fmax(lse - (double)x[label], 0.0);
+    double q = -expm1(-l), slope = u * focal_slope(opts->focal_gamma, 1.0 - q, q, l);
+    for (int c = 0; dx != NULL && c < n; c++)
+        dx[c] = (float)(slope * (exp((double)x[c] - lse) - (c == label ? 1.0 : 0.0)) * factor);
+    return u * pow(q, opts->focal_gamma) * l;
+}
+
+static double focal_binary(const struct loss_opts *opts, const float *x, const float *value,
+                           int32_t label, double factor, float *dx)
+{
+    int n = opts->outputs;
+    double loss = 0, gamma = opts->focal_gamma;
+    for (int c = 0; c < n; c++) {
+        double y = value != NULL ? (double)value[c] : (double)label;
+        double positive = opts->class_weights == NULL ? 1.0 : (double)opts->class_weights[c];
+        double z = (double)x[c], p = sigmoid(z), q = sigmoid(-z);
+        double l1 = softplus(-z), l0 = softplus(z); /* of a target 1, and 0 */
+        loss += positive * y * pow(q, gamma) * l1 + (1.0 - y) * pow(p, gamma) * l0;
+        if (dx != NULL)
+            dx[c] = (float)(((1.0 - y) * focal_slope(gamma, q, p, l0) * p -
+                             positive * y * focal_slope(gamma, p, q, l1) * q) /
+                            n * factor);
+    }
+    return loss / n;
+}
+
 static double squared_error(const struct loss_opts *opts, const float *x, const float *value,
                             double factor, float *dx)
 {
@@ -107,6 +146,8 @@ static enum status check_opts(const struct loss_opts *opts, const struct loss_ta
 {
     if (opts->outputs < 1 || rows < 0)
         return status_fail(STATUS_ARG, "loss of %d rows with %d outputs", rows, opts->outputs);
+    if (opts->focal_gamma > 0.0 && (opts->kind == LOSS_MSE || opts->label_smoothing > 0.0))
+        return status_fail(STATUS_ARG, "a focal loss of values, or with smoothed labels");
     if (rows == 0)
         return STATUS_OK;
     bool values = opts->kind == LOSS_MSE || (opts->kind == LOSS_BCE && opts->outputs > 1);
@@ -172,7 +213,11 @@ enum status loss_compute(const struct loss_opts *opts, const struct loss_target 
         int32_t label = target->label == NULL ? 0 : target->label[b];
         double weight = target->row_weight == NULL ? 1.0 : (double)target->row_weight[b];
         double factor = dlogits == NULL ? 0.0 : weight / divisor * scale;
-        if (opts->kind == LOSS_CROSS_ENTROPY)
+        if (opts->focal_gamma > 0.0)
+            loss[b] = weight * (opts->kind == LOSS_CROSS_ENTROPY
+                                    ? focal_cross_entropy(opts, x, label, factor, dx)
+                                    : focal_binary(opts, x, value, label, factor, dx));
+        else if (opts->kind == LOSS_CROSS_ENTROPY)
             loss[b] = weight * cross_entropy(opts, x, label, factor, dx);
         else if (opts->kind == LOSS_BCE)
             loss[b] = weight * binary_cross_entropy(opts, x, value, label, factor, dx);

@@ -23,6 +23,10 @@ struct loss_opts {
     enum loss_kind kind;
     int outputs;
     double label_smoothing;
+    double focal_gamma; /* cross-entropy and BCE: each term -log p is multiplied by (1 - p)^gamma, p
+                           being the probability of what the target says (Lin et al., Focal loss for
+                           dense object detection, 2017, section 3.2; class_weights are their
+                           alpha); not with label_smoothing; 0: none */
     const float *class_weights; /* (outputs) or NULL; LOSS_BCE: pos_weight as in torch */
 };
 

@@ -189,7 +189,7 @@ struct run_config {
         enum config_recompute recompute;
         enum config_loss loss;
         char class_weights[CONFIG_TEXT]; /* "", "balanced", or numbers in label order "1,2.5,1" */
-        double label_smoothing;
+        double label_smoothing, focal_gamma;
         double memory_limit_gb; /* refuse runs that would need more on this node; 0: what the node
                                    has */
     } train;

@@ -60,8 +60,17 @@ static enum status decide_loss(const struct run_config *config, struct task_spec
     if (config->train.label_smoothing > 0.0 && asked != LOSS_CROSS_ENTROPY)
         return status_fail(STATUS_CONFIG,
                            "train.label_smoothing works with train.loss=cross_entropy only");
-    task->loss = (struct loss_opts){
-        .kind = asked, .outputs = task->outputs, .label_smoothing = config->train.label_smoothing};
+    if (config->train.focal_gamma > 0.0 && asked == LOSS_MSE)
+        return status_fail(STATUS_CONFIG,
+                           "train.focal_gamma works with train.loss=cross_entropy and bce only");
+    if (config->train.focal_gamma > 0.0 && config->train.label_smoothing > 0.0)
+        return status_fail(STATUS_CONFIG,
+                           "train.focal_gamma and train.label_smoothing are both given; wanted one "
+                           "of them");
+    task->loss = (struct loss_opts){.kind = asked,
+                                    .outputs = task->outputs,
+                                    .label_smoothing = config->train.label_smoothing,
+                                    .focal_gamma = config->train.focal_gamma};
     return STATUS_OK;
 }
 

@@ -206,7 +206,7 @@ struct pass_arrays {
 struct loss_args {
     int kind;    /* enum loss_kind */
     int outputs; /* N */
-    double label_smoothing;
+    double label_smoothing, focal_gamma;
     const float *class_weights; /* (N) or NULL */
     const int32_t *label;       /* (B) or NULL */
     const float *value;         /* (B, N) or NULL */

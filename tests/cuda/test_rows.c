@@ -276,19 +276,22 @@ struct loss_case {
     int outputs, rows;
     double smoothing;
     bool class_weights, row_weights, labels, gradient;
+    double focal;
 };
 
 static const struct loss_case losses[] = {
-    {LOSS_CROSS_ENTROPY, 2, 1, 0, false, false, true, true},
-    {LOSS_CROSS_ENTROPY, 7, 70, 0, true, false, true, true},
-    {LOSS_CROSS_ENTROPY, 150, 600, 0.1, true, true, true, true},
-    {LOSS_CROSS_ENTROPY, 3, 33, 0.2, false, true, true, false},
-    {LOSS_BCE, 1, 65, 0, false, true, true, true},
-    {LOSS_BCE, 7, 5, 0, true, false, false, true},
-    {LOSS_BCE, 150, 600, 0, true, true, false, true}, /* more targets than a slot holds */
-    {LOSS_MSE, 1, 64, 0, false, false, false, true},
-    {LOSS_MSE, 5, 33, 0, false, true, false, true},
-    {LOSS_MSE, 5, 0, 0, false, false, false, true},
+    {LOSS_CROSS_ENTROPY, 2, 1, 0, false, false, true, true, 0},
+    {LOSS_CROSS_ENTROPY, 5, 66, 0, true, true, true, true, 2.0},
+    {LOSS_BCE, 4, 40, 0, true, false, false, true, 0.75},
+    {LOSS_CROSS_ENTROPY, 7, 70, 0, true, false, true, true, 0},
+    {LOSS_CROSS_ENTROPY, 150, 600, 0.1, true, true, true, true, 0},
+    {LOSS_CROSS_ENTROPY, 3, 33, 0.2, false, true, true, false, 0},
+    {LOSS_BCE, 1, 65, 0, false, true, true, true, 0},
+    {LOSS_BCE, 7, 5, 0, true, false, false, true, 0},
+    {LOSS_BCE, 150, 600, 0, true, true, false, true, 0}, /* more targets than a slot holds */
+    {LOSS_MSE, 1, 64, 0, false, false, false, true, 0},
+    {LOSS_MSE, 5, 33, 0, false, true, false, true, 0},
+    {LOSS_MSE, 5, 0, 0, false, false, false, true, 0},
 };
 #define LOSSES (int)(sizeof losses / sizeof losses[0])
 
@@ -325,6 +328,7 @@ static struct loss_args loss_args_of(const struct loss_case *c, const struct los
     return (struct loss_args){.kind = (int)c->kind,
                               .outputs = c->outputs,
                               .label_smoothing = c->smoothing,
+                              .focal_gamma = c->focal,
                               .class_weights = c->class_weights ? x->class_weights : NULL,
                               .label = c->labels ? x->label : NULL,
                               .value = c->labels ? NULL : x->value,
@@ -340,6 +344,7 @@ static void loss_wanted(const struct loss_case *c, const struct loss_numbers *x,
     const struct loss_opts opts = {.kind = c->kind,
                                    .outputs = c->outputs,
                                    .label_smoothing = c->smoothing,
+                                   .focal_gamma = c->focal,
                                    .class_weights = a.class_weights};
     const struct loss_target target = {
         .label = a.label, .value = a.value, .row_weight = a.row_weight};

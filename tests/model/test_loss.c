@@ -106,6 +106,32 @@ static void test_as_torch(void **state)
     check("bce_weights", &o, &by_value);
     o = (struct loss_opts){.kind = LOSS_MSE, .outputs = OUTPUTS};
     check("mse", &o, &by_value);
+    o = (struct loss_opts){.kind = LOSS_CROSS_ENTROPY, .outputs = OUTPUTS, .focal_gamma = 2};
+    check("focal_2", &o, &by_label);
+    o.focal_gamma = 0.5;
+    o.class_weights = weights;
+    check("focal_half_weights", &o, &by_label);
+    o = (struct loss_opts){.kind = LOSS_BCE, .outputs = OUTPUTS, .class_weights = weights, .focal_gamma = 1.5};
+    check("focal_bce", &o, &by_value);
+}
+
+/* A target that is certain: the limit, no division by zero. */
+static void test_focal_ends(void **state)
+{
+    (void)state;
+    const float x[2] = {-800, 800};
+    const int32_t label = 1;
+    const struct loss_target target = {.label = &label};
+    for (int bce = 0; bce < 2; bce++) {
+        const struct loss_opts o = {.kind = bce ? LOSS_BCE : LOSS_CROSS_ENTROPY, .outputs = bce ? 1 : 2, .focal_gamma = 0.5};
+        double loss;
+        float dx[2];
+        assert_ok(loss_compute(&o, &target, 1, x + bce, 1, 1, &loss, dx));
+        assert_true(loss == 0 && dx[0] == 0 && (bce || dx[1] == 0));
+    }
+    const struct loss_opts smooth = {.kind = LOSS_CROSS_ENTROPY, .outputs = 2, .focal_gamma = 1, .label_smoothing = 0.1};
+    double loss;
+    assert_fails(loss_compute(&smooth, &target, 1, x, 1, 1, &loss, NULL), STATUS_ARG, "focal");
 }
 
 /* D2: logits 0.0368 0.0659, label 1. */
@@ -211,7 +237,7 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_as_torch),     cmocka_unit_test(test_known_value),
+        cmocka_unit_test(test_as_torch),     cmocka_unit_test(test_focal_ends), cmocka_unit_test(test_known_value),
         cmocka_unit_test(test_row_weights),  cmocka_unit_test(test_one_output_with_labels),
         cmocka_unit_test(test_probabilities), cmocka_unit_test(test_refused),
     };

@@ -74,7 +74,8 @@ template <int OPERATION> static __device__ __forceinline__ float compute(float x
     }
 }
 
-/* out[i] = operation(x[i], dy[i]); out may be x or dy. aligned: all addresses are multiples of 16. */
+/* out[i] = operation(x[i], dy[i]); out may be x or dy. aligned: all addresses are multiples of 16.
+ */
 template <typename T, int OPERATION>
 static __global__ void __launch_bounds__(THREADS)
     elementwise(int64_t n, bool aligned, const T *x, const T *dy, T *out)
@@ -623,7 +624,7 @@ struct loss_store {
 /* Some rows of struct loss_args, in device memory. */
 struct loss_call {
     int kind, outputs, rows;
-    double label_smoothing, divisor, scale;
+    double label_smoothing, focal_gamma, divisor, scale;
     const float *class_weights;
     const int32_t *label;
     const float *value, *row_weight;
@@ -732,6 +733,42 @@ static __device__ double binary_cross_entropy(const loss_call &a, const float *x
     return loss / n;
 }
 
+static __device__ double focal_slope(double gamma, double p, double q, double l)
+{
+    return pow(q, gamma) * (gamma * p * (q > 0 ? l / q : 1.0) + 1.0);
+}
+
+static __device__ double focal_cross_entropy(const loss_call &a, const float *x, int label,
+                                             double factor, float *dx)
+{
+    const int n = a.outputs;
+    const double u = a.class_weights == NULL ? 1.0 : (double)a.class_weights[label];
+    const double lse = log_sum_exp(x, n), l = fmax(lse - (double)x[label], 0.0);
+    const double q = -expm1(-l), slope = u * focal_slope(a.focal_gamma, 1.0 - q, q, l);
+    for (int c = 0; dx != NULL && c < n; c++)
+        dx[c] = (float)(slope * (exp((double)x[c] - lse) - (c == label ? 1.0 : 0.0)) * factor);
+    return u * pow(q, a.focal_gamma) * l;
+}
+
+static __device__ double focal_binary(const loss_call &a, const float *x, const float *value,
+                                      int label, double factor, float *dx)
+{
+    const int n = a.outputs;
+    double loss = 0;
+    for (int c = 0; c < n; c++) {
+        const double y = value != NULL ? (double)value[c] : (double)label;
+        const double positive = a.class_weights == NULL ? 1.0 : (double)a.class_weights[c];
+        const double z = (double)x[c], p = sigmoid(z), q = sigmoid(-z);
+        const double l1 = softplus(-z), l0 = softplus(z), gamma = a.focal_gamma;
+        loss += positive * y * pow(q, gamma) * l1 + (1.0 - y) * pow(p, gamma) * l0;
+        if (dx != NULL)
+            dx[c] = (float)(((1.0 - y) * focal_slope(gamma, q, p, l0) * p -
+                             positive * y * focal_slope(gamma, p, q, l1) * q) /
+                            n * factor);
+    }
+    return loss / n;
+}
+
 static __device__ double squared_error(const loss_call &a, const float *x, const float *value,
                                        double factor, float *dx)
 {
@@ -767,7 +804,11 @@ static __global__ void __launch_bounds__(LOSS_THREADS) row_losses(loss_call a)
     const int label = a.label == NULL ? 0 : a.label[b];
     const double weight = a.row_weight == NULL ? 1.0 : (double)a.row_weight[b];
     const double factor = dx == NULL ? 0.0 : weight / a.divisor * a.scale;
-    if (a.kind == LOSS_CROSS_ENTROPY)
+    if (a.focal_gamma > 0.0)
+        a.loss[b] = weight * (a.kind == LOSS_CROSS_ENTROPY
+                                  ? focal_cross_entropy(a, x, label, factor, dx)
+                                  : focal_binary(a, x, value, label, factor, dx));
+    else if (a.kind == LOSS_CROSS_ENTROPY)
         a.loss[b] = weight * cross_entropy(a, x, label, factor, dx);
     else if (a.kind == LOSS_BCE)
         a.loss[b] = weight * binary_cross_entropy(a, x, value, label, factor, dx);
@@ -864,6 +905,7 @@ extern "C" enum status cuda_loss(struct kernel_ctx *ctx, const struct loss_args 
     call.kind = args->kind;
     call.outputs = args->outputs;
     call.label_smoothing = args->label_smoothing;
+    call.focal_gamma = args->focal_gamma;
     call.divisor = args->divisor;
     call.scale = args->scale;
     call.logits = logits;
