@@ -76,6 +76,12 @@ static bool has_dropout(const struct model *m)
     return m->pass.train && m->opts.head.dropout > 0;
 }
 
+/* Whether this pass has several samples of that dropout. */
+static bool has_samples(const struct model *m)
+{
+    return m->pass.train && m->samples.count > 1;
+}
+
 enum status head_forward(struct model *m)
 {
     const struct kernels *k = m->kernels;
@@ -83,12 +89,20 @@ enum status head_forward(struct model *m)
               outputs = m->opts.head.outputs;
     act *x = m->acts.pooled;
     TRY(pool(m));
+    int lines = rows;
     if (has_dropout(m)) {
         const struct dropout drop = dropout_at(m, m->opts.head.dropout, 0, SITE_HEAD);
-        TRY(k->dropout(m->ctx, &m->pass.firsts, hidden, &drop, m->acts.pooled, m->acts.dropped));
+        const struct rows all = has_samples(m) ? samples_rows(m) : m->pass.firsts;
+        x = m->acts.pooled;
+        if (has_samples(m)) {
+            lines = rows * m->samples.count;
+            samples_repeat(m, x, m->acts.dropped);
+            x = m->acts.dropped;
+        }
+        TRY(k->dropout(m->ctx, &all, hidden, &drop, x, m->acts.dropped));
         x = m->acts.dropped;
     }
-    return k->classify(m->ctx, rows, hidden, outputs, x, weight_at(m, SLOT_HEAD_WEIGHT, 0),
+    return k->classify(m->ctx, lines, hidden, outputs, x, weight_at(m, SLOT_HEAD_WEIGHT, 0),
                        weight_at(m, SLOT_HEAD_BIAS, 0), m->acts.logits);
 }
 
@@ -133,6 +147,18 @@ enum status head_backward(struct model *m, const struct grad_cut *cut)
               outputs = m->opts.head.outputs;
     const bool dropped = has_dropout(m);
     act *const *d = m->acts.d;
+    if (has_samples(m)) {
+        const struct grad_cut lines = samples_cut(m, cut);
+        const struct rows all = samples_rows(m);
+        const struct dropout drop = dropout_at(m, m->opts.head.dropout, 0, SITE_HEAD);
+        TRY(k->classify_backward(m->ctx, rows * m->samples.count, hidden, outputs, m->acts.dropped,
+                                 weight_at(m, SLOT_HEAD_WEIGHT, 0), m->acts.dlogits,
+                                 m->acts.dsamples, offset_at(m, SLOT_HEAD_WEIGHT, 0),
+                                 offset_at(m, SLOT_HEAD_BIAS, 0), &lines));
+        TRY(k->dropout(m->ctx, &all, hidden, &drop, m->acts.dsamples, m->acts.dsamples));
+        samples_add_up(m, m->acts.dsamples, d[1]);
+        return pool_backward(m, cut);
+    }
     TRY(k->classify_backward(
         m->ctx, rows, hidden, outputs, dropped ? m->acts.dropped : m->acts.pooled,
         weight_at(m, SLOT_HEAD_WEIGHT, 0), m->acts.dlogits, d[0], offset_at(m, SLOT_HEAD_WEIGHT, 0),

@@ -62,6 +62,8 @@ static enum status resolve_opts(const struct model_opts *opts, struct model_opts
 
     if (out->head.dropout < 0)
         out->head.dropout = e->classifier_dropout >= 0 ? e->classifier_dropout : e->hidden_dropout;
+    if (out->head.samples < 1 || !opts->training)
+        out->head.samples = 1;
     if (opts->dropout >= 0)
         out->head.dropout = e->hidden_dropout = e->attention_dropout = opts->dropout;
     if (e->pooler_dropout < 0 || opts->dropout >= 0)
@@ -180,6 +182,7 @@ enum status model_plan(const struct model_opts *opts, struct model *m)
     enum status st = STATUS_OK;
     TRY(resolve_opts(opts, &m->opts));
     m->kernels = opts->kernels;
+    m->samples.count = m->opts.head.dropout > 0 ? m->opts.head.samples : 1;
     m->family = family_find(opts->encoder.model_type);
     if (m->family == NULL)
         return status_fail(STATUS_UNAVAILABLE, "model_type \"%s\": cohort has %s",
@@ -342,7 +345,9 @@ int64_t model_lay_acts(struct model *m, char *block)
     a->branch = place_act(&c, tokens, hidden);
 
     a->pooled = m->opts.head.pooling == POOL_CLS ? a->x[e->layers] : place_act(&c, rows, hidden);
-    a->dropped = training && m->opts.head.dropout > 0 ? place_act(&c, rows, hidden) : NULL;
+    const int64_t samples = m->samples.count, sampled = rows * samples;
+    a->dropped = training && m->opts.head.dropout > 0 ? place_act(&c, sampled, hidden) : NULL;
+    a->dsamples = samples > 1 ? place_act(&c, sampled, hidden) : NULL;
     a->argmax = m->opts.head.pooling == POOL_MAX
                     ? place(&c, rows * hidden, (int64_t)sizeof(int32_t))
                     : NULL;
@@ -350,9 +355,9 @@ int64_t model_lay_acts(struct model *m, char *block)
     a->pooler_in = pooler && training && e->pooler_dropout > 0 ? place_act(&c, rows, hidden) : NULL;
     a->pooler_sum = pooler && e->pooler_activation != ACTIVATION_TANH ? place_act(&c, rows, hidden)
                                                                       : NULL;
-    a->logits = place_float(&c, rows, m->opts.head.outputs);
-    a->losses = training ? place(&c, m->opts.max_losses, (int64_t)sizeof(double)) : NULL;
-    a->dlogits = training ? place_float(&c, rows, m->opts.head.outputs) : NULL;
+    a->logits = place_float(&c, sampled, m->opts.head.outputs);
+    a->losses = training ? place(&c, m->opts.max_losses * samples, (int64_t)sizeof(double)) : NULL;
+    a->dlogits = training ? place_float(&c, sampled, m->opts.head.outputs) : NULL;
     if (training) {
         for (int i = 0; i < 3; i++)
             a->d[i] = place_act(&c, tokens, e->embedding > hidden ? e->embedding : hidden);

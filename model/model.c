@@ -89,6 +89,7 @@ enum status model_create(const struct model_opts *opts, struct model **out)
     TRY_GOTO(fail, model_plan(opts, m));
     TRY_GOTO(fail, check_kernels(m));
     TRY_GOTO(fail, alloc_pass(m));
+    TRY_GOTO(fail, samples_open(m));
     const size_t weights = (size_t)m->params.total * sizeof(float);
     TRY_GOTO(fail, device_alloc(m->opts.device, weights, "the weights", &m->weights));
     if (m->opts.grad_buffers > 0)
@@ -119,6 +120,7 @@ void model_destroy(struct model *m)
         device_free(m->opts.device, m->gradients);
     if (m->weights != NULL)
         device_free(m->opts.device, m->weights);
+    samples_close(m);
     mem_free(m->pass.row);
     mem_free(m->pass.piece_lines);
     mem_free(m->pass.chunk);
@@ -263,6 +265,9 @@ enum status model_forward(struct model *m, const struct model_input *in, bool tr
     m->pass.ready = false;
     if (train && !m->opts.training)
         return status_fail(STATUS_ARG, "a training pass of a model made for evaluation");
+    if (train && logits != NULL && m->samples.count > 1)
+        return status_fail(STATUS_ARG, "logits of a training pass with %d samples of dropout",
+                           m->samples.count);
     TRY(check_rows(m, in));
     keep_rows(m, in);
     m->pass.train = train;
@@ -295,6 +300,8 @@ enum status model_loss(struct model *m, const struct loss_opts *opts,
     if (opts->outputs != m->opts.head.outputs)
         return status_fail(STATUS_ARG, "a loss of %d outputs for a model of %d", opts->outputs,
                            m->opts.head.outputs);
+    if (m->samples.count > 1)
+        return samples_loss(m, opts, target, divisor, scale, at);
     if (m->kernels->loss == NULL) /* then the device's memory is the host's */
         return loss_compute(opts, target, rows, m->acts.logits, divisor, scale, m->acts.losses + at,
                             m->acts.dlogits);
@@ -317,7 +324,10 @@ enum status model_losses(struct model *m, int n, double *loss)
 {
     if (n < 0 || n > m->opts.max_losses)
         return status_fail(STATUS_ARG, "%d losses of %d", n, m->opts.max_losses);
-    TRY(device_get(m->opts.device, loss, m->acts.losses, (size_t)n * sizeof *loss));
+    if (m->samples.count > 1)
+        samples_losses(m, n, loss);
+    else
+        TRY(device_get(m->opts.device, loss, m->acts.losses, (size_t)n * sizeof *loss));
     for (int i = 0; i < n; i++)
         if (!isfinite(loss[i]))
             return status_fail(STATUS_NUMERIC, "row %d of this rank's batch: a logit is not finite",
@@ -399,6 +409,9 @@ enum status model_backward(struct model *m, const float *dlogits, const struct g
                   pooler = model_part_begin(m, PART_POOLER, 0);
     const size_t bytes = (size_t)m->pass.rows.count * (size_t)m->opts.head.outputs * sizeof(float);
     bool replayed;
+    if (dlogits != NULL && m->samples.count > 1)
+        return status_fail(STATUS_ARG, "gradients of logits with %d samples of dropout",
+                           m->samples.count);
     if (dlogits != NULL)
         TRY(device_put(m->opts.device, m->acts.dlogits, dlogits, bytes));
     if (m->kernels->backward_begins != NULL)

@@ -73,6 +73,8 @@ struct head_config {
     enum pooling pooling;
     int outputs;   /* logits per row */
     float dropout; /* before the classifier; < 0: the encoder's classifier_dropout */
+    int samples;   /* of that dropout in a training pass, each with a loss of its own, which are
+                      averaged (Inoue, Multi-sample dropout, 2019); 0, 1: one. CPU only */
 };
 
 struct model_opts {
@@ -139,7 +141,8 @@ struct model_input {
 
 /*
  * Forward: logits (B, outputs) to host memory, which waits for the device; NULL: they stay where
- * they are, for model_loss(), and nothing is waited for. train: with dropout of optimizer step
+ * they are, for model_loss(), and nothing is waited for (the only way where a training pass has
+ * several samples of dropout). train: with dropout of optimizer step
  * `step`, activations kept for model_backward(). Row results do not depend on which other rows are
  * in the batch. rows 0 is fine.
  */

@@ -66,7 +66,9 @@ struct acts {
     float *embed_mean, *embed_rstd;
     act *branch; /* (T, C) a product before it is added to the residual */
     act *pooled,
-        *dropped;    /* (B, C); pooled is x[L] for POOL_CLS, dropped is NULL without dropout */
+        *dropped;    /* (B, C); pooled is x[L] for POOL_CLS, dropped is NULL without dropout. Where
+                        there are samples: (B, samples, C), as logits and their gradients are */
+    act *dsamples;   /* (B, samples, C) gradient of dropped, or NULL */
     act *pooler_in;  /* (B, C) what the pooler's product reads where dropout comes first, or NULL */
     act *pooler_sum; /* (B, C) its product before an activation that is not tanh, or NULL */
     int32_t *argmax; /* (B, C), POOL_MAX only */
@@ -102,6 +104,14 @@ struct pass {
     int32_t *piece_lines; /* (max_pieces) that each piece of the cut needs */
 };
 
+/* Several samples of the head's dropout: line b count + k is the k-th of row b. Host memory. */
+struct samples {
+    int count;             /* 1: none of this */
+    int32_t *begin, *cut;  /* (max_rows + 1), (max_pieces + 1) */
+    int32_t *label;        /* (max_rows, count) targets, repeated */
+    float *value, *weight; /* (max_rows, count, outputs), (max_rows, count) */
+};
+
 struct model {
     struct model_opts
         opts; /* max_tokens is a multiple of the kernels' line_multiple, max_rows is at most
@@ -128,6 +138,7 @@ struct model {
     char *block;                /* device block of activations */
     struct acts acts;
     struct pass pass;
+    struct samples samples;
 };
 
 /* ---- memory.c */
@@ -174,6 +185,22 @@ NODISCARD enum status table_backward(struct model *model, const struct grad_cut 
 NODISCARD enum status head_forward(struct model *model);
 NODISCARD enum status head_backward(struct model *model, const struct grad_cut *cut);
 int head_gradient_at(const struct model *model);
+
+/* ---- samples.c: several samples of the head's dropout; called only where there are */
+NODISCARD enum status samples_open(struct model *model);
+void samples_close(struct model *model);
+/* The lines of all samples, as rows of `count` lines. */
+struct rows samples_rows(const struct model *model);
+/* (B, C) to (B, samples, C), and the sum over samples back. */
+void samples_repeat(const struct model *model, const act *from, act *to);
+void samples_add_up(const struct model *model, const act *from, act *to);
+/* The same cut of these lines; its rows are the model's until the next. */
+struct grad_cut samples_cut(struct model *model, const struct grad_cut *cut);
+/* As model_loss(); the rows' means of what it left. */
+NODISCARD enum status samples_loss(struct model *model, const struct loss_opts *opts,
+                                   const struct loss_target *target, double divisor, double scale,
+                                   int at);
+void samples_losses(const struct model *model, int rows, double *loss);
 
 /* ---- record.c: stretches of kernels that a backend may record and replay. The name says what is
  * computed beside what the pass and the cut say; also after a failure inside. */

@@ -123,6 +123,11 @@ static bool is_frozen(const struct optimizer_opts *o, const struct param *p)
            (p->part == PART_LAYER && p->layer < o->freeze_layers);
 }
 
+bool optimizer_trains(const struct optimizer_opts *opts, const struct param *param)
+{
+    return !is_frozen(opts, param);
+}
+
 static int layers_of(const struct param_table *params)
 {
     int layers = 0;

@@ -72,6 +72,8 @@ NODISCARD enum status optimizer_mask(const struct optimizer *optimizer, float *g
  * by one. Local, but collective through opts->combine for LAMB. */
 NODISCARD enum status optimizer_step(struct optimizer *optimizer, float *weights, float *gradient,
                                      double factor, float clip);
+/* Whether a parameter is moved at all; only what is frozen is read of opts. */
+bool optimizer_trains(const struct optimizer_opts *opts, const struct param *param);
 const char *optimizer_name(enum optimizer_kind kind); /* "AdamW" */
 /* Arrays of state, which are numbered from 0, and their names: "m", "v". */
 int optimizer_states(const struct optimizer_opts *opts);

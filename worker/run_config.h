@@ -70,6 +70,8 @@ enum config_optim { /* in the order of enum optimizer_kind */
                     CONFIG_OPTIM_RMSPROP,
                     CONFIG_OPTIM_LAMB
 };
+enum config_average { CONFIG_AVERAGE_NONE, CONFIG_AVERAGE_EMA, CONFIG_AVERAGE_SWA };
+enum config_adversarial { CONFIG_ADVERSARIAL_NONE, CONFIG_ADVERSARIAL_FGM, CONFIG_ADVERSARIAL_AWP };
 enum config_by { CONFIG_BY_STEP, CONFIG_BY_EPOCH };
 enum config_cyclic_mode { /* in the order of enum cyclic_mode */
                           CONFIG_CYCLIC_TRIANGULAR,
@@ -153,6 +155,7 @@ struct run_config {
         char path[CONFIG_TEXT];
         enum config_pooling pooling; /* auto: what transformers' own head does for the family */
         double dropout;              /* < 0: as config.json says */
+        int64_t dropout_samples;
         bool from_scratch;           /* random weights from model.path's config.json */
         bool freeze_embeddings;
         int64_t freeze_layers;  /* first ones */
@@ -190,6 +193,10 @@ struct run_config {
         enum config_loss loss;
         char class_weights[CONFIG_TEXT]; /* "", "balanced", or numbers in label order "1,2.5,1" */
         double label_smoothing, focal_gamma;
+        enum config_average average;
+        double average_start, ema_decay; /* epochs */
+        enum config_adversarial adversarial;
+        double adversarial_eps, adversarial_rate, adversarial_start; /* epochs; eps 0: the kind's */
         double memory_limit_gb; /* refuse runs that would need more on this node; 0: what the node
                                    has */
     } train;

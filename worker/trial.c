@@ -75,6 +75,12 @@ static enum status combine(void *arg, enum status st, double *values, int n)
     return comm_max_double(t->group, values, n);
 }
 
+static bool trains(void *arg, const struct param *param)
+{
+    const struct trial *t = arg;
+    return optimizer_trains(&t->rule, param);
+}
+
 static enum status open_parts(struct trial *t)
 {
     const struct trial_opts *opts = t->opts;
@@ -108,6 +114,23 @@ static enum status open_parts(struct trial *t)
     trial_rates(config, &optimizer);
     t->rule = optimizer;
     TRY(optimizer_open(&optimizer, &t->optimizer));
+    t->average_from =
+        (int64_t)ceil(config->train.average_start * (double)t->plan.steps_per_epoch - 1e-9);
+    if (config->train.average != CONFIG_AVERAGE_NONE)
+        TRY(averages_open(config->train.average, config->train.ema_decay, &t->shards,
+                          &t->averages));
+    t->adversary_from =
+        (int64_t)ceil(config->train.adversarial_start * (double)t->plan.steps_per_epoch - 1e-9);
+    const struct adversary_opts adversary = {.kind = config->train.adversarial,
+                                             .eps = config->train.adversarial_eps,
+                                             .rate = config->train.adversarial_rate,
+                                             .model = t->model,
+                                             .kernels = opts->kernels,
+                                             .shards = &t->shards,
+                                             .trains = trains,
+                                             .trains_arg = t};
+    if (config->train.adversarial != CONFIG_ADVERSARIAL_NONE)
+        TRY(adversary_open(&adversary, &t->adversary));
     TRY(sampler_open(&sampling, &t->sampler));
     TRY(prefetch_open(&t->prefetch));
     TRY(mem_alloc_raw(rows, sizeof *t->row_loss, "losses", &t->row_loss));
@@ -123,6 +146,8 @@ static void close_parts(struct trial *t)
     prefetch_close(t->prefetch);
     sampler_close(t->sampler);
     optimizer_close(t->optimizer);
+    averages_close(t->averages);
+    adversary_close(t->adversary);
     if (!t->messages_left) /* MPI may still read and write the gradients until the process ends */
         model_destroy(t->model);
     run_log_close(t->log);
@@ -296,7 +321,7 @@ static enum status end_reduction(struct trial *t, uint32_t flags, enum status st
 
 /* The weights of all shards to all ranks, after the optimizer. A rank whose device fails here goes
  * on with the messages of the other buckets, as the others do. Local status. */
-static enum status gather_weights(struct trial *t)
+enum status trial_gather_weights(struct trial *t)
 {
     char sentence[1024] = "";
     enum status st = STATUS_OK;
@@ -494,7 +519,7 @@ static enum status exchange(struct trial *t, int64_t step, enum status st, float
     if (st == STATUS_OK)
         st = t->opts->kernels->square_sums(model_kernel_ctx(t->model), gradient, shards->owned,
                                            shards->ranges, PARAM_BLOCK, mine);
-    if (st == STATUS_OK && t->chunks == NULL)
+    if (st == STATUS_OK && t->chunks == NULL && !t->losses_read)
         st = model_losses(t->model, told, t->row_loss);
     TRY_GOTO(done, comm_agree(t->group, st));
     for (int i = 0; i < told; i++) {
@@ -540,6 +565,62 @@ struct step_outcome {
     int rows;
 };
 
+/* The next step's first batch is read while this one is reduced. Local. */
+static enum status read_ahead(struct trial *t, int64_t step)
+{
+    const int slot = (int)((step + 1) % 2);
+    if (step + 1 >= t->plan.steps)
+        return STATUS_OK;
+    TRY(plan_step(t, step + 1));
+    return t->step[slot].passes > 0 ? ask_pass(t, slot, 0) : STATUS_OK;
+}
+
+/* Collective. Run the step's passes and sum their gradients: the status is the same on all ranks;
+ * *waited: how the end of the reduction went on this one. ahead: these are the step's last. */
+static enum status sum_gradients(struct trial *t, int64_t step, double divisor, bool ahead,
+                                 struct target_room *room, uint32_t *flags, enum status *waited)
+{
+    t->started = 0;
+    enum status st = compute(t, step, divisor, room);
+    if (st == STATUS_OK && ahead)
+        st = read_ahead(t, step);
+    *flags = take_signals() | start_the_rest(t, &t->step[step % 2]);
+    comm_mark(step + 1, "agree");
+    st = comm_agree_flags(t->group, st, flags);
+    comm_mark(step + 1, "reduce");
+    t->part_from = clock_s();
+    *waited = end_reduction(t, *flags, st);
+    return st;
+}
+
+/* Collective. The same passes with weights that were moved against the gradient, which is then the
+ * sum of both. The step's losses are those of before. */
+static enum status attack(struct trial *t, int64_t step, double divisor, struct target_room *room,
+                          uint32_t *flags, enum status *waited)
+{
+    float *gradient = model_gradient(t->model, 0);
+    uint32_t more = 0;
+    bool moved;
+    enum status st = *waited;
+    if (st == STATUS_OK)
+        st = trial_settle(t);
+    if (st == STATUS_OK)
+        st = model_losses(t->model, t->step[step % 2].own_rows, t->row_loss);
+    TRY(comm_agree(t->group, st));
+    t->losses_read = true;
+    comm_mark(step + 1, "adversary");
+    TRY(adversary_move(t->adversary, t->group, gradient, &moved));
+    if (!moved)
+        return comm_agree(t->group, read_ahead(t, step));
+    TRY(comm_agree(t->group, trial_gather_weights(t)));
+    st = sum_gradients(t, step, divisor, true, room, &more, waited);
+    *flags |= more;
+    TRY(st);
+    TRY(comm_agree(t->group, *waited));
+    adversary_return(t->adversary, gradient);
+    return STATUS_OK;
+}
+
 /* Collective. Step `step` counts steps run before it. */
 static enum status run_step(struct trial *t, int64_t step, struct target_room *room,
                             uint32_t *flags, struct step_outcome *out)
@@ -558,22 +639,12 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
         divisor += loss_weight(&t->opts->task->loss, &target, i);
     bool weightless =
         !(divisor > 0.0); /* every row has weight 0: the gradient is zero, the loss undefined */
-    t->started = 0;
-    st = compute(t, step, weightless ? 1.0 : divisor, room);
-    if (st == STATUS_OK &&
-        step + 1 <
-            t->plan.steps) { /* the next step's first batch is read while this one is reduced */
-        st = plan_step(t, step + 1);
-        if (st == STATUS_OK && t->step[(step + 1) % 2].passes > 0)
-            st = ask_pass(t, (int)((step + 1) % 2), 0);
-    }
-    *flags = take_signals() | start_the_rest(t, plan);
-    comm_mark(step + 1, "agree");
-    st = comm_agree_flags(t->group, st, flags);
-    comm_mark(step + 1, "reduce");
-    t->part_from = clock_s();
-    enum status waited = end_reduction(t, *flags, st);
-    TRY(st);
+    const bool attacked = t->adversary != NULL && step >= t->adversary_from;
+    enum status waited;
+    t->losses_read = false;
+    TRY(sum_gradients(t, step, weightless ? 1.0 : divisor, !attacked, room, flags, &waited));
+    if (attacked)
+        TRY(attack(t, step, weightless ? 1.0 : divisor, room, flags, &waited));
     if (waited == STATUS_OK && t->config->log.parts) {
         waited = trial_settle(t);
         if (waited == STATUS_OK)
@@ -602,7 +673,9 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
     if (t->opts->precision == PRECISION_FP16)
         loss_scale_applied(&t->at.scaling);
     comm_mark(step + 1, "gather");
-    st = gather_weights(t);
+    st = trial_gather_weights(t);
+    if (st == STATUS_OK && t->averages != NULL && step >= t->average_from)
+        averages_add(t->averages, model_weights(t->model));
     if (st == STATUS_OK && t->config->log.parts) {
         st = trial_settle(t);
         if (st == STATUS_OK)
@@ -688,8 +761,18 @@ static enum status report_step(struct trial *t, const struct step_outcome *step,
 
 /* ---- evaluation ---- */
 
-/* Collective. Logits (owned by the caller) and metrics of rows with the present weights. */
-static enum status evaluate(struct trial *t, const struct trial_rows *on, float **logits,
+/* Collective. The mean of the weights in their place on all ranks, or back. */
+static enum status exchange_mean(struct trial *t)
+{
+    if (t->averages == NULL || averages_count(t->averages) == 0)
+        return STATUS_OK;
+    averages_swap(t->averages, model_weights(t->model));
+    return comm_agree(t->group, trial_gather_weights(t));
+}
+
+/* Collective. Logits (owned by the caller) and metrics of rows with the present weights, or with
+ * their mean. */
+static enum status evaluate(struct trial *t, const struct trial_rows *on, bool mean, float **logits,
                             struct metric_values *values)
 {
     const struct trial_opts *opts = t->opts;
@@ -707,8 +790,12 @@ static enum status evaluate(struct trial *t, const struct trial_rows *on, float 
     if (st == STATUS_OK)
         st = trial_settle(t);
     TRY(comm_agree(t->group, st));
+    if (mean)
+        TRY(exchange_mean(t));
     TRY(score_rows(t->group, t->model, &source, on->rows, on->count, opts->task->outputs, tokens,
                    SCORE_ROWS, *logits));
+    if (mean)
+        TRY(exchange_mean(t));
     st = task_scored(opts->task, on->targets, on->rows, on->count, *logits, &scored);
     if (st == STATUS_OK)
         st = metrics_compute(&scored, values);
@@ -751,7 +838,7 @@ static enum status evaluate_and_judge(struct trial *t, bool *improved)
     double started = clock_s();
     enum status st = STATUS_OK;
     *improved = false;
-    TRY_GOTO(done, evaluate(t, &opts->select, &logits, &values));
+    TRY_GOTO(done, evaluate(t, &opts->select, true, &logits, &values));
     double score = values.value[opts->task->metric], loss = values.value[METRIC_LOSS];
     *improved = at->best_step < 0 || metric_better(opts->task->metric, score, at->best_score);
     if (*improved) {
@@ -916,7 +1003,7 @@ static enum status score_chosen(struct trial *t, struct trial_result *result)
         mem_free(best);
         TRY(comm_agree(t->group, st));
     }
-    st = evaluate(t, &opts->score, &result->logits, &values);
+    st = evaluate(t, &opts->score, !earlier, &result->logits, &values);
     metrics_release(&values);
     return st;
 }

@@ -5,6 +5,8 @@
 
 #include "base/str.h"
 #include "model/optimizer.h"
+#include "worker/adversary.h"
+#include "worker/averages.h"
 #include "worker/prefetch.h"
 #include "worker/loss_scale.h"
 #include "worker/rates.h"
@@ -56,8 +58,13 @@ struct trial {
     struct step_opts step_opts;
     struct step_plan step[2]; /* this step's and the next one's, which is read ahead */
     struct shards shards;
-    bool messages_left; /* a reduction was begun by some ranks and not by others */
-    int started;        /* buckets of this step whose reduction was started */
+    struct averages *averages;   /* train.average; NULL: none */
+    bool messages_left;          /* a reduction was begun by some ranks and not by others */
+    int started;                 /* buckets of this step whose reduction was started */
+    int64_t average_from;        /* steps before the first that counts */
+    struct adversary *adversary; /* train.adversarial; NULL: none */
+    int64_t adversary_from;      /* steps that are run without */
+    bool losses_read;            /* this step's are in row_loss: its passes were run again */
     double *row_loss;
     int64_t *batch_rows[2];
     struct unit_list units[2]; /* of these rows: positions of the plans are places in it */
@@ -78,6 +85,8 @@ void trial_step_opts(const struct trial *trial, struct step_opts *out);
  * this side is the one to say what is wrong: before numbers are read that come behind them. Local.
  */
 NODISCARD enum status trial_settle(struct trial *trial);
+/* Local, but for its messages: the weights that each rank owns to all of them. */
+NODISCARD enum status trial_gather_weights(struct trial *trial);
 /* Collective. Save checkpoint-<step>; publish it as best if asked. A full disk is a warning until
  * the third in a row. */
 NODISCARD enum status trial_save(struct trial *trial, bool publish);

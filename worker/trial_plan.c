@@ -108,7 +108,11 @@ static enum status plan_memory(const struct trial_opts *opts, int ranks, struct 
         trial_model_opts(opts, plan, &model);
         TRY(model_plan_memory(&model, &plan->memory));
         int64_t state = states * plan->memory.weights / ranks; /* of owned parameters */
-        int64_t staging = plan->memory.weights;                /* received parts of sums */
+        if (config->train.average != CONFIG_AVERAGE_NONE)
+            state += plan->memory.weights / ranks;
+        if (config->train.adversarial != CONFIG_ADVERSARIAL_NONE)
+            state += 2 * plan->memory.weights / ranks;
+        int64_t staging = plan->memory.weights; /* received parts of sums */
         plan->memory_bytes = plan->memory.total + state + staging;
         if (plan->memory_bytes <= limit / local ||
             config->train.recompute != CONFIG_RECOMPUTE_AUTO || plan->recompute)
@@ -167,7 +171,10 @@ void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *pl
     int64_t scoring = score_tokens(config, opts->max_length);
     *out = (struct model_opts){
         .encoder = opts->source->encoder,
-        .head = {.pooling = opts->pooling, .outputs = opts->task->outputs, .dropout = -1.0f},
+        .head = {.pooling = opts->pooling,
+                 .outputs = opts->task->outputs,
+                 .dropout = -1.0f,
+                 .samples = (int)config->model.dropout_samples},
         .precision = opts->precision,
         .max_tokens = plan->max_pass_tokens > scoring ? plan->max_pass_tokens : scoring,
         .max_rows = plan->max_pass_rows > SCORE_ROWS ? plan->max_pass_rows : SCORE_ROWS,
@@ -184,6 +191,29 @@ void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *pl
         .max_losses = (int)config->train.batch_size,
         .eager = !config->parallel.graphs,
     };
+}
+
+/* What is computed on the host's memory, and what does not go together. */
+static enum status check_tricks(const struct trial_opts *opts)
+{
+    const struct run_config *config = opts->config;
+    const char *key = config->train.average != CONFIG_AVERAGE_NONE           ? "train.average"
+                      : config->train.adversarial != CONFIG_ADVERSARIAL_NONE ? "train.adversarial"
+                                                                             : NULL;
+    if (key != NULL && device_kind(opts->device) != DEVICE_CPU)
+        return status_fail(STATUS_CONFIG,
+                           "the %s backend has no %s, wanted none, or parallel.backend=cpu",
+                           opts->kernels->name, key);
+    if (config->train.adversarial != CONFIG_ADVERSARIAL_NONE && opts->chunks.size > 0)
+        return status_fail(
+            STATUS_CONFIG,
+            "train.adversarial and data.long=chunk are both asked for, and do not go "
+            "together");
+    if (config->model.dropout_samples > 1 && opts->chunks.size > 0)
+        return status_fail(STATUS_CONFIG,
+                           "model.dropout_samples and data.long=chunk are both asked for, and do "
+                           "not go together");
+    return STATUS_OK;
 }
 
 enum status trial_plan_make(const struct trial_opts *opts, int ranks, struct trial_plan *plan)
@@ -210,8 +240,11 @@ enum status trial_plan_make(const struct trial_opts *opts, int ranks, struct tri
                        ? config->schedule.warmup_steps
                        : (int64_t)ceil(config->schedule.warmup_ratio * (double)plan->steps - 1e-9);
     struct rates rates; /* what is wrong with them should be known now */
-    enum status st = rates_make(&rates, opts, plan);
-    rates_release(&rates);
+    enum status st = check_tricks(opts);
+    if (st == STATUS_OK) {
+        st = rates_make(&rates, opts, plan);
+        rates_release(&rates);
+    }
     if (st != STATUS_OK) {
         sampler_close(sampler);
         return st;

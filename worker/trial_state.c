@@ -73,23 +73,56 @@ done:
 
 enum { STATE_NAME = PARAM_NAME + 16 };
 
+/* Tensors of a parameter: the optimizer's states, and the weights where model.safetensors has their
+ * mean. */
+static int states_of(const struct trial *t)
+{
+    return optimizer_states(&t->rule) + (t->averages != NULL);
+}
+
+/* Whether the i-th tensor is weights. */
+static bool is_weight(const struct trial *t, int i)
+{
+    return i % states_of(t) == optimizer_states(&t->rule);
+}
+
 /* The i-th tensor: states of the first parameter, states of the second, ... */
 static void state_name(const struct trial *t, int i, char name[STATE_NAME])
 {
-    const int states = optimizer_states(&t->rule);
-    (void)snprintf(name, STATE_NAME, "%s.%s", optimizer_state_name(&t->rule, i % states),
+    const int states = states_of(t);
+    (void)snprintf(name, STATE_NAME, "%s.%s",
+                   is_weight(t, i) ? "w" : optimizer_state_name(&t->rule, i % states),
                    model_params(t->model)->params[i / states].name);
 }
 
 static int state_tensors(const struct trial *t)
 {
-    return optimizer_states(&t->rule) * model_params(t->model)->count;
+    return states_of(t) * model_params(t->model)->count;
+}
+
+/* Owned elements of the i-th tensor, at `from` of the flat space; files are written while the mean
+ * is in the weights' place. */
+static enum status get_state(const struct trial *t, int i, int64_t from, int64_t n, float *out)
+{
+    if (!is_weight(t, i))
+        return optimizer_get(t->optimizer, i % states_of(t), from, n, out);
+    if (averages_count(t->averages) > 0)
+        return averages_get(t->averages, from, n, out);
+    return device_get(t->opts->device, out, model_weights(t->model) + from,
+                      (size_t)n * sizeof *out);
+}
+
+static enum status put_state(struct trial *t, int i, int64_t from, int64_t n, const float *in)
+{
+    if (!is_weight(t, i))
+        return optimizer_put(t->optimizer, i % states_of(t), from, n, in);
+    return device_put(t->opts->device, model_weights(t->model) + from, in, (size_t)n * sizeof *in);
 }
 
 static enum status moment_entries(const struct trial *t, struct safetensors_entry **entries,
                                   char **names)
 {
-    const int states = optimizer_states(&t->rule), count = state_tensors(t);
+    const int states = states_of(t), count = state_tensors(t);
     TRY(mem_alloc((size_t)count, STATE_NAME, "names of the optimizer's states", names));
     TRY(mem_alloc((size_t)count, sizeof **entries, "the optimizer's states", entries));
     for (int i = 0; i < count; i++) {
@@ -119,7 +152,7 @@ static bool owned_part(const struct trial *t, const struct param *param, int r, 
 static enum status write_moments(struct trial *t, struct safetensors_writer *file)
 {
     const struct param_table *table = model_params(t->model);
-    const int states = optimizer_states(&t->rule), count = state_tensors(t);
+    const int states = states_of(t), count = state_tensors(t);
     float *staging;
     enum status st = STATUS_OK;
     TRY(mem_alloc_raw(STAGING, sizeof *staging, "a staging buffer", &staging));
@@ -131,7 +164,7 @@ static enum status write_moments(struct trial *t, struct safetensors_writer *fil
                 continue;
             for (; from < to && st == STATUS_OK; from += STAGING) {
                 int64_t n = to - from < STAGING ? to - from : STAGING;
-                st = optimizer_get(t->optimizer, i % states, from, n, staging);
+                st = get_state(t, i, from, n, staging);
                 if (st == STATUS_OK)
                     st = safetensors_write(file, i, from - param->offset, n, staging);
             }
@@ -144,7 +177,7 @@ static enum status write_moments(struct trial *t, struct safetensors_writer *fil
 static enum status read_moments(struct trial *t, const char *path)
 {
     const struct param_table *table = model_params(t->model);
-    const int states = optimizer_states(&t->rule), count = state_tensors(t);
+    const int states = states_of(t), count = state_tensors(t);
     struct safetensors *file = NULL;
     float *staging = NULL;
     enum status st = STATUS_OK;
@@ -166,7 +199,7 @@ static enum status read_moments(struct trial *t, const char *path)
             for (; from < to; from += STAGING) {
                 int64_t n = to - from < STAGING ? to - from : STAGING;
                 TRY_GOTO(done, safetensors_read(file, tensor, from - param->offset, n, staging));
-                TRY_GOTO(done, optimizer_put(t->optimizer, i % states, from, n, staging));
+                TRY_GOTO(done, put_state(t, i, from, n, staging));
             }
         }
     }
@@ -243,6 +276,10 @@ static enum status write_state(struct trial *t, const char *folder)
         st = status_fail(STATUS_NOMEM, "no memory for state.json");
     if (st == STATUS_OK && t->rates.follows_scores)
         st = add_plateau(state, &at->plateau);
+    if (st == STATUS_OK && t->averages != NULL &&
+        json_object_set_new(state, "averaged_steps",
+                            json_integer((json_int_t)averages_count(t->averages))) != 0)
+        st = status_fail(STATUS_NOMEM, "no memory for state.json");
     if (st == STATUS_OK)
         st = json_write_file(path, state);
     json_decref(state);
@@ -310,6 +347,11 @@ static enum status read_state(struct trial *t, const char *folder)
         st = status_fail(STATUS_FORMAT, "%s: loss_scale is %g, wanted 1 to 2^100", path,
                          at->scaling.scale);
         goto done;
+    }
+    if (t->averages != NULL) {
+        int64_t averaged;
+        TRY_GOTO(done, json_int(state, "averaged_steps", path, 0, at->step, &averaged));
+        averages_resume(t->averages, model_weights(t->model), averaged);
     }
     optimizer_set_steps(t->optimizer, optimizer);
 done:
@@ -425,7 +467,12 @@ enum status trial_save(struct trial *t, bool publish)
         blob = t->leader ? working.p : NULL;
         n = (int64_t)working.n;
         TRY_GOTO(done, comm_broadcast_blob(t->group, &blob, &n, 0));
-        st = comm_agree(t->group, write_files(t, blob));
+        if (t->averages != NULL) /* what people load is the mean */
+            averages_swap(t->averages, model_weights(t->model));
+        st = write_files(t, blob);
+        if (t->averages != NULL)
+            averages_swap(t->averages, model_weights(t->model));
+        st = comm_agree(t->group, st);
     }
     if (st == STATUS_OK)
         st = comm_agree(t->group, t->leader ? commit(t, name.p, publish, hash) : STATUS_OK);
@@ -547,12 +594,14 @@ enum status trial_restore(struct trial *t)
     folder = name;
     st = model_load_trained(t->model, folder);
     if (st == STATUS_OK)
+        st = read_state(t, folder);
+    if (st == STATUS_OK)
         st = path_join(folder, "optimizer.safetensors", &moments);
     if (st == STATUS_OK)
         st = read_moments(t, moments);
-    if (st == STATUS_OK)
-        st = read_state(t, folder);
     TRY_GOTO(done, comm_agree(t->group, st));
+    if (t->averages != NULL) /* every rank has its own weights again: the others' */
+        TRY_GOTO(done, comm_agree(t->group, trial_gather_weights(t)));
     TRY_GOTO(done, comm_agree(t->group, t->leader ? repair(t) : STATUS_OK));
     TRY_GOTO(done, comm_broadcast(t->group, &t->at.best_step, sizeof t->at.best_step, 0));
     TRY_GOTO(done, comm_broadcast(t->group, &t->at.best_score, sizeof t->at.best_score, 0));
