@@ -312,8 +312,14 @@ static enum status add_cohort(struct str *out, const json_t *config)
         return STATUS_OK;
     TRY(str_addf(out, "  trained by   cohort: pooling "));
     TRY(add_name(out, pooling));
-    return str_addf(out, ", %lld tokens a row\n",
-                    (long long)json_integer_value(json_object_get(own, "max_length")));
+    TRY(str_addf(out, ", %lld tokens a row",
+                 (long long)json_integer_value(json_object_get(own, "max_length"))));
+    const json_t *chunks = json_object_get(own, "chunks");
+    if (json_is_object(chunks))
+        TRY(str_addf(out, "; texts in chunks of %lld, one every %lld",
+                     (long long)json_integer_value(json_object_get(chunks, "size")),
+                     (long long)json_integer_value(json_object_get(chunks, "stride"))));
+    return str_add(out, "\n", 1);
 }
 
 static enum status add_tokenizer(struct report *report, const char *folder)

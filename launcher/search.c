@@ -17,7 +17,9 @@ static const char *const shared[] = {
     "out", "seed",       "resume",  "overwrite", "data.",     "eval.",       "predict.",
     "cv.", "tokenizer.", "search.", "log.",      "parallel.", "checkpoint.", "train.precision"};
 /* Of those groups, what says how a trial trains. */
-static const char *const own[] = {"data.max_length", "data.shuffle", "eval.patience", "eval.every"};
+static const char *const own[] = {"data.max_length", "data.long",      "data.chunk_size",
+                                  "data.stride",     "data.min_chunk", "data.max_text_length",
+                                  "data.shuffle",    "eval.patience",  "eval.every"};
 
 static bool may_be_searched(const char *name)
 {

@@ -75,6 +75,13 @@ equal "$(tail -n +2 cv-1/oof.tsv | wc -l)" 26 "rows with scores"
 must 1 check "${common[@]}" out=none
 said "data.train +26 rows, [0-9]+ split into [0-9]+ chunks, the longest into 125; of [0-9]+ tokens [0-9]+ in none, [0-9]+ read twice"
 
+must 1 inspect max-1/best
+said 'trained by +cohort: pooling pooler, 64 tokens a row; texts in chunks of 16, one every 12'
+must 2 train "${common[@]}" 'search.data.chunk_size=[16,30]' data.stride=8 cv.folds=2 cv.kind=kfold out=searched
+said 'chunk_size'
+must 1 baseline "${common[@]}" model.from_scratch=false model.path=mean-1/best data.long=auto data.chunk_size=0 data.stride=0 \
+    baseline.kinds=embeddings cv.folds=2 cv.kind=kfold out=baseline
+
 refused 78 'data.stride=17, wanted 1 to data.chunk_size=16' 1 train "${common[@]}" data.stride=17 out=x
 refused 78 'data.chunk_size=63, wanted 1 to 62' 1 train "${common[@]}" data.chunk_size=63 out=x
 refused 78 'data.min_chunk=17, wanted 1 to data.chunk_size=16' 1 train "${common[@]}" data.min_chunk=17 out=x
