@@ -217,6 +217,8 @@ static enum status fail_missing(const struct text_reader *r, const struct text_s
         st = str_addf(&known, "%s\"%.60s\"", i == 0 ? "" : ", ", names[i]);
     if (known.n >= 400 && st == STATUS_OK)
         st = str_addf(&known, " ... (%zu in all)", r->columns);
+    for (size_t i = 0; i < r->piece_count; i++)
+        role = r->pieces[i].slot >= 0 && r->slots + r->pieces[i].slot == slot ? "template" : role;
     for (int i = 0; i < TEXT_ROLES; i++) {
         if (r->role_slot[i] >= 0 && r->slots + r->role_slot[i] == slot) {
             role = role_names[i];
@@ -277,16 +279,24 @@ static enum status take_opts(struct text_reader *r, const struct text_opts *opts
             "data.limit is %lld, data.max_words %d, the longest row %lld bytes: none may "
             "be negative",
             (long long)opts->limit, opts->max_words, (long long)opts->max_row_bytes);
-    if (opts->text == NULL || opts->text[0] == '\0')
+    const bool template = opts->template != NULL && opts->template[0] != '\0';
+    const bool text = opts->text != NULL && opts->text[0] != '\0';
+    if (!text && !template)
         return status_fail(STATUS_CONFIG,
                            "data.text is not set: it names the column of %s that holds the text",
                            opts->path);
+    if (text && template)
+        return status_fail(STATUS_CONFIG, "data.text and data.template are both set; wanted one of "
+                                          "them to make the text");
+    if (template)
+        TRY(text_parse_template(r, opts->template));
     for (int i = 0; i < TEXT_ROLES; i++) {
         size_t slot;
         if (names[i] == NULL || names[i][0] == '\0')
             continue;
         TRY(text_add_slot(r, names[i], strlen(names[i]), &slot));
         r->role_slot[i] = (int)slot;
+        r->slots[slot].required = r->slots[slot].required || i == 0;
     }
     TRY(text_parse_rows(r, opts->rows));
     TRY(text_parse_where(r, opts->where));
@@ -372,6 +382,10 @@ static enum status deliver(struct text_reader *r, struct text_row *row)
         if (r->role_slot[i] >= 0)
             *fields[i] = r->cells[r->role_slot[i]];
     }
+    if (r->piece_count > 0) {
+        TRY(text_fill_template(r));
+        row->text = (struct text_field){r->joined.p, r->joined.n};
+    }
     if (r->max_words > 0) {
         TRY(text_cut_words(&row->text, r->max_words, &r->scratch[0]));
         TRY(text_cut_words(&row->pair, r->max_words, &r->scratch[1]));
@@ -455,6 +469,7 @@ void text_close(struct text_reader *r)
     str_release(&r->name_bytes);
     str_release(&r->scratch[0]);
     str_release(&r->scratch[1]);
+    text_template_release(r);
     mem_free(r->path);
     mem_free(r);
 }

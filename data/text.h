@@ -35,7 +35,10 @@ struct text_opts {
         *path; /* file or folder; "-" is standard input (then format must be given, or is JSONL) */
     enum text_format format;
     bool header;      /* first line names the columns; false: columns are named "1", "2", ... */
-    const char *text; /* columns by name; NULL: none. text is required ... */
+    const char *text; /* columns by name; NULL: none. text, or template, is required ... */
+    /* In place of text: columns in braces, other bytes as they are, {{ and }} for braces:
+     * "{title} [SEP] {body}". A missing cell is empty. NULL or "": none. */
+    const char *template;
     const char *pair; /* ... the others are optional */
     const char *label;
     const char *group;

@@ -55,6 +55,14 @@ enum { TEXT_MAX_COLUMNS = 65536 };
 struct text_slot {
     char *name;    /* owned */
     size_t column; /* place in the file; unused for JSONL */
+    bool required; /* JSONL: the key must be in every row: of the text */
+};
+
+/* A piece of opts->template: bytes, then a column. */
+struct text_piece {
+    char *bytes; /* owned */
+    size_t n;
+    int slot; /* -1: none, at the end */
 };
 
 /* Where a value lies in the row: offsets from the row's first byte. */
@@ -115,8 +123,11 @@ struct text_reader {
     void *json;   /* json_t of a JSONL row, owned */
     char **files; /* TEXT_FOLDER: paths below the folder, sorted bytewise */
     size_t file_count, file_capacity;
-    char *file_path;       /* of the file being read, owned; source.name */
-    struct str scratch[2]; /* cut text and pair */
+    char *file_path;           /* of the file being read, owned; source.name */
+    struct str scratch[2];     /* cut text and pair */
+    struct text_piece *pieces; /* of the template; piece_count 0: none */
+    size_t piece_count, piece_capacity;
+    struct str joined; /* the text that the template makes */
 };
 
 /*
@@ -159,6 +170,11 @@ NODISCARD enum status text_parse_where(struct text_reader *r, const char *where)
 /* The slot of a column, made if need be; names are checked once the header is known. */
 NODISCARD enum status text_add_slot(struct text_reader *r, const char *name, size_t n,
                                     size_t *slot);
+/* STATUS_CONFIG: braces that do not pair, or no column in it. */
+NODISCARD enum status text_parse_template(struct text_reader *r, const char *text);
+/* The cells put into the template: r->joined. */
+NODISCARD enum status text_fill_template(struct text_reader *r);
+void text_template_release(struct text_reader *r);
 /* Whether the next row (r->rows) is within the ranges; *past: neither it nor any behind it is. */
 bool text_in_ranges(struct text_reader *r, bool *past);
 /* Whether the cells meet every condition. */

@@ -132,7 +132,7 @@ static enum status jsonl_cells(struct text_reader *r)
         const json_t *value = json_object_get(r->json, r->slots[i].name);
         struct text_field *cell = &r->cells[i];
         *cell = (struct text_field){0};
-        if (value == NULL && (int)i == r->role_slot[0])
+        if (value == NULL && r->slots[i].required)
             return text_fail(r, "no \"%s\"; a missing text is written null", r->slots[i].name);
         if (value == NULL || json_is_null(value))
             continue;

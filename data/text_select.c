@@ -225,3 +225,74 @@ enum status text_cut_words(struct text_field *field, int max_words, struct str *
     *field = (struct text_field){out->p, out->n};
     return STATUS_OK;
 }
+
+/* ---- templates ---- */
+
+static enum status add_piece(struct text_reader *r, struct str *bytes, int slot)
+{
+    struct text_piece piece = {.n = bytes->n, .slot = slot};
+    TRY(mem_grow(&r->pieces, &r->piece_capacity, r->piece_count + 1, sizeof piece,
+                 "the pieces of data.template"));
+    TRY(mem_strndup(bytes->n == 0 ? "" : bytes->p, bytes->n, &piece.bytes));
+    r->pieces[r->piece_count++] = piece;
+    str_clear(bytes);
+    return STATUS_OK;
+}
+
+enum status text_parse_template(struct text_reader *r, const char *text)
+{
+    struct str bytes = {0};
+    size_t columns = 0, slot;
+    enum status st = STATUS_OK;
+    for (const char *p = text; *p != '\0' && st == STATUS_OK; p++) {
+        const bool brace = *p == '{' || *p == '}';
+        if (!brace || p[0] == p[1]) { /* a byte, or a brace said twice */
+            st = str_add(&bytes, p, 1);
+            p += brace;
+            continue;
+        }
+        const char *end = *p == '{' ? strpbrk(p + 1, "{}") : NULL;
+        if (end == NULL || *end != '}' || end == p + 1) {
+            st = status_fail(STATUS_CONFIG,
+                             "data.template=\"%.200s\": the brace at character %zu belongs to no "
+                             "column, wanted {column}, or {{ and }} for braces",
+                             text, (size_t)(p - text) + 1);
+            break;
+        }
+        st = text_add_slot(r, p + 1, (size_t)(end - p - 1), &slot);
+        if (st == STATUS_OK)
+            st = add_piece(r, &bytes, (int)slot);
+        if (st == STATUS_OK)
+            r->slots[slot].required = true;
+        columns++;
+        p = end;
+    }
+    if (st == STATUS_OK && columns == 0)
+        st = status_fail(STATUS_CONFIG,
+                         "data.template=\"%.200s\" names no column, wanted {column} in it", text);
+    if (st == STATUS_OK)
+        st = add_piece(r, &bytes, -1);
+    str_release(&bytes);
+    return st;
+}
+
+enum status text_fill_template(struct text_reader *r)
+{
+    str_clear(&r->joined);
+    TRY(str_add(&r->joined, "", 0));
+    for (size_t i = 0; i < r->piece_count; i++) {
+        const struct text_piece *piece = &r->pieces[i];
+        TRY(str_add(&r->joined, piece->bytes, piece->n));
+        if (piece->slot >= 0 && r->cells[piece->slot].n > 0)
+            TRY(str_add(&r->joined, r->cells[piece->slot].p, r->cells[piece->slot].n));
+    }
+    return STATUS_OK;
+}
+
+void text_template_release(struct text_reader *r)
+{
+    for (size_t i = 0; i < r->piece_count; i++)
+        mem_free(r->pieces[i].bytes);
+    mem_free(r->pieces);
+    str_release(&r->joined);
+}

@@ -255,7 +255,7 @@ static enum status tokenizer_verb(struct session *session)
     if (!encode && strcmp(verb, "decode") != 0)
         return status_fail(STATUS_USAGE, "tokenizer %s: wanted train, encode or decode", verb);
     TRY(session_need("data.input", config->data.input, "the file to read"));
-    if (encode)
+    if (encode && config->data.template[0] == '\0')
         TRY(session_need("data.text", config->data.text, "the column of the text"));
     TRY(model_source_open(config->model.path, config->model.resize_embeddings, &source));
     enum status st = model_max_length(&source, config->data.max_length, &max_length);

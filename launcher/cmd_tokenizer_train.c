@@ -37,7 +37,7 @@ static enum status read_opts(const struct run_config *config, const char *path,
                            "data.input is \"%s\": a path between two commas is empty", config->data.input);
     if (strcmp(path, "-") != 0 && source_is_prepared(path))
         return status_fail(STATUS_CONFIG, "%s is a prepared file, wanted text to train on", path);
-    if (config->data.text[0] == '\0' && !file_is_folder(path))
+    if (config->data.text[0] == '\0' && config->data.template[0] == '\0' && !file_is_folder(path))
         return status_fail(STATUS_CONFIG, "%s: name its column of text with data.text", path);
     source_text_opts(config, path, out);
     out->label = out->group = out->id = out->weight = NULL; /* not read here */

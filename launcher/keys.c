@@ -66,6 +66,7 @@ const struct key keys[] = {
     {.name = "data.test", .type = KEY_PATH, .offset = AT(data.test), .fallback = "", .unit = "", NEUTRAL, .help = "rows that the chosen weights are scored on once, at the end"},
     PATH_KEY("data.input", data.input, "rows for prepare, eval, predict and tokenizer; tokenizer train reads several files, joined by commas"),
     TEXT_KEY("data.text", data.text, "", "column of the text"),
+    TEXT_KEY("data.template", data.template, "", "text made of several columns, in place of data.text: \"{title} [SEP] {body}\"; {{ and }} are braces"),
     TEXT_KEY("data.pair", data.pair, "", "column of the second text of a pair"),
     TEXT_KEY("data.label", data.label, "", "column of the label"),
     TEXT_KEY("data.group", data.group, "", "column of the group (person, prompt, ...): a group is never split by a fold"),

@@ -156,7 +156,7 @@ struct run_config {
         enum config_pooling pooling; /* auto: what transformers' own head does for the family */
         double dropout;              /* < 0: as config.json says */
         int64_t dropout_samples;
-        bool from_scratch;           /* random weights from model.path's config.json */
+        bool from_scratch; /* random weights from model.path's config.json */
         bool freeze_embeddings;
         int64_t freeze_layers;  /* first ones */
         bool resize_embeddings; /* rows for the ids that the tokenizer has beyond the model's */
@@ -165,8 +165,9 @@ struct run_config {
 
     struct {
         char train[CONFIG_TEXT], eval[CONFIG_TEXT], test[CONFIG_TEXT], input[CONFIG_TEXT];
-        char text[CONFIG_TEXT], pair[CONFIG_TEXT], label[CONFIG_TEXT], group[CONFIG_TEXT],
-            id[CONFIG_TEXT], weight[CONFIG_TEXT], time[CONFIG_TEXT], fold[CONFIG_TEXT];
+        char text[CONFIG_TEXT], template[CONFIG_TEXT], pair[CONFIG_TEXT], label[CONFIG_TEXT],
+            group[CONFIG_TEXT], id[CONFIG_TEXT], weight[CONFIG_TEXT], time[CONFIG_TEXT],
+            fold[CONFIG_TEXT];
         enum config_format format;
         bool header;
         enum config_task task;             /* auto: classes */

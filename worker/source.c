@@ -34,6 +34,7 @@ void source_text_opts(const struct run_config *config, const char *path, struct 
                               .format = formats[config->data.format],
                               .header = config->data.header,
                               .text = config->data.text,
+                              .template = or_null(config->data.template),
                               .pair = or_null(config->data.pair),
                               .label = or_null(config->data.label),
                               .group = or_null(config->data.group),
@@ -246,8 +247,11 @@ enum status source_prepare(struct comm *comm, const struct run_config *config,
     int rank = comm_rank(comm), ranks = comm_size(comm);
     *report = (struct prepare_report){0};
     source_text_opts(config, path, &opts);
-    if (config->data.text[0] == '\0' && !file_is_folder(path))
-        st = status_fail(STATUS_CONFIG, "%s: name its column of text with data.text", path);
+    if (config->data.text[0] == '\0' && config->data.template[0] == '\0' && !file_is_folder(path))
+        st = status_fail(STATUS_CONFIG,
+                         "%s: name its column of text with data.text, or several with "
+                         "data.template",
+                         path);
     if (st == STATUS_OK && strcmp(path, "-") == 0)
         st = status_fail(
             STATUS_CONFIG,
@@ -300,15 +304,23 @@ static enum status folder_hash(const char *path, uint64_t *hash)
 static enum status cache_key(const struct run_config *config, const struct model_source *model,
                              const char *path, uint64_t *key)
 {
-    const char *const texts[] = {
-        config->data.text,  config->data.pair,   config->data.label,          config->data.group,
-        config->data.id,    config->data.weight, config->data.time,           config->data.fold,
-        config->data.where, config->data.rows,   config->data.label_separator};
+    const char *const texts[] = {config->data.text,
+                                 config->data.pair,
+                                 config->data.label,
+                                 config->data.group,
+                                 config->data.id,
+                                 config->data.weight,
+                                 config->data.time,
+                                 config->data.fold,
+                                 config->data.where,
+                                 config->data.rows,
+                                 config->data.label_separator,
+                                 config->data.template};
     const int64_t numbers[] = {(int64_t)config->data.format, config->data.header,
                                (int64_t)config->data.task,   config->data.limit,
                                config->data.max_words,       config->data.keep_text};
     int64_t bytes;
-    *key = 1; /* of the rules that make these files */
+    *key = 2; /* of the rules that make these files */
     if (file_is_folder(path)) {
         TRY(folder_hash(path, key));
     } else {

@@ -90,6 +90,37 @@ static void test_without_header_columns_are_counted(void **state)
     expect_failure(&opts, "text,label\na,1\n", STATUS_CONFIG, "has no column \"2\"");
 }
 
+static void test_templates(void **state)
+{
+    (void)state;
+    struct text_opts opts = csv;
+    opts.text = NULL;
+    opts.template = "{title} [SEP] {body}";
+    expect_rows(&opts, "title,body,label\nA,b c,1\n,\"x, y\",2\n,,3\n", "0[A [SEP] b c][1]\n1[ [SEP] x, y][2]\n2[ [SEP] ][3]\n");
+    opts.template = "{{{title}}} {title}{label}";
+    expect_rows(&opts, "title,body,label\nA,b,1\n", "0[{A} A1][1]\n");
+    opts.template = "{title} and {body}";
+    opts.max_words = 2;
+    expect_rows(&opts, "title,body,label\nA,b c,1\n", "0[A and][1]\n");
+    opts.max_words = 0;
+    opts.path = "a.jsonl";
+    expect_rows(&opts, "{\"title\":\"A\",\"body\":null,\"label\":1}\n{\"title\":2.50,\"body\":true,\"label\":2}\n",
+                "0[A and ][1]\n1[2.50 and true][2]\n");
+    expect_failure(&opts, "{\"title\":\"A\",\"body\":\"\",\"label\":1}\n{\"title\":\"B\"}\n", STATUS_DATA, "no \"body\"");
+    opts.path = "a.csv";
+    expect_failure(&opts, "title,label\n", STATUS_CONFIG, "no column \"body\" (data.template)");
+    static const char *const wrong[] = {"{title", "a}", "{}", "{a{b}}", "{title} }"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        opts.template = wrong[i];
+        expect_failure(&opts, "title,label\n", STATUS_CONFIG, "belongs to no column");
+    }
+    opts.template = "no column {{title}}";
+    expect_failure(&opts, "title,label\n", STATUS_CONFIG, "names no column");
+    opts.template = "{title}";
+    opts.text = "title";
+    expect_failure(&opts, "title,label\n", STATUS_CONFIG, "data.text and data.template are both set");
+}
+
 static void test_missing_and_double_columns(void **state)
 {
     (void)state;
@@ -555,6 +586,7 @@ int main(void)
         cmocka_unit_test(test_tsv_columns_by_name_in_any_order),
         cmocka_unit_test(test_line_ends_and_byte_order_mark),
         cmocka_unit_test(test_csv_quotes),
+        cmocka_unit_test(test_templates),
         cmocka_unit_test(test_stray_quotes_name_the_row),
         cmocka_unit_test(test_ragged_rows),
         cmocka_unit_test(test_empty_lines_of_one_column_are_texts),

@@ -13,7 +13,7 @@
 /* "row[text][pair]...\n" for the columns asked for; a missing one is [-]. */
 static inline enum status dump_rows(const struct text_opts *opts, struct text_reader *reader, struct str *out)
 {
-    const char *const asked[] = {opts->text, opts->pair,   opts->label, opts->group,
+    const char *const asked[] = {opts->text != NULL ? opts->text : opts->template, opts->pair, opts->label, opts->group,
                                  opts->id,   opts->weight, opts->time,  opts->fold};
     struct text_row row;
     bool more = true;

@@ -32,6 +32,15 @@ both() {
     grep -q '"score": ' "$name-1/results.json" || fail "$name: no score in results.json"
 }
 
+# Two columns as one text: what [SEP] between them makes is a pair's ids, if not its types.
+must 1 tokenizer encode model.path=model data.input=train.tsv 'data.template={text} [SEP] {pair}' out=template.jsonl
+must 1 tokenizer encode model.path=model data.input=train.tsv data.text=text data.pair=pair out=pair.jsonl
+same template.jsonl pair.jsonl
+must 2 train "${common[@]}" data.text= 'data.template={pair}: {text}' data.label=label out=template
+must 1 predict model.path=template/best data.input=train.tsv 'data.template={pair}: {text}' out=template-predicted.jsonl
+refused 78 'no column "nothing" .data.template.' 1 predict model.path=template/best data.input=train.tsv \
+    'data.template={nothing}' out=x.jsonl
+
 both balanced data.label=label train.class_weights=balanced train.label_smoothing=0.1 schedule.name=cosine eval.metric=macro_f1
 both weights data.label=label train.class_weights=1,2,0.5 data.weight=weight schedule.name=constant schedule.warmup_steps=2
 both mean data.label=label model.pooling=mean model.dropout=0.3 optim.head_lr=1e-2 optim.head_weight_decay=0
