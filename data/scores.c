@@ -94,3 +94,25 @@ enum status scores_write(const char *path, const struct scores_table *table)
     }
     return h5_write(path, attributes, (int)(sizeof attributes / sizeof attributes[0]), columns, n);
 }
+
+enum status vectors_write(const char *path, const struct vectors_table *table)
+{
+    static const struct h5_attribute attributes[] = {
+        {.name = "format", .text = "cohort-vectors"},
+        {.name = "version", .number = 1},
+        {.name = "tool", .text = "cohort " COHORT_VERSION},
+    };
+    struct h5_output columns[3];
+    struct texts ids;
+    int n = 0;
+    if (table->rows < 0 || table->width < 1)
+        return status_fail(STATUS_ARG, "%s: %lld vectors of %d numbers cannot be written", path,
+                           (long long)table->rows, table->width);
+    columns[n++] = column("row", H5_I64, table->rows, 0, table->row);
+    columns[n++] = column("vectors", H5_F32, table->rows, table->width, table->vectors);
+    if (table->id != NULL) {
+        ids = texts_of(table->id, table->rows);
+        columns[n++] = text_column("id", &ids);
+    }
+    return h5_write(path, attributes, (int)(sizeof attributes / sizeof attributes[0]), columns, n);
+}

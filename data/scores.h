@@ -39,6 +39,17 @@ struct scores_table {
  */
 NODISCARD enum status scores_write(const char *path, const struct scores_table *table);
 
+/* Vectors of texts: /row int64, /vectors float32 (rows, width), /id as above. */
+struct vectors_table {
+    int64_t rows;
+    int width;
+    const int64_t *row;    /* (rows) */
+    const float *vectors;  /* (rows, width) */
+    const char *const *id; /* (rows), or NULL */
+};
+/* As scores_write(). */
+NODISCARD enum status vectors_write(const char *path, const struct vectors_table *table);
+
 /* ---- reading ---- */
 
 struct scores_file; /* opaque */

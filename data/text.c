@@ -442,6 +442,11 @@ enum status text_next(struct text_reader *r, struct text_row *row, bool *more)
     return st;
 }
 
+bool text_waits(const struct text_reader *r)
+{
+    return !r->pending && !r->finished && r->format != TEXT_FOLDER && text_source_waits(&r->source);
+}
+
 void text_counts(const struct text_reader *r, int64_t *seen, int64_t *selected)
 {
     *seen = r->rows;

@@ -93,6 +93,9 @@ NODISCARD enum status text_open(const struct text_opts *opts, struct text_reader
  */
 NODISCARD enum status text_next(struct text_reader *reader, struct text_row *row, bool *more);
 
+/* Whether text_next() would wait for whoever writes to a pipe or terminal; never of a file. */
+bool text_waits(const struct text_reader *reader);
+
 /* Rows seen and rows selected so far. */
 void text_counts(const struct text_reader *reader, int64_t *seen, int64_t *selected);
 void text_close(struct text_reader *reader);

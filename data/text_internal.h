@@ -43,6 +43,8 @@ NODISCARD enum status text_source_open_memory(struct text_source *source, const 
 /* Bring bytes behind end, keeping [begin, end), which may move; *got = false at the end of the
  * file. */
 NODISCARD enum status text_source_more(struct text_source *source, bool *got);
+/* Whether there is no whole line in the window and nothing to read at once. */
+bool text_source_waits(const struct text_source *source);
 void text_source_close(struct text_source *source);
 
 enum {

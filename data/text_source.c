@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -213,6 +214,16 @@ enum status text_source_more(struct text_source *source, bool *got)
     source->ended = n == 0;
     *got = n > 0;
     return STATUS_OK;
+}
+
+bool text_source_waits(const struct text_source *source)
+{
+    struct pollfd asked = {.fd = source->fd, .events = POLLIN};
+    if (source->fd < 0 || source->ended || source->raw_begin < source->raw_end ||
+        (source->end > source->begin &&
+         memchr(source->buf + source->begin, '\n', source->end - source->begin) != NULL))
+        return false;
+    return poll(&asked, 1, 0) == 0; /* a file and a closed pipe are always ready */
 }
 
 void text_source_close(struct text_source *source)

@@ -1,4 +1,4 @@
-/* cmd_predict.c - eval, predict and tokenizer: commands on a trained folder. */
+/* cmd_predict.c - eval, predict, embed and tokenizer: commands on a trained folder. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "launcher/command.h"
+#include "worker/embed.h"
 #include "worker/evaluate.h"
 #include "worker/scoring.h"
 
@@ -156,6 +157,48 @@ enum status command_predict(struct session *session)
     TRY(scorer_open(session, &scorer));
     struct predict_opts opts = options(session, &scorer);
     enum status st = predict_run(&opts, &rows);
+    if (st == STATUS_OK)
+        log_info("%lld rows in %.1f s", (long long)rows, clock_s() - started);
+    scorer_close(&scorer);
+    return st;
+}
+
+static enum status encoder_load(struct session *session, struct scorer *scorer)
+{
+    static const enum pooling poolings[] = {POOL_MEAN, POOL_CLS, POOL_MAX};
+    const struct run_config *config = &session->config;
+    struct load_report report;
+    TRY(model_source_open(config->model.path, false, &scorer->source));
+    TRY(model_max_length(&scorer->source, config->data.max_length, &scorer->max_length));
+    TRY(model_chunks(&scorer->source, config, scorer->max_length, &scorer->chunks));
+    struct model_opts opts = {
+        .encoder = scorer->source.encoder,
+        .head = {.pooling = poolings[config->embed.pooling], .outputs = 1, .dropout = 0.0f},
+        .precision = session->precision,
+        .max_tokens = score_tokens(config, scorer->max_length),
+        .max_rows = SCORE_ROWS,
+        .dropout = 0.0f,
+        .device = session->device,
+        .kernels = session->kernels,
+    };
+    TRY(model_create(&opts, &scorer->model));
+    return model_load(scorer->model, config->model.path, false, false, 0, &report);
+}
+
+enum status command_embed(struct session *session)
+{
+    const struct run_config *config = &session->config;
+    struct scorer scorer = {0};
+    int64_t rows;
+    double started = clock_s();
+    TRY(session_need("model.path", config->model.path, "the folder of an encoder"));
+    TRY(session_need("data.input", config->data.input, "the file of texts"));
+    TRY(session_compute(session));
+    TRY(comm_watchdog_start(session->world, config->parallel.watchdog_s, NULL));
+    enum status st = comm_agree(session->world, encoder_load(session, &scorer));
+    struct predict_opts opts = options(session, &scorer);
+    if (st == STATUS_OK)
+        st = embed_run(&opts, &rows);
     if (st == STATUS_OK)
         log_info("%lld rows in %.1f s", (long long)rows, clock_s() - started);
     scorer_close(&scorer);

@@ -39,6 +39,7 @@ enum status command_train(struct session *session);
 enum status command_baseline(struct session *session);
 enum status command_eval(struct session *session);
 enum status command_predict(struct session *session);
+enum status command_embed(struct session *session);
 enum status command_tokenizer(struct session *session);
 /* The verb train of command_tokenizer(). Rank 0. */
 NODISCARD enum status tokenizer_train_verb(struct session *session);

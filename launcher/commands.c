@@ -69,6 +69,16 @@ const struct command commands[] = {
      "or data.format).\n\n" DATA_KEYS
      "  predict.score_column=generated   CSV or TSV of id and the last label's score only\n",
      command_predict, 0},
+    {"embed", "vectors of texts: the pooled last hidden states of an encoder",
+     "usage: cohort embed model.path=DIR data.input=FILE data.text=COLUMN [out=vectors.h5]\n\n"
+     "DIR is any encoder, trained by cohort or not; its head is not looked at. One line for each "
+     "input row,\n"
+     "{\"row\":0,\"vector\":[...]}, or TSV or CSV by the extension of out, or HDF5 for .h5: /row, "
+     "/vectors (rows, channels), /id.\n"
+     "out=- (default) is standard output; data.input=- is standard input.\n\n" DATA_KEYS
+     "  embed.pooling=mean|cls|max embed.normalize=true|false\n"
+     "  data.long=chunk   the mean over a long text's chunks\n",
+     command_embed, 0},
     {"tokenizer", "train a tokenizer; text to ids and back: encode, decode",
      "usage: cohort tokenizer encode model.path=DIR data.input=FILE data.text=COLUMN "
      "[out=ids.jsonl]\n"

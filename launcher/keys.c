@@ -45,7 +45,7 @@
 
 /* clang-format off */
 const struct key keys[] = {
-    {.name = "out", .type = KEY_PATH, .offset = AT(out), .fallback = "", .unit = "", NEUTRAL, .help = "folder of the run, or the file to write (prepare, eval, predict, tokenizer); - is standard output"},
+    {.name = "out", .type = KEY_PATH, .offset = AT(out), .fallback = "", .unit = "", NEUTRAL, .help = "folder of the run, or the file to write (prepare, eval, predict, embed, tokenizer); - is standard output"},
     INT_KEY("seed", seed, "42", 0, 9e15, "", "names every random decision: weights drawn, order of rows, dropout, folds"),
     {.name = "resume", .type = KEY_CHOICE, .offset = AT(resume), .fallback = "auto", .choices = "auto|never", .unit = "", NEUTRAL, .help = "auto: go on with the run in out if its configuration is the same; never: refuse a folder that holds a run"},
     {.name = "overwrite", .type = KEY_BOOL, .offset = AT(overwrite), .fallback = "false", .unit = "", NEUTRAL, .help = "remove the run in out and start anew"},
@@ -64,7 +64,7 @@ const struct key keys[] = {
     PATH_KEY("data.train", data.train, "training rows: text (.tsv .csv .jsonl .arff, folder of .txt, also .gz .zst) or a prepared .h5"),
     PATH_KEY("data.eval", data.eval, "rows to evaluate on while training, and to choose the best checkpoint"),
     {.name = "data.test", .type = KEY_PATH, .offset = AT(data.test), .fallback = "", .unit = "", NEUTRAL, .help = "rows that the chosen weights are scored on once, at the end"},
-    PATH_KEY("data.input", data.input, "rows for prepare, eval, predict and tokenizer; tokenizer train reads several files, joined by commas"),
+    PATH_KEY("data.input", data.input, "rows for prepare, eval, predict, embed and tokenizer; tokenizer train reads several files, joined by commas"),
     TEXT_KEY("data.text", data.text, "", "column of the text"),
     TEXT_KEY("data.template", data.template, "", "text made of several columns, in place of data.text: \"{title} [SEP] {body}\"; {{ and }} are braces"),
     TEXT_KEY("data.pair", data.pair, "", "column of the second text of a pair"),
@@ -167,6 +167,9 @@ const struct key keys[] = {
     {.name = "eval.batch_tokens", .type = KEY_INT, .offset = AT(eval.batch_tokens), .fallback = "4096", .low = 16, .high = 1e9, .unit = "tokens", NEUTRAL, .help = "tokens of one scoring pass of a rank: a memory knob"},
 
     {.name = "predict.score_column", .type = KEY_TEXT, .offset = AT(predict.score_column), .fallback = "", .unit = "", NEUTRAL, .help = "write only the id and, under this name, the score of the last label: id,generated"},
+
+    {.name = "embed.pooling", .type = KEY_CHOICE, .offset = AT(embed.pooling), .fallback = "mean", .choices = "mean|cls|max", .unit = "", NEUTRAL, .help = "how the last hidden states of a text become its vector"},
+    {.name = "embed.normalize", .type = KEY_BOOL, .offset = AT(embed.normalize), .fallback = "true", .unit = "", NEUTRAL, .help = "give each vector length 1"},
 
     {.name = "tokenizer.model", .type = KEY_CHOICE, .offset = AT(tokenizer.model), .fallback = "wordpiece", .choices = "wordpiece|bpe|unigram", .unit = "", NEUTRAL, .help = "what tokenizer train makes; wordpiece merges by likelihood, f(ab)/(f(a)f(b))"},
     {.name = "tokenizer.vocab_size", .type = KEY_INT, .offset = AT(tokenizer.vocab_size), .fallback = "30522", .low = 1, .high = 4194304, .unit = "pieces", NEUTRAL, .help = "size of the vocabulary, special tokens included"},

@@ -13,9 +13,10 @@
 enum { SETTINGS_MOST = 10000, DRAWS_MOST = 1000 };
 
 /* Keys and, ending in a dot, groups of keys that are the same in all trials. */
-static const char *const shared[] = {
-    "out", "seed",       "resume",  "overwrite", "data.",     "eval.",       "predict.",
-    "cv.", "tokenizer.", "search.", "log.",      "parallel.", "checkpoint.", "train.precision"};
+static const char *const shared[] = {"out",       "seed",        "resume",         "overwrite",
+                                     "data.",     "eval.",       "predict.",       "embed.",
+                                     "cv.",       "tokenizer.",  "search.",        "log.",
+                                     "parallel.", "checkpoint.", "train.precision"};
 /* Of those groups, what says how a trial trains. */
 static const char *const own[] = {"data.max_length", "data.long",      "data.chunk_size",
                                   "data.stride",     "data.min_chunk", "data.max_text_length",

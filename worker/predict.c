@@ -168,10 +168,9 @@ enum status predict_task(const struct model_source *source, struct task_spec *ou
 
 /* ---- windows of text ---- */
 
-/* Reads the next rows, tokenized; part is empty at the end. Texts are kept only for the id column.
- */
-static enum status next_window(struct text_reader *reader, const struct tokenizer *tokenizer,
-                               struct dataset_part *part)
+/* Texts are kept only for the id column. */
+enum status predict_next_window(struct text_reader *reader, const struct tokenizer *tokenizer,
+                                struct dataset_part *part)
 {
     struct text_row row;
     bool more = true;
@@ -182,6 +181,8 @@ static enum status next_window(struct text_reader *reader, const struct tokenize
             break;
         TRY(dataset_part_add(part, tokenizer, &row, false));
         bytes += (int64_t)row.text.n;
+        if (text_waits(reader)) /* behind a pipe, what is there is answered */
+            break;
     }
     return STATUS_OK;
 }
@@ -326,7 +327,8 @@ enum status predict_run(const struct predict_opts *opts, int64_t *rows)
     TRY_GOTO(done, comm_agree(opts->comm, st));
     for (;;) {
         dataset_part_release(&part);
-        TRY_GOTO(done, comm_agree(opts->comm, next_window(reader, opts->source->tokenizer, &part)));
+        TRY_GOTO(done, comm_agree(opts->comm,
+                                  predict_next_window(reader, opts->source->tokenizer, &part)));
         if (part.rows == 0)
             break;
         TRY_GOTO(done, do_window(opts, &part, writer));
@@ -362,7 +364,7 @@ enum status predict_encode(const struct run_config *config, const struct model_s
     TRY_GOTO(done, text_writer_open(config->out[0] == '\0' ? "-" : config->out, &writer));
     for (;;) {
         dataset_part_release(&part);
-        TRY_GOTO(done, next_window(reader, source->tokenizer, &part));
+        TRY_GOTO(done, predict_next_window(reader, source->tokenizer, &part));
         if (part.rows == 0)
             break;
         TRY_GOTO(done,

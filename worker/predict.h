@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "comm/comm.h"
+#include "data/text.h"
 #include "model/model.h"
 #include "worker/model_io.h"
 #include "worker/prefetch.h"
@@ -48,6 +49,11 @@ struct predict_opts {
     int max_length;
     const struct chunk_rule *chunks; /* borrowed */
 };
+/* Rows that text_reader has next, tokenized and added to part; as many as a window takes, fewer
+ * where the reader would wait. part is empty at the end. */
+NODISCARD enum status predict_next_window(struct text_reader *reader,
+                                          const struct tokenizer *tokenizer,
+                                          struct dataset_part *part);
 /* Score data.input and write `out` by rank 0. *rows counts them. Collective. */
 NODISCARD enum status predict_run(const struct predict_opts *opts, int64_t *rows);
 

@@ -128,6 +128,7 @@ enum config_pre_tokenizer {
     CONFIG_WORDS_METASPACE
 };
 enum config_baseline_pooling { CONFIG_BASELINE_CLS, CONFIG_BASELINE_MEAN };
+enum config_embed { CONFIG_EMBED_MEAN, CONFIG_EMBED_CLS, CONFIG_EMBED_MAX };
 enum config_screen { CONFIG_SCREEN_AUTO, CONFIG_SCREEN_LINES, CONFIG_SCREEN_REDRAW };
 enum config_search_kind { CONFIG_SEARCH_GRID, CONFIG_SEARCH_RANDOM };
 enum config_resume { CONFIG_RESUME_AUTO, CONFIG_RESUME_NEVER };
@@ -252,6 +253,11 @@ struct run_config {
         char score_column[CONFIG_TEXT]; /* CSV and TSV: only the id and this column, the last
                                            label's score (N4) */
     } predict;
+
+    struct {
+        enum config_embed pooling;
+        bool normalize;
+    } embed;
 
     struct { /* of `tokenizer train` */
         enum config_tokenizer_model model;

@@ -166,4 +166,42 @@ for line in open("short.jsonl"):
     assert len(ids) <= 12 and ids[0] == vocab["[CLS]"] and ids.count(vocab["[SEP]"]) == 2 and ids[-1] == vocab["[SEP]"]
 PY
 checks=$((checks + 1))
+# ---- behind a pipe: each line is answered before the next is there
+mkfifo lines
+: >answers
+"$cohort" predict model.path=a/best data.input=- data.text=text log.level=error <lines 2>said > >(cat >answers) &
+reader=$!
+exec 3>lines
+for i in 1 2 3; do
+    printf '{"text":"a%s w%s"}\n' "$i" "$i" >&3
+    for _ in $(seq 400); do
+        [ "$(wc -l <answers)" -ge "$i" ] && break
+        sleep 0.05
+    done
+    equal "$(wc -l <answers)" "$i" "answers after $i lines"
+done
+exec 3>&-
+wait "$reader"
+equal $? 0 "predict behind a pipe"
+
+# ---- vectors: one rank and three, lines and HDF5, of length 1
+must 1 embed model.path=a/best data.input=train.tsv data.text=text data.id=id out=vectors.jsonl
+must 3 embed model.path=a/best data.input=train.tsv data.text=text data.id=id out=vectors-3.jsonl
+same vectors-3.jsonl vectors.jsonl
+must 2 embed model.path=a/best data.input=train.tsv data.text=text data.id=id out=vectors.h5
+must 1 embed model.path=a/best data.input=train.tsv data.text=text embed.pooling=cls embed.normalize=false out=cls.jsonl
+python3 - <<'PY' || fail "the vectors"
+import json, math
+rows = [json.loads(line) for line in open("vectors.jsonl")]
+cls = [json.loads(line) for line in open("cls.jsonl")]
+assert len(rows) == len(cls) == sum(1 for _ in open("train.tsv")) - 1
+assert all(r["row"] == i and r["id"] == f"r{i}" and len(r["vector"]) == 32 for i, r in enumerate(rows)), rows[0]
+assert all(abs(math.hypot(*r["vector"]) - 1) < 1e-5 for r in rows)
+assert any(abs(math.hypot(*r["vector"]) - 1) > 1e-2 for r in cls) and "id" not in cls[0]
+import array  # the values of /vectors stand in the file as they are
+data, wanted = open("vectors.h5", "rb").read(), array.array("f", [x for r in rows for x in r["vector"]]).tobytes()
+assert wanted in data
+PY
+refused 66 'no such file or folder' 1 embed model.path=a/best data.input=nothing.tsv data.text=text out=x.jsonl
+refused 78 'data.input=- reaches rank 0 only' 2 embed model.path=a/best data.input=- data.text=text
 finish
