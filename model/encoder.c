@@ -398,8 +398,9 @@ enum status encoder_backward(struct model *m, int at, const struct grad_cut *cut
     const int layers = m->opts.encoder.layers;
     struct incoming in = {at, -1};
     int64_t high = model_part_begin(m, PART_POOLER, 0);
+    const int frozen = m->opts.frozen, stop = frozen > 0 ? frozen - 1 : 0;
     bool replayed;
-    for (int l = layers - 1; l >= 0; l--) {
+    for (int l = layers - 1; l >= stop; l--) {
         TRY(stretch_begin(m, STRETCH_LAYER, l, &replayed));
         const struct incoming before = in;
         TRY(stretch_end(m, replayed, replayed ? STATUS_OK : layer_backward(m, l, cut, &in)));
@@ -409,6 +410,11 @@ enum status encoder_backward(struct model *m, int at, const struct grad_cut *cut
         if (ready != NULL)
             ready(arg, low, high);
         high = low;
+    }
+    if (frozen > 0) {
+        if (ready != NULL && high > 0)
+            ready(arg, 0, high);
+        return STATUS_OK;
     }
     TRY(stretch_begin(m, STRETCH_EMBEDDINGS, 0, &replayed));
     enum status st = replayed ? STATUS_OK : table_backward(m, cut);

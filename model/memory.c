@@ -49,6 +49,8 @@ static enum status resolve_opts(const struct model_opts *opts, struct model_opts
     if (opts->training && (opts->grad_buffers < 1 || opts->grad_buffers > MAX_GRAD_BUFFERS))
         return status_fail(STATUS_ARG, "training with %d gradient buffers, wanted 1 to %d",
                            opts->grad_buffers, MAX_GRAD_BUFFERS);
+    if (out->frozen < 0 || out->frozen > e->layers + 1)
+        return status_fail(STATUS_ARG, "%d frozen stages of %d", out->frozen, e->layers + 1);
     if (!opts->training)
         out->grad_buffers = 0;
     if (opts->kernels->line_multiple > 1)

@@ -91,9 +91,11 @@ struct model_opts {
     bool eager;        /* record and replay nothing (kernels.h, graph_begins) */
     int grad_buffers;  /* flat gradient buffers to allocate (>= 1 when training) */
     int max_pieces;    /* most pieces of a cut; 0: max_rows */
-    float dropout;     /* < 0: as config.json says; else overrides hidden, attention, pooler and
-                          classifier dropout */
-    uint64_t seed;     /* names the dropout decisions */
+    int frozen;    /* backward leaves out the first so many stages: embeddings, then layers; their
+                      gradients stay zero. 0: none */
+    float dropout; /* < 0: as config.json says; else overrides hidden, attention, pooler and
+                      classifier dropout */
+    uint64_t seed; /* names the dropout decisions */
     struct device *device;
     const struct kernels *kernels;
 };

@@ -164,6 +164,16 @@ void trial_rates(const struct run_config *config, struct optimizer_opts *out)
                                                                                 : 1e-8;
 }
 
+/* What backward need not reach: frozen layers with frozen embeddings below them. */
+static int frozen_stages(const struct trial_opts *opts)
+{
+    const struct run_config *config = opts->config;
+    const int layers = opts->source->encoder.layers;
+    if (!config->model.freeze_embeddings)
+        return 0;
+    return 1 + (config->model.freeze_layers < layers ? (int)config->model.freeze_layers : layers);
+}
+
 void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *plan,
                       struct model_opts *out)
 {
@@ -190,6 +200,7 @@ void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *pl
         .kernels = opts->kernels,
         .max_losses = (int)config->train.batch_size,
         .eager = !config->parallel.graphs,
+        .frozen = frozen_stages(opts),
     };
 }
 
@@ -209,6 +220,9 @@ static enum status check_tricks(const struct trial_opts *opts)
             STATUS_CONFIG,
             "train.adversarial and data.long=chunk are both asked for, and do not go "
             "together");
+    if (config->train.adversarial == CONFIG_ADVERSARIAL_FGM && config->model.freeze_embeddings)
+        return status_fail(STATUS_CONFIG, "train.adversarial=fgm moves the word embeddings, which "
+                                          "model.freeze_embeddings keeps; wanted awp or none");
     if (config->model.dropout_samples > 1 && opts->chunks.size > 0)
         return status_fail(STATUS_CONFIG,
                            "model.dropout_samples and data.long=chunk are both asked for, and do "

@@ -552,6 +552,79 @@ static void check_bf16(const struct kernels *kernels, const char *name)
     free(half.gradient);
 }
 
+/* ---- frozen stages */
+
+static int64_t told_to;
+
+static void tell_down(void *arg, int64_t low, int64_t high)
+{
+    (void)arg;
+    assert_int_equal(high, told_to);
+    assert_true(low < high);
+    told_to = low;
+}
+
+/* Backward that stops early: what it reaches has the same bits, the rest is zero, and all is announced. */
+static void check_frozen(const struct kernels *kernels, const json_t *entry)
+{
+    struct model_opts opts = base_opts(kernels);
+    const struct loss_opts loss = {.kind = LOSS_CROSS_ENTROPY};
+    struct model *model;
+    struct rows_of b;
+    struct whole_cut w;
+    float *full = NULL;
+    read_case(entry, &opts);
+    opts.dropout = 0.1F;
+    for (int frozen = 0; frozen <= opts.encoder.layers + 1; frozen++) {
+        opts.frozen = frozen;
+        assert_ok(model_create(&opts, &model));
+        fill_by_formula(model);
+        batch_all(&b, json_object_get(entry, "rows"));
+        const struct param_table *table = model_params(model);
+        struct loss_opts own = loss;
+        own.outputs = opts.head.outputs;
+        const struct loss_target target = {.label = b.label};
+        assert_ok(model_forward(model, &b.in, true, 1, NULL));
+        assert_ok(model_loss(model, &own, &target, b.in.rows, 1, 0));
+        told_to = table->total;
+        assert_ok(model_backward(model, NULL, cut_whole(&w, model, &b), tell_down, NULL));
+        assert_int_equal(told_to, 0);
+        const float *g = model_gradient(model, 0);
+        if (frozen == 0) {
+            full = malloc((size_t)table->total * sizeof *full);
+            memcpy(full, g, (size_t)table->total * sizeof *full);
+        }
+        for (int i = 0; i < table->count; i++) {
+            const struct param *p = &table->params[i];
+            const int stage = p->part == PART_EMBEDDINGS ? 0 : p->part == PART_LAYER ? p->layer + 1 : INT32_MAX;
+            if (frozen == 1 && strncmp(p->name, "conv.", 5) == 0)
+                continue; /* the first layer's backward brings it */
+            for (int64_t e = p->offset; e < p->offset + p->elements; e++)
+                if (g[e] != (stage < frozen ? 0.0F : full[e]))
+                    fail_msg("%s with %d frozen stages: %g", p->name, frozen, (double)g[e]);
+        }
+        model_destroy(model);
+    }
+    free(full);
+}
+
+static void test_frozen_stages(void **state)
+{
+    size_t i;
+    const json_t *entry;
+    (void)state;
+    json_array_foreach(json_object_get(families, "cases"), i, entry) check_frozen(kernels_ref(), entry);
+    if (kernels_cpu() != NULL) {
+        json_array_foreach(json_object_get(families, "cases"), i, entry) check_frozen(kernels_cpu(), entry);
+        check_frozen(kernels_cpu(), case_named("odd"));
+    }
+    struct model_opts opts = base_opts(kernels_ref());
+    struct model *model;
+    read_case(case_named("odd"), &opts);
+    opts.frozen = opts.encoder.layers + 2;
+    assert_fails(model_create(&opts, &model), STATUS_ARG, "frozen stages");
+}
+
 /* ---- where dropout is */
 
 static enum status (*real_residual)(struct kernel_ctx *ctx, const struct rows *rows, int channels, const act *x,
@@ -1260,6 +1333,7 @@ int main(void)
         cmocka_unit_test(test_bf16_near_fp32),
         cmocka_unit_test(test_dropout_names),
         cmocka_unit_test(test_dropout_places),
+        cmocka_unit_test(test_frozen_stages),
         cmocka_unit_test(test_sinusoidal_positions),
         cmocka_unit_test(test_outside),
         cmocka_unit_test(test_row_alone),
