@@ -92,7 +92,8 @@ struct model_opts {
     int grad_buffers;  /* flat gradient buffers to allocate (>= 1 when training) */
     int max_pieces;    /* most pieces of a cut; 0: max_rows */
     int frozen;    /* backward leaves out the first so many stages: embeddings, then layers; their
-                      gradients stay zero. 0: none */
+                      gradients stay zero, but for a convolution's, which the first layer brings. 0:
+                      none */
     float dropout; /* < 0: as config.json says; else overrides hidden, attention, pooler and
                       classifier dropout */
     uint64_t seed; /* names the dropout decisions */
