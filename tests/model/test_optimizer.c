@@ -37,7 +37,7 @@ static struct param_table small_table(void)
         {.name = "embeddings.word.weight", .offset = 0, .elements = 70, .role = PARAM_EMBEDDING, .part = PART_EMBEDDINGS},
         {.name = "layer.0.output.bias", .offset = 128, .elements = 5, .role = PARAM_BIAS, .part = PART_LAYER},
         {.name = "layer.0.output.norm.weight", .offset = 192, .elements = 64, .role = PARAM_NORM, .part = PART_LAYER},
-        {.name = "head.weight", .offset = 256, .elements = 9, .role = PARAM_WEIGHT, .part = PART_HEAD},
+        {.name = "head.weight", .offset = 256, .elements = 9, .role = PARAM_WEIGHT, .part = PART_HEAD, .outside = true},
     };
     memcpy(params, all, sizeof params);
     return (struct param_table){.count = 4, .params = params, .total = PARAM_BLOCK, .used = 148};
@@ -303,7 +303,7 @@ static void test_depth_and_frozen(void **state)
         {.name = "layer.1.w", .offset = 128, .elements = 10, .role = PARAM_WEIGHT, .part = PART_LAYER, .layer = 1},
         {.name = "layer.2.w", .offset = 192, .elements = 10, .role = PARAM_BIAS, .part = PART_LAYER, .layer = 2},
         {.name = "pooler.w", .offset = 256, .elements = 10, .role = PARAM_WEIGHT, .part = PART_POOLER, .layer = -1},
-        {.name = "head.w", .offset = 320, .elements = 10, .role = PARAM_WEIGHT, .part = PART_HEAD, .layer = -1},
+        {.name = "head.w", .offset = 320, .elements = 10, .role = PARAM_WEIGHT, .part = PART_HEAD, .layer = -1, .outside = true},
     };
     static const double want[2][6] = {{0.0625, 0.125, 0.25, 0.5, 1, 3}, {0, 0, 0.25, 0.5, 1, 3}};
     struct param some[6];

@@ -236,11 +236,11 @@ static void test_losses_that_fit(void **state)
     assert_fails(decide(value, NULL, 0, CONFIG_LOSS_BCE, "", &task), STATUS_CONFIG, "wanted mse");
     struct run_config config = config_of(CONFIG_LOSS_AUTO, "");
     struct dataset_info train;
+    dataset_get_info(value, &train);
     config.train.focal_gamma = 2;
     assert_fails(task_decide(&config, &train, NULL, 0, &task), STATUS_CONFIG, "focal_gamma works with");
     config.train.focal_gamma = 0;
     config.train.label_smoothing = 0.1;
-    dataset_get_info(value, &train);
     assert_fails(task_decide(&config, &train, NULL, 0, &task), STATUS_CONFIG, "label_smoothing");
     dataset_close(value);
 }
