@@ -24,19 +24,41 @@ static enum status views(const struct table *t, struct scored **out)
     return STATUS_OK;
 }
 
+/* Whether both tables have the same rows in every repeat that both have, with the same targets. */
+static bool same_rows(const struct table *a, const struct table *b)
+{
+    const int repeats = a->repeats < b->repeats ? a->repeats : b->repeats;
+    const int64_t n = a->begin[repeats];
+    if (n != b->begin[repeats] || a->outputs != b->outputs ||
+        (a->label == NULL) != (b->label == NULL) ||
+        memcmp(a->row, b->row, (size_t)n * sizeof *a->row) != 0)
+        return false;
+    for (int c = 0; a->info.names != NULL && b->info.names != NULL && c < a->classes; c++)
+        if (strcmp(a->info.names[c], b->info.names[c]) != 0)
+            return false;
+    if (a->label != NULL)
+        return memcmp(a->label, b->label, (size_t)n * sizeof *a->label) == 0;
+    return memcmp(a->value, b->value, (size_t)(n * a->outputs) * sizeof *a->value) == 0;
+}
+
+/* Whether the runs read the same prepared content: texts alone and their tokens are not. */
+static bool same_content(const struct run_folder *a, const struct run_folder *b)
+{
+    const char *data = a->of_train ? "data" : "eval_data";
+    return strcmp(json_text_at(a->manifest, data), json_text_at(b->manifest, data)) == 0;
+}
+
 /* Why the rows cannot be paired; NULL: they can. */
 static const char *unpaired(const struct run_folder *a, const struct run_folder *b,
                             const struct outline *o)
 {
-    const char *data = a->of_train ? "data" : "eval_data";
     if (!a->has_table || !b->has_table)
         return "one of the runs has no scores of rows (oof.h5 or eval.h5)";
     if (!o->has_metric || o->metric == METRIC_LOSS)
         return "the metric cannot be counted again from scores";
     if (a->table.task != b->table.task || a->table.classes != b->table.classes)
         return "the runs have different tasks";
-    if (a->of_train != b->of_train ||
-        strcmp(json_text_at(a->manifest, data), json_text_at(b->manifest, data)) != 0)
+    if (a->of_train != b->of_train || (!same_content(a, b) && !same_rows(&a->table, &b->table)))
         return "the runs were scored on different data";
     if (!a->table.rows_once || !b->table.rows_once)
         return "rows were scored several times in a repeat";
@@ -344,6 +366,10 @@ void section_compare(struct page *page, const struct run_folder *a, const struct
         page_text(page, why);
         page_raw(page, ".</p>\n");
     } else {
+        if (!same_content(a, b))
+            page_note_text(page,
+                           "The texts were prepared differently, or one run read no tokens; the "
+                           "rows are the same by their numbers and labels.");
         page_note(page, compare(page, a, b, oa, ob));
     }
     page_raw(page, "<h3>What was asked differently</h3>\n<p>");

@@ -31,6 +31,11 @@ same few-7/embeddings/oof.tsv few/embeddings/oof.tsv
 
 # The folds are those of train, and the files have the same columns.
 must 1 train "${common[@]}" "${model[@]}" train.batch_size=16 train.epochs=1 out=trained
+# A run that read texts alone and one that read tokens are compared by their rows, unless these have other labels.
+must 1 report texts/tfidf trained out=paired.html
+checks=$((checks + 1))
+grep -q 'paired bootstrap over rows' paired.html && grep -q 'same by their numbers and labels' paired.html ||
+    { : >said; fail "TF-IDF of texts beside a trained model is not paired"; }
 cut -f1-4 trained/oof.tsv >wanted
 for kind in tfidf embeddings; do
     cut -f1-4 one/$kind/oof.tsv >found
