@@ -295,6 +295,13 @@ static enum status load_model(struct check *check, const struct first_rows *firs
     return STATUS_OK;
 }
 
+/* Tokens of adversarial steps, which are run twice. */
+static int64_t tokens_again(const struct trial_plan *plan)
+{
+    const double share = (double)(plan->steps - plan->adversary_from) / (double)plan->steps;
+    return (int64_t)((double)plan->tokens * share);
+}
+
 /* Load the weights, describe the optimizer's groups, and measure. Collective. */
 static enum status measure(struct check *check, const struct first_rows *first)
 {
@@ -314,7 +321,7 @@ static enum status measure(struct check *check, const struct first_rows *first)
     double a_token = first->tokens == 0 ? 0.0 : pass / (double)first->tokens;
     TRY_GOTO(done, comm_max_double(world, &a_token, 1));
     for (int i = 0; i < check->count; i++)
-        tokens += check->trials[i].plan.tokens;
+        tokens += check->trials[i].plan.tokens + tokens_again(&check->trials[i].plan);
     check->seconds = 3.0 * a_token * (double)tokens / check->count * rounds / run->group_ranks;
 done:
     model_destroy(model);
@@ -406,6 +413,22 @@ static enum status add_steps(const struct check *check, struct str *out)
                     (long long)check->per_epoch, (long long)plan->tokens, 100.0 * check->padding);
 }
 
+/* What is not done in every run, and from which step on. */
+static enum status add_tricks(const struct check *check, struct str *out)
+{
+    const struct trial_plan *plan = &check->trials[check->largest].plan;
+    const struct run_config *config = check->run->config;
+    if (config->train.average != CONFIG_AVERAGE_NONE)
+        TRY(str_addf(out, "mean          %s of the weights after steps %lld to %lld\n",
+                     config->train.average == CONFIG_AVERAGE_EMA ? "exponential" : "equal",
+                     (long long)plan->average_from + 1, (long long)plan->steps));
+    if (config->train.adversarial != CONFIG_ADVERSARIAL_NONE)
+        TRY(str_addf(out, "adversarial   %s in steps %lld to %lld, which are run twice\n",
+                     config->train.adversarial == CONFIG_ADVERSARIAL_FGM ? "fgm" : "awp",
+                     (long long)plan->adversary_from + 1, (long long)plan->steps));
+    return STATUS_OK;
+}
+
 static enum status add_memory(const struct check *check, struct str *out)
 {
     const struct trial_plan *plan = &check->trials[check->largest].plan;
@@ -483,6 +506,7 @@ static enum status print_report(const struct check *check)
         TRY_GOTO(done, str_addf(&out, "%s\n", run->leaks_text));
     TRY_GOTO(done, add_trials(check, &out));
     TRY_GOTO(done, add_steps(check, &out));
+    TRY_GOTO(done, add_tricks(check, &out));
     TRY_GOTO(done, add_memory(check, &out));
     TRY_GOTO(done, str_addf(&out, "optimizer     %s\n%s",
                             optimizer_name((enum optimizer_kind)run->config->optim.name),

@@ -184,7 +184,7 @@ enum status model_plan(const struct model_opts *opts, struct model *m)
     enum status st = STATUS_OK;
     TRY(resolve_opts(opts, &m->opts));
     m->kernels = opts->kernels;
-    m->samples.count = m->opts.head.dropout > 0 ? m->opts.head.samples : 1;
+    TRY(samples_plan(m));
     m->family = family_find(opts->encoder.model_type);
     if (m->family == NULL)
         return status_fail(STATUS_UNAVAILABLE, "model_type \"%s\": cohort has %s",

@@ -186,7 +186,10 @@ NODISCARD enum status head_forward(struct model *model);
 NODISCARD enum status head_backward(struct model *model, const struct grad_cut *cut);
 int head_gradient_at(const struct model *model);
 
-/* ---- samples.c: several samples of the head's dropout; called only where there are */
+/* ---- samples.c: several samples of the head's dropout; all but the first two only where there are
+ */
+/* From the options: how many there are, and what is refused; nothing to free. */
+NODISCARD enum status samples_plan(struct model *model);
 NODISCARD enum status samples_open(struct model *model);
 void samples_close(struct model *model);
 /* The lines of all samples, as rows of `count` lines. */

@@ -12,17 +12,29 @@
 #include "base/mem.h"
 #include "model/model_impl.h"
 
+enum status samples_plan(struct model *m)
+{
+    const int n = m->opts.head.samples;
+    m->samples.count = n;
+    if (n > 1 && device_kind(m->opts.device) != DEVICE_CPU)
+        return status_fail(STATUS_CONFIG,
+                           "the %s backend has one sample of the head's dropout; wanted "
+                           "model.dropout_samples=1, or parallel.backend=cpu",
+                           m->kernels->name);
+    if (n > 1 && !(m->opts.head.dropout > 0))
+        return status_fail(STATUS_CONFIG,
+                           "model.dropout_samples=%d of a head without dropout would all be the "
+                           "same; wanted model.dropout above 0, or model.dropout_samples=1",
+                           n);
+    return STATUS_OK;
+}
+
 enum status samples_open(struct model *m)
 {
     struct samples *s = &m->samples;
     const size_t n = (size_t)s->count, rows = (size_t)m->opts.max_rows * n;
     if (s->count == 1)
         return STATUS_OK;
-    if (device_kind(m->opts.device) != DEVICE_CPU)
-        return status_fail(STATUS_CONFIG,
-                           "the %s backend has one sample of the head's dropout; wanted "
-                           "model.dropout_samples=1, or parallel.backend=cpu",
-                           m->kernels->name);
     TRY(mem_alloc((size_t)m->opts.max_rows + 1, sizeof *s->begin, "samples", &s->begin));
     TRY(mem_alloc((size_t)m->opts.max_pieces + 1, sizeof *s->cut, "samples", &s->cut));
     TRY(mem_alloc(rows, sizeof *s->label, "samples", &s->label));

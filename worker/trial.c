@@ -114,13 +114,9 @@ static enum status open_parts(struct trial *t)
     trial_rates(config, &optimizer);
     t->rule = optimizer;
     TRY(optimizer_open(&optimizer, &t->optimizer));
-    t->average_from =
-        (int64_t)ceil(config->train.average_start * (double)t->plan.steps_per_epoch - 1e-9);
     if (config->train.average != CONFIG_AVERAGE_NONE)
         TRY(averages_open(config->train.average, config->train.ema_decay, &t->shards,
                           &t->averages));
-    t->adversary_from =
-        (int64_t)ceil(config->train.adversarial_start * (double)t->plan.steps_per_epoch - 1e-9);
     const struct adversary_opts adversary = {.kind = config->train.adversarial,
                                              .eps = config->train.adversarial_eps,
                                              .rate = config->train.adversarial_rate,
@@ -639,7 +635,7 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
         divisor += loss_weight(&t->opts->task->loss, &target, i);
     bool weightless =
         !(divisor > 0.0); /* every row has weight 0: the gradient is zero, the loss undefined */
-    const bool attacked = t->adversary != NULL && step >= t->adversary_from;
+    const bool attacked = t->adversary != NULL && step >= t->plan.adversary_from;
     enum status waited;
     t->losses_read = false;
     TRY(sum_gradients(t, step, weightless ? 1.0 : divisor, !attacked, room, flags, &waited));
@@ -674,7 +670,7 @@ static enum status run_step(struct trial *t, int64_t step, struct target_room *r
         loss_scale_applied(&t->at.scaling);
     comm_mark(step + 1, "gather");
     st = trial_gather_weights(t);
-    if (st == STATUS_OK && t->averages != NULL && step >= t->average_from)
+    if (st == STATUS_OK && t->averages != NULL && step >= t->plan.average_from)
         averages_add(t->averages, model_weights(t->model));
     if (st == STATUS_OK && t->config->log.parts) {
         st = trial_settle(t);

@@ -104,6 +104,9 @@ void trial_rates(const struct run_config *config, struct optimizer_opts *out);
 /* What a trial will do, before it is started: for `check`, and for the planner itself. */
 struct trial_plan {
     int64_t steps_per_epoch, steps, warmup;
+    /* Steps before the first whose weights count in the mean, and before the first that is run
+     * twice; all steps where that is not asked for. */
+    int64_t average_from, adversary_from;
     int64_t tokens;          /* of all steps, over all ranks */
     int64_t max_pass_tokens; /* largest pass of any rank */
     int max_pass_rows;       /* units */

@@ -61,9 +61,7 @@ struct trial {
     struct averages *averages;   /* train.average; NULL: none */
     bool messages_left;          /* a reduction was begun by some ranks and not by others */
     int started;                 /* buckets of this step whose reduction was started */
-    int64_t average_from;        /* steps before the first that counts */
     struct adversary *adversary; /* train.adversarial; NULL: none */
-    int64_t adversary_from;      /* steps that are run without */
     bool losses_read;            /* this step's are in row_loss: its passes were run again */
     double *row_loss;
     int64_t *batch_rows[2];

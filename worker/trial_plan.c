@@ -204,8 +204,23 @@ void trial_model_opts(const struct trial_opts *opts, const struct trial_plan *pl
     };
 }
 
-/* What is computed on the host's memory, and what does not go together. */
-static enum status check_tricks(const struct trial_opts *opts)
+/* The first step that something counts in which begins after so many epochs: one that never would
+ * is refused. */
+static enum status first_step(const char *key, double epochs, const struct trial_plan *plan,
+                              int64_t *out)
+{
+    const double from = ceil(epochs * (double)plan->steps_per_epoch - 1e-9);
+    if (from >= (double)plan->steps)
+        return status_fail(STATUS_CONFIG,
+                           "%s=%g epochs are %.0f steps, and the run has %lld: it would never "
+                           "begin; wanted a start before the last step",
+                           key, epochs, from, (long long)plan->steps);
+    *out = (int64_t)from;
+    return STATUS_OK;
+}
+
+/* When tricks begin, what is computed on the host's memory, and what does not go together. */
+static enum status plan_tricks(const struct trial_opts *opts, struct trial_plan *plan)
 {
     const struct run_config *config = opts->config;
     const char *key = config->train.average != CONFIG_AVERAGE_NONE           ? "train.average"
@@ -227,6 +242,18 @@ static enum status check_tricks(const struct trial_opts *opts)
         return status_fail(STATUS_CONFIG,
                            "model.dropout_samples and data.long=chunk are both asked for, and do "
                            "not go together");
+    if (config->train.adversarial == CONFIG_ADVERSARIAL_AWP &&
+        !(config->train.adversarial_rate > 0.0))
+        return status_fail(STATUS_CONFIG,
+                           "train.adversarial_rate=0 moves no weight, wanted more than 0 with "
+                           "train.adversarial=awp");
+    plan->average_from = plan->adversary_from = plan->steps;
+    if (config->train.average != CONFIG_AVERAGE_NONE)
+        TRY(first_step("train.average_start", config->train.average_start, plan,
+                       &plan->average_from));
+    if (config->train.adversarial != CONFIG_ADVERSARIAL_NONE)
+        TRY(first_step("train.adversarial_start", config->train.adversarial_start, plan,
+                       &plan->adversary_from));
     return STATUS_OK;
 }
 
@@ -254,7 +281,7 @@ enum status trial_plan_make(const struct trial_opts *opts, int ranks, struct tri
                        ? config->schedule.warmup_steps
                        : (int64_t)ceil(config->schedule.warmup_ratio * (double)plan->steps - 1e-9);
     struct rates rates; /* what is wrong with them should be known now */
-    enum status st = check_tricks(opts);
+    enum status st = plan_tricks(opts, plan);
     if (st == STATUS_OK) {
         st = rates_make(&rates, opts, plan);
         rates_release(&rates);

@@ -57,6 +57,20 @@ done
 
 refused 78 'train.focal_gamma and train.label_smoothing are both given' 1 train "${common[@]}" train.focal_gamma=1 \
     train.label_smoothing=0.1 out=x
+# What would never happen, or would do nothing, is refused before a step is run.
+refused 78 'train.average_start=2 epochs are 10 steps, and the run has 10' 1 train "${common[@]}" train.average=swa \
+    train.average_start=2 out=x
+refused 78 'train.adversarial_start=1 epochs are 5 steps, and the run has 4' 1 train "${common[@]}" train.adversarial=awp \
+    train.adversarial_start=1 train.max_steps=4 out=x
+refused 78 'train.adversarial_rate=0 moves no weight' 1 train "${common[@]}" train.adversarial=awp train.adversarial_rate=0 out=x
+refused 78 'train.adversarial=fgm moves the word embeddings, which model.freeze_embeddings keeps' 1 train "${common[@]}" \
+    train.adversarial=fgm model.freeze_embeddings=true out=x
+refused 78 'model.dropout_samples=2 of a head without dropout' 1 train "${common[@]}" model.dropout_samples=2 \
+    model.dropout=0 out=x
+must 1 check "${common[@]}" train.average=swa train.average_start=0.5 train.adversarial=fgm train.adversarial_start=1
+said '^mean          equal of the weights after steps 4 to 10$'
+said '^adversarial   fgm in steps 6 to 10, which are run twice$'
+
 refused 78 'train.adversarial and data.long=chunk' 1 train "${common[@]}" train.adversarial=fgm data.long=chunk out=x
 refused 78 'model.dropout_samples and data.long=chunk' 1 train "${common[@]}" model.dropout_samples=2 data.long=chunk out=x
 finish

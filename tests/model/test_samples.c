@@ -34,7 +34,7 @@ static int close_device(void **state)
     return 0;
 }
 
-static struct model *make(const struct kernels *kernels, enum pooling pooling, int samples)
+static struct model_opts opts_for(const struct kernels *kernels, enum pooling pooling, int samples)
 {
     json_t *config = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i}", "model_type", "bert", "vocab_size", 40, "hidden_size",
                                12, "num_hidden_layers", 1, "num_attention_heads", 2, "intermediate_size", 20,
@@ -42,11 +42,17 @@ static struct model *make(const struct kernels *kernels, enum pooling pooling, i
     struct model_opts opts = {.precision = PRECISION_FP32, .max_tokens = 64, .max_rows = 8, .training = true,
                               .grad_buffers = 1, .dropout = -1, .seed = 5, .device = device, .kernels = kernels,
                               .head = {.pooling = pooling, .outputs = OUTPUTS, .dropout = 0.4F, .samples = samples}};
-    struct model *model;
     assert_ok(encoder_config_read(config, "config.json", &opts.encoder));
     opts.encoder.hidden_dropout = opts.encoder.attention_dropout = 0;
     opts.encoder.initializer_range = 0.3F;
     json_decref(config);
+    return opts;
+}
+
+static struct model *make(const struct kernels *kernels, enum pooling pooling, int samples)
+{
+    const struct model_opts opts = opts_for(kernels, pooling, samples);
+    struct model *model;
     assert_ok(model_create(&opts, &model));
     assert_ok(model_init(model, 0, model_params(model)->count, 9));
     return model;
@@ -162,6 +168,9 @@ static void test_refused(void **state)
     assert_ok(model_forward(one, &in, false, 1, plain));
     assert_memory_equal(logits, plain, sizeof plain);
     model_destroy(one);
+    struct model_opts still = opts_for(kernels_ref(), POOL_POOLER, 2);
+    still.dropout = 0;
+    assert_fails(model_create(&still, &one), STATUS_CONFIG, "without dropout");
     model_destroy(model);
 }
 
