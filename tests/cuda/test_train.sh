@@ -178,6 +178,12 @@ near chunks-cuda chunks-cpu 1e-5
 run chunks-cuda-3 3 parallel.backend=cuda train.precision=fp32 "${any[@]}" "${chunks[@]}"
 agrees chunks-cuda-3 chunks-cuda
 
+# ---- what is computed on CPUs only is refused when the run is planned
+for keys in train.average=ema train.adversarial=fgm model.dropout_samples=2; do
+    refused 78 "${keys%=*}.*parallel.backend=cpu" 1 train "${common[@]}" parallel.backend=cuda train.precision=fp32 $keys out=x
+    refused 78 "${keys%=*}.*parallel.backend=cpu" 1 check "${common[@]}" parallel.backend=cuda train.precision=fp32 $keys
+done
+
 # ---- folds side by side on two groups, evaluation, prediction
 must 2 train "${common[@]}" parallel.backend=cuda train.precision=fp32 cv.folds=2 cv.group_ranks=1 train.max_steps=3 \
     out=runs/folds

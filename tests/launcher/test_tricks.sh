@@ -43,6 +43,27 @@ trick samples model.dropout_samples=4
 trick focal train.focal_gamma=2
 trick all train.average=ema train.adversarial=fgm model.dropout_samples=2 train.focal_gamma=1
 
+# Passes of one row or a few, on two ranks: gradients of all of them are summed before the weights are moved, once a step.
+passes() {
+    local name=$1
+    shift
+    must 2 train "${common[@]}" "$@" train.micro_tokens=16 out="$name.passes"
+    course "$name.passes" >"course.$name.passes"
+    same "course.$name.passes" "course.$name"
+    same "$name.passes/best/model.safetensors" "$name/best/model.safetensors"
+}
+passes awp train.adversarial=awp train.adversarial_start=1
+passes all train.average=ema train.adversarial=fgm model.dropout_samples=2 train.focal_gamma=1
+
+# Killed before the first step that counts in the mean.
+export COHORT_FAULT=step.end:4=kill
+ranks 1 train "${common[@]}" train.average=swa train.average_start=1 checkpoint.every=3 out=early
+unset COHORT_FAULT
+must 1 train "${common[@]}" train.average=swa train.average_start=1 checkpoint.every=3 out=early
+said 'resuming early at step 3 of 10'
+same early/best/model.safetensors swa/best/model.safetensors
+same early/checkpoint-10/optimizer.safetensors swa/checkpoint-10/optimizer.safetensors
+
 # A mean changes what is evaluated and saved, not the course: every step is the plain run's.
 course plain >course.plain
 same course.ema course.plain

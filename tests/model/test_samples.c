@@ -156,6 +156,30 @@ static void test_cut(void **state)
     model_destroy(model);
 }
 
+/* Halves of samples are widened, added and rounded once: the gradient stays near that of floats. */
+static void test_halves(void **state)
+{
+    (void)state;
+    struct model_opts opts = opts_for(kernels_ref(), POOL_POOLER, 3);
+    struct model *wide = make(kernels_ref(), POOL_POOLER, 3), *half;
+    const int64_t total = model_params(wide)->total;
+    double error = 0, size = 0;
+    opts.precision = PRECISION_BF16;
+    assert_ok(model_create(&opts, &half));
+    assert_ok(model_init(half, 0, model_params(half)->count, 9));
+    support_assert_near(loss_of(half, 4), loss_of(wide, 4), 2e-2, "the loss in bf16");
+    backward(half, 1);
+    backward(wide, 1);
+    for (int64_t i = 0; i < total; i++) {
+        const double a = (double)model_gradient(half, 0)[i], b = (double)model_gradient(wide, 0)[i];
+        error += (a - b) * (a - b);
+        size += b * b;
+    }
+    support_assert_near(sqrt(error / size), 0, 2e-2, "the gradient in bf16");
+    model_destroy(half);
+    model_destroy(wide);
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -180,6 +204,7 @@ int main(void)
         cmocka_unit_test(test_differences),
         cmocka_unit_test(test_samples_differ),
         cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_halves),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
