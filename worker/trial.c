@@ -1014,6 +1014,15 @@ static void say_replays(const struct trial *t)
                  (long long)replayed, (long long)all, 100.0 * (double)replayed / (double)all);
 }
 
+/* A mean that was asked for and is none: early stopping came before it began. */
+static void say_no_mean(const struct trial *t)
+{
+    if (shows(t) && t->at.stopped && t->averages != NULL && averages_count(t->averages) == 0)
+        log_warning("train.average: the run stopped at step %lld, before step %lld, whose weights "
+                    "would have been the first to count; the weights themselves are kept",
+                    (long long)t->at.step, (long long)t->plan.average_from + 1);
+}
+
 static void say_chunks(const struct trial *t)
 {
     const struct trial_rows *train = &t->opts->train;
@@ -1054,6 +1063,7 @@ enum status trial_run(const struct trial_opts *opts, struct trial_result *result
         say_chunks(&t);
     TRY_GOTO(done, train(&t));
     say_replays(&t);
+    say_no_mean(&t);
     TRY_GOTO(done, score_chosen(&t, result));
 done:
     if (st != STATUS_OK)

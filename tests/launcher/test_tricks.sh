@@ -78,6 +78,11 @@ done
 
 refused 78 'train.focal_gamma and train.label_smoothing are both given' 1 train "${common[@]}" train.focal_gamma=1 \
     train.label_smoothing=0.1 out=x
+# Early stopping before the first step that counts: the weights themselves are kept, which is said.
+must 1 train "${common[@]}" train.epochs=6 train.average=swa train.average_start=5 eval.every=1 eval.patience=1 optim.lr=1 \
+    schedule.warmup_steps=0 out=stopped
+said 'train.average: the run stopped at step [0-9]+, before step 26,'
+
 # What would never happen, or would do nothing, is refused before a step is run.
 refused 78 'train.average_start=2 epochs are 10 steps, and the run has 10' 1 train "${common[@]}" train.average=swa \
     train.average_start=2 out=x
