@@ -510,8 +510,9 @@ static enum status explain_folder(const char *folder)
         st = status_fail(
             STATUS_FORMAT,
             "%s holds %s but no model.safetensors, and pickled weights are never loaded, "
-            "as they can run code; convert them once with Python: from transformers import "
-            "AutoModelForSequenceClassification as M; M.from_pretrained(DIR).save_pretrained(DIR)",
+            "as they can run code; convert them once with Python, which keeps every tensor: import "
+            "torch, safetensors.torch as s; s.save_file({k: v.contiguous().clone() for k, v in "
+            "torch.load('DIR/FILE', 'cpu', weights_only=True).items()}, 'DIR/model.safetensors')",
             folder, is_printable(found) ? found : "pickled weights");
     else
         st = status_fail(STATUS_NOINPUT,
