@@ -77,15 +77,18 @@ static enum status read_attributes(struct dataset *ds)
     TRY(h5_get_hash(file, "tokenizer_hash", &t->hash));
     TRY(h5_get_int(file, "vocab_size", 1, INT32_MAX, &value));
     t->vocab_size = (int)value;
+    TRY(h5_get_int_or(file, DATASET_PAIR_LAYOUT, 0, 7, 0, &value));
+    t->one_type = (value & 1) != 0;
+    t->two_separators = (value & 2) != 0;
+    t->no_ends = (value & 4) != 0;
     for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
-        TRY(h5_get_int(file, ids[i].name, ids[i].least, t->vocab_size - 1, &value));
+        const bool none = i < 2 && t->no_ends;
+        TRY(h5_get_int(file, ids[i].name, none ? -1 : ids[i].least, none ? -1 : t->vocab_size - 1,
+                       &value));
         *ids[i].id = (int32_t)value;
     }
     TRY(h5_get_int(file, "model_max_length", 0, INT32_MAX, &value));
     t->model_max_length = (int)value;
-    TRY(h5_get_int_or(file, DATASET_PAIR_LAYOUT, 0, 3, 0, &value));
-    t->one_type = (value & 1) != 0;
-    t->two_separators = (value & 2) != 0;
     t->kind = ds->kind;
     TRY(h5_get_text(file, "label_kind", &text));
     int kind = 0;
@@ -480,7 +483,9 @@ bool dataset_is_cut(const struct dataset *ds, int64_t row)
         dataset_tally(ds, row, &tally);
         return tally.lost > 0;
     }
-    return na + (nb < 0 ? 2 : nb + (ds->tokenizer.two_separators ? 4 : 3)) > ds->max_length;
+    return na + (nb < 0 ? 0 : nb) +
+               tokenizer_length(&ds->tokenizer, 0, nb < 0 ? -1 : 0, INT32_MAX) >
+           ds->max_length;
 }
 
 const int32_t *dataset_classes(const struct dataset *ds)

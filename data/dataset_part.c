@@ -86,6 +86,11 @@ static enum status add_tokens(struct dataset_part *part, const struct tokenizer 
     if (all > INT32_MAX)
         return status_fail(STATUS_DATA, "row %lld has %zu tokens, wanted at most %d",
                            (long long)row->row, all, INT32_MAX);
+    if (info.no_ends && all == 0)
+        return status_fail(STATUS_DATA,
+                           "row %lld has no tokens: its text is empty, and the tokenizer puts no "
+                           "[CLS] and [SEP] around texts",
+                           (long long)row->row);
     *length = (int64_t)all;
     *split = row->pair.p == NULL ? UINT32_MAX : (uint32_t)first;
     return STATUS_OK;

@@ -574,7 +574,8 @@ static enum status copy_source(struct writer *w)
 static enum status write_file(struct writer *w)
 {
     const struct tokenizer_info *t = w->opts->tokenizer;
-    const int64_t layout = (t->two_separators ? 2 : 0) | (t->one_type ? 1 : 0);
+    const int64_t layout = (t->no_ends ? 4 : 0) | (t->two_separators ? 2 : 0) |
+                           (t->one_type ? 1 : 0);
     TRY(copy_source(w));
     const struct h5_attribute attributes[] = {
         {.name = "format", .text = DATASET_FORMAT},

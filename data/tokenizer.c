@@ -233,7 +233,7 @@ static uint64_t tokenizer_hash(const struct tokenizer *t)
     hash = hash_combine(hash, (uint64_t)t->info.cls);
     hash = hash_combine(hash, (uint64_t)t->info.sep);
     hash = hash_model(t, hash);
-    if (t->info.two_separators || t->info.one_type)
+    if (t->info.two_separators || t->info.one_type) /* no ends: cls is -1 */
         hash =
             hash_combine(hash, (uint64_t)t->info.two_separators << 1 | (uint64_t)t->info.one_type);
     for (int32_t id = 0; id < t->info.vocab_size; id++) {
@@ -679,7 +679,7 @@ enum status tokenizer_save(const struct tokenizer *t, const char *folder)
 /* Special tokens around a text, or a pair. */
 static int specials(const struct tokenizer_info *info, bool pair)
 {
-    return !pair ? 2 : info->two_separators ? 4 : 3;
+    return info->no_ends ? 0 : !pair ? 2 : info->two_separators ? 4 : 3;
 }
 
 /* How many ids of a and b stay (b: 0 of a single text), and the specials around them that fit as
@@ -725,13 +725,14 @@ int tokenizer_join(const struct tokenizer_info *info, const int32_t *a, int64_t 
     int64_t keep_a, keep_b;
     int n = tokenizer_length(info, na, nb, max_length);
     join_plan(info, na, nb, max_length, &keep_a, &keep_b);
+    const int first = info->no_ends ? 0 : 1, between = specials(info, true) - 2 * first;
     for (int i = 0; i < n;
          i++) { /* n is below what the specials need only for a max_length of 0 to 3 */
-        int64_t in_b = i - keep_a - (info->two_separators ? 3 : 2);
-        if (i == 0)
+        int64_t in_b = i - keep_a - first - between;
+        if (i < first)
             out[i] = info->cls;
-        else if (i <= keep_a)
-            out[i] = a[i - 1];
+        else if (i - first < keep_a)
+            out[i] = a[i - first];
         else
             out[i] = in_b >= 0 && in_b < keep_b ? b[in_b] : info->sep;
         if (types != NULL)

@@ -39,6 +39,7 @@ struct tokenizer_info {
     /* How pairs are joined; both false: [CLS] a [SEP] b [SEP] with types 0 and 1. */
     bool two_separators; /* <s> a </s></s> b </s> */
     bool one_type;       /* all types are 0 */
+    bool no_ends;        /* no [CLS] and [SEP]: a, or a b with types 0 and 1; cls and sep are -1 */
     bool no_pairs;       /* its template places nothing around pairs: they are refused */
 };
 
@@ -81,10 +82,10 @@ NODISCARD enum status tokenizer_save(const struct tokenizer *tokenizer, const ch
 void id_list_release(struct id_list *ids);
 
 /*
- * Put special tokens around content ids and cut to max_length: [CLS] a [SEP], and pairs as info
- * says, cut longest first (as Hugging Face's longest_first). Returns the length written; out and
- * types hold max_length. nb < 0: a single text. types may be NULL. A max_length below what the
- * special tokens need cuts these, too.
+ * Put special tokens around content ids and cut to max_length: [CLS] a [SEP], pairs and what has no
+ * ends as info says, cut longest first (as Hugging Face's longest_first). Returns the length
+ * written; out and types hold max_length. nb < 0: a single text. types may be NULL. A max_length
+ * below what the special tokens need cuts these, too.
  */
 int tokenizer_join(const struct tokenizer_info *info, const int32_t *a, int64_t na,
                    const int32_t *b, int64_t nb, int max_length, int32_t *out, int32_t *types);

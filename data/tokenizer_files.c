@@ -181,11 +181,12 @@ enum status tokenizer_class_of(const struct tokenizer_config *c, enum tokenizer_
          i++)
         if (strcmp(model, families[i].model) == 0)
             family = &families[i];
-    *out = family == NULL               ? class == NULL && model == NULL ? CLASS_NONE : CLASS_OTHER
-           : family->file == FILE_VOCAB ? CLASS_BERT
+    *out = family == NULL                    ? CLASS_OTHER
+           : family->file == FILE_VOCAB      ? CLASS_BERT
            : family->file == FILE_VOCAB_JSON ? CLASS_ROBERTA
            : family->file == FILE_SPM        ? CLASS_DEBERTA
-                                             : CLASS_OTHER;
+           : family->file == FILE_SPM_XLM    ? CLASS_XLM_ROBERTA
+                                             : CLASS_ALBERT;
     return STATUS_OK;
 }
 
@@ -197,18 +198,41 @@ static const char *const *class_names(enum tokenizer_class class)
                                                            : none;
 }
 
+/* The names of XLM-RoBERTa's ends are those of the whole text's. */
+static enum status find_ends(struct tokenizer *t, const char *where,
+                             const struct tokenizer_config *c, enum tokenizer_class class)
+{
+    static const char *const keys[] = {"bos_token", "eos_token"}, *const usual[] = {"<s>", "</s>"};
+    int32_t *ids[] = {&t->info.cls, &t->info.sep};
+    if (class != CLASS_XLM_ROBERTA)
+        return tokenizer_named_ends(t, where, c,
+                                    class == CLASS_ROBERTA ? roberta_names : bert_names);
+    for (int i = 0; i < 2; i++) {
+        const char *text;
+        TRY(config_token_text(c, keys[i], usual[i], &text));
+        *ids[i] = text == NULL ? -1 : tokenizer_find(t, text, strlen(text));
+        if (*ids[i] < 0)
+            return status_fail(STATUS_FORMAT, "%s: no %s: \"%.60s\" is not in the vocabulary",
+                               where, keys[i], text == NULL ? "null" : text);
+    }
+    return STATUS_OK;
+}
+
 enum status tokenizer_ends_of_class(struct tokenizer *t, const char *where,
                                     const struct tokenizer_config *c)
 {
     enum tokenizer_class class;
     TRY(tokenizer_class_of(c, &class));
-    if (class == CLASS_OTHER)
-        return status_fail(STATUS_FORMAT,
-                           "%s: its post_processor is null, so transformers would put no [CLS] and "
-                           "[SEP] around a text; wanted one that does",
-                           where);
-    t->info.two_separators = t->info.one_type = class == CLASS_ROBERTA;
-    return tokenizer_named_ends(t, where, c, class == CLASS_NONE ? bert_names : class_names(class));
+    if (class == CLASS_OTHER) {
+        t->info.no_ends = true;
+        log_warning("%s: its post_processor places no special tokens, so texts get no [CLS] and "
+                    "[SEP], as in transformers",
+                    where);
+        return STATUS_OK;
+    }
+    t->info.two_separators = t->info.one_type = class == CLASS_ROBERTA ||
+                                                class == CLASS_XLM_ROBERTA;
+    return find_ends(t, where, c, class);
 }
 
 /* BERT's classes make their normalizer from the configuration, whatever tokenizer.json says. */
@@ -240,25 +264,81 @@ static enum status obey_roberta(struct tokenizer *t, const struct tokenizer_conf
     return STATUS_OK;
 }
 
+/* A key that transformers 5 makes a part of the tokenizer from, and transformers 4 takes that part
+ * from tokenizer.json: where both say the same, both are right. */
+static enum status both_alike(const struct tokenizer_config *c, const char *key, bool usual,
+                              bool says, const char *where, const char *part, const char *does,
+                              const char *does_not)
+{
+    bool value;
+    TRY(json_bool_or(c->config, key, c->where[FILE_CONFIG], usual, &value));
+    if (value == says)
+        return STATUS_OK;
+    return status_fail(STATUS_FORMAT, "%s: %s is %s, and the %s of %s %s; wanted both alike",
+                       c->where[FILE_CONFIG], key, value ? "true" : "false", part, where,
+                       says ? does : does_not);
+}
+
+static bool normalizes(const struct tokenizer *t, unsigned bits)
+{
+    bool found = false;
+    for (int i = 0; i < t->step_count; i++)
+        found = found || (t->steps[i].kind == NORMALIZE_PASS && (t->steps[i].bits & bits) != 0);
+    return found;
+}
+
 static enum status obey_deberta(const struct tokenizer *t, const char *where,
                                 const struct tokenizer_config *c)
 {
-    bool lowercase, punct, lowers = false;
-    TRY(json_bool_or(c->config, "do_lower_case", c->where[FILE_CONFIG], false, &lowercase));
+    bool punct;
+    TRY(both_alike(c, "do_lower_case", false, normalizes(t, NORMALIZE_LOWERCASE), where,
+                   "normalizer", "lowers", "does not"));
     TRY(json_bool_or(c->config, "split_by_punct", c->where[FILE_CONFIG], false, &punct));
-    for (int i = 0; i < t->step_count; i++)
-        lowers = lowers || (t->steps[i].bits & NORMALIZE_LOWERCASE) != 0;
-    if (lowercase != lowers)
-        return status_fail(
-            STATUS_FORMAT,
-            "%s: do_lower_case is %s, and the normalizer of %s %s; wanted both alike",
-            c->where[FILE_CONFIG], lowercase ? "true" : "false", where,
-            lowers ? "lowers" : "does not");
     if (punct)
         return status_fail(STATUS_FORMAT,
                            "%s: split_by_punct is true, which is not known here; wanted false",
                            c->where[FILE_CONFIG]);
     return STATUS_OK;
+}
+
+static enum status obey_prefix(const struct tokenizer *t, const char *where,
+                               const struct tokenizer_config *c)
+{
+    for (int i = 0; i < t->split_count; i++) {
+        const bool prepends = t->splits[i].prepend != PREPEND_NEVER;
+        if (t->splits[i].kind == SPLIT_METASPACE)
+            TRY(both_alike(c, "add_prefix_space", prepends, prepends, where, "pre_tokenizer",
+                           "does", "does not"));
+    }
+    return STATUS_OK;
+}
+
+static enum status obey_xlm_roberta(const struct tokenizer *t, const char *where,
+                                    const struct tokenizer_config *c)
+{
+    static const char *const keys[] = {"bos_token", "eos_token"};
+    const int32_t ids[] = {t->info.cls, t->info.sep};
+    for (int i = 0; i < 2; i++) {
+        const char *text;
+        TRY(config_token_text(c, keys[i], NULL, &text));
+        if (text != NULL && tokenizer_find(t, text, strlen(text)) != ids[i])
+            return status_fail(STATUS_FORMAT,
+                               "%s is \"%.60s\", and the post_processor of %s places another "
+                               "token there; wanted both alike",
+                               keys[i], text, where);
+    }
+    return obey_prefix(t, where, c);
+}
+
+static enum status obey_albert(const struct tokenizer *t, const char *where,
+                               const struct tokenizer_config *c)
+{
+    const bool lowers = normalizes(t, NORMALIZE_LOWERCASE),
+               keeps = !normalizes(t, NORMALIZE_MARKS | NORMALIZE_NONSPACING);
+    TRY(both_alike(c, "do_lower_case", lowers, lowers, where, "normalizer", "lowers", "does not"));
+    TRY(both_alike(c, "keep_accents", keeps, keeps, where, "normalizer", "keeps them",
+                   "strips them"));
+    return obey_prefix(t, where, c);
 }
 
 enum status tokenizer_obey_config(struct tokenizer *t, const char *where,
@@ -274,6 +354,10 @@ enum status tokenizer_obey_config(struct tokenizer *t, const char *where,
         TRY(obey_roberta(t, c));
     if (class == CLASS_DEBERTA)
         TRY(obey_deberta(t, where, c));
+    if (class == CLASS_XLM_ROBERTA)
+        TRY(obey_xlm_roberta(t, where, c));
+    if (class == CLASS_ALBERT)
+        TRY(obey_albert(t, where, c));
     /* Their post_processor is made anew, too, with the names that hold. */
     return names[NAMED_CLS] == NULL ? STATUS_OK : tokenizer_named_ends(t, where, c, names);
 }

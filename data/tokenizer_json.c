@@ -661,10 +661,14 @@ static enum status read_template(struct tokenizer *t, const json_t *object, cons
     const json_t *single = json_object_get(object, "single"),
                  *pair = json_object_get(object, "pair");
     const char *names[2] = {NULL, NULL};
+    if (json_array_size(single) == 1 && template_place(single, 0, "Sequence", 0) != NULL &&
+        json_array_size(pair) == 2 && template_place(pair, 0, "Sequence", 0) != NULL &&
+        template_place(pair, 1, "Sequence", 1) != NULL)
+        return STATUS_OK; /* A, and A B: nothing is placed */
     if (!template_fits(single, false, false, 0, names))
         return status_fail(STATUS_FORMAT,
                            "%s: post_processor: the template for \"single\" is not known here, "
-                           "wanted [CLS] A [SEP] with type 0",
+                           "wanted [CLS] A [SEP] with type 0, or A with the pair A B",
                            where);
     /* What is written where nothing was said of pairs: A B, with nothing around them. */
     t->info.no_pairs = json_array_size(pair) == 2 &&
@@ -735,12 +739,21 @@ static enum status read_post_processor(struct tokenizer *t, const json_t *object
 static enum status read_parts(struct tokenizer *t, const json_t *root, const char *where,
                               const struct tokenizer_config *config)
 {
-    const char *version;
+    const char *version, *side;
     if (!json_is_object(root))
         return status_fail(STATUS_FORMAT, "%s: wanted a JSON object", where);
     TRY(json_text_or(root, "version", where, "1.0", &version));
     if (strcmp(version, "1.0") != 0)
         return unknown_part(where, "version", version, "1.0");
+    /* Its length is not that of the rows here, but its side is transformers' where nothing else
+     * says one. */
+    TRY(json_text_or(json_object_get(root, "truncation"), "direction", where, "Right", &side));
+    if (strcmp(side, "Right") != 0 && json_object_get(config->config, "truncation_side") == NULL)
+        return status_fail(
+            STATUS_FORMAT,
+            "%s: truncation: the direction is \"%.20s\"; long texts are cut at their "
+            "end here, wanted \"Right\"",
+            where, side);
     TRY(read_model(t, json_object_get(root, "model"), where));
     TRY(read_normalizer(t, json_object_get(root, "normalizer"), where, 0));
     TRY(read_splits(t, json_object_get(root, "pre_tokenizer"), where, 0));
@@ -748,13 +761,10 @@ static enum status read_parts(struct tokenizer *t, const json_t *root, const cha
     TRY(read_decoder(t, json_object_get(root, "decoder"), where, 0));
     TRY(read_added_tokens(t, json_object_get(root, "added_tokens"), where));
     const json_t *post = json_object_get(root, "post_processor");
-    if (post == NULL || json_is_null(post))
-        TRY(tokenizer_ends_of_class(t, where, config));
-    else
+    if (post != NULL && !json_is_null(post))
         TRY(read_post_processor(t, post, where, 0));
     if (t->info.cls < 0)
-        return status_fail(STATUS_FORMAT, "%s: the post_processor places no first and last token",
-                           where);
+        TRY(tokenizer_ends_of_class(t, where, config));
     return tokenizer_obey_config(t, where, config);
 }
 

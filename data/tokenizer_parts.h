@@ -357,10 +357,18 @@ NODISCARD enum status tokenizer_named_ends(struct tokenizer *t, const char *wher
 /* How transformers' class of a folder treats a tokenizer.json: classes with rules of their own make
  * some of its parts anew from the configuration, others leave it alone. By tokenizer_class, or
  * config.json's model_type where there is none. */
-enum tokenizer_class { CLASS_NONE, CLASS_OTHER, CLASS_BERT, CLASS_ROBERTA, CLASS_DEBERTA };
+enum tokenizer_class {
+    CLASS_OTHER, /* or none is named: the file as it is */
+    CLASS_BERT,
+    CLASS_ROBERTA,
+    CLASS_DEBERTA,
+    CLASS_XLM_ROBERTA, /* and CamemBERT's */
+    CLASS_ALBERT
+};
 NODISCARD enum status tokenizer_class_of(const struct tokenizer_config *c,
                                          enum tokenizer_class *out);
-/* The ends that a class places where tokenizer.json has no post_processor. STATUS_FORMAT: none. */
+/* The ends that a class places where tokenizer.json places none: by their names, or none.
+ * STATUS_FORMAT: they are not in the vocabulary. */
 NODISCARD enum status tokenizer_ends_of_class(struct tokenizer *t, const char *where,
                                               const struct tokenizer_config *c);
 /* What the other files say beside a tokenizer.json that was read: obeyed as transformers does, or

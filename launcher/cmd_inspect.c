@@ -197,8 +197,11 @@ static enum status describe_dataset(struct report *report, struct dataset *ds)
         TRY(str_addf(out, ", fold (%d values)", dataset_fold_name_count(ds)));
     TRY(str_addf(out, "%s\n  tokenizer    ", info.has_text ? "" : "; texts are not stored"));
     TRY(add_name(out, info.tokenizer_kind));
-    TRY(str_addf(out, ", %d ids, [CLS] %d, [SEP] %d, [PAD] %d", info.vocab_size, info.cls, info.sep,
-                 info.pad));
+    if (info.cls < 0)
+        TRY(str_addf(out, ", %d ids, no [CLS] and [SEP], [PAD] %d", info.vocab_size, info.pad));
+    else
+        TRY(str_addf(out, ", %d ids, [CLS] %d, [SEP] %d, [PAD] %d", info.vocab_size, info.cls,
+                     info.sep, info.pad));
     if (info.model_max_length > 0)
         TRY(str_addf(out, ", at most %d tokens", info.model_max_length));
     TRY(str_addf(out, "\n  hashes       content %016llx, source %016llx, tokenizer %016llx\n",

@@ -343,8 +343,10 @@ static enum status settle_missing(struct model *model, const bool *have, uint64_
             return status_fail(STATUS_FORMAT, "the weights lack %s", table->file[i].name);
         TRY(model_init(model, table->file[i].param, 1, seed));
         report->drawn++;
-        report->missing = report->missing == NULL ? table->file[i].name : report->missing;
-        report->head_drawn = report->head_drawn || param->part == PART_HEAD;
+        const bool head = param->part == PART_HEAD;
+        if (report->missing == NULL || (head && !report->head_drawn))
+            report->missing = table->file[i].name;
+        report->head_drawn = report->head_drawn || head;
     }
     return STATUS_OK;
 }

@@ -185,6 +185,7 @@ static void test_attributes(void **state)
         {"version", 2, "version 2, this cohort reads version 1"}, {"version", 0, "version 0"},
         {"vocab_size", 0, "\"vocab_size\" is 0, wanted 1 to"},    {"vocab_size", (int64_t)1 << 40, "wanted 1 to"},
         {"cls", VOCAB, "\"cls\" is 100, wanted 0 to 99"},         {"pad", -1, "\"pad\" is -1"},
+        {"pair_layout", 4, "wanted -1 to -1"},                    {"pair_layout", 8, "\"pair_layout\" is 8"},
         {"unk", -2, "\"unk\" is -2"},                             {"model_max_length", -1, "model_max_length"},
     };
     hid_t scalar = H5Screate(H5S_SCALAR);

@@ -13,8 +13,10 @@
 #define ADDED "{\"id\":%d,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":true}"
 #define PLACE(kind, name, type) "{\"" kind "\":{\"id\":\"" name "\",\"type_id\":" type "}}"
 #define TEMPLATE(pair)                                                                                                 \
-    "{\"type\":\"TemplateProcessing\",\"single\":[" PLACE("SpecialToken", "[CLS]", "0") "," PLACE("Sequence", "A",     \
-    "0") "," PLACE("SpecialToken", "[SEP]", "0") "],\"pair\":[" pair "],\"special_tokens\":{\"[CLS]\":{\"id\":"        \
+    TEMPLATE_OF(PLACE("SpecialToken", "[CLS]", "0") "," PLACE("Sequence", "A", "0") "," PLACE("SpecialToken", "[SEP]", \
+    "0"), pair)
+#define TEMPLATE_OF(single, pair)                                                                                      \
+    "{\"type\":\"TemplateProcessing\",\"single\":[" single "],\"pair\":[" pair "],\"special_tokens\":{\"[CLS]\":{\"id\":"        \
     "\"[CLS]\",\"ids\":[2],\"tokens\":[\"[CLS]\"]},\"[SEP]\":{\"id\":\"[SEP]\",\"ids\":[3],\"tokens\":[\"[SEP]\"]}}}"
 #define PAIR                                                                                                           \
     PLACE("SpecialToken", "[CLS]", "0") "," PLACE("Sequence", "A", "0") "," PLACE("SpecialToken", "[SEP]", "0") ","    \
@@ -112,8 +114,28 @@ static void test_post_processor(void **state)
     struct text_row row = {.text = {"word", 4}};
     assert_ok(open_with("null", "{\"tokenizer_class\":\"BertTokenizer\",\"do_lower_case\":false}", NULL, NULL, NULL));
     EXPECT(2, 3, 6, 5, 8, 4, 1);
-    assert_fails(open_with("null", "{\"tokenizer_class\":\"PreTrainedTokenizerFast\"}", NULL, NULL, NULL), STATUS_FORMAT,
-                 "post_processor is null");
+    /* A class without rules of its own places nothing; nor does a template of the texts alone. */
+    const char *const none[] = {"null", TEMPLATE_OF(PLACE("Sequence", "A", "0"),
+                                                    PLACE("Sequence", "A", "0") "," PLACE("Sequence", "B", "1"))};
+    for (int i = 0; i < 2; i++) {
+        static const int32_t a[] = {7, 8}, b[] = {5}, wanted[] = {7, 8, 5}, types_wanted[] = {0, 0, 1};
+        int32_t out[8], types[8];
+        struct tokenizer_info info;
+        assert_ok(open_with(none[i], "{\"tokenizer_class\":\"PreTrainedTokenizerFast\"}", NULL, NULL, NULL));
+        tokenizer_get_info(t, &info);
+        assert_true(info.no_ends && !info.no_pairs);
+        assert_int_equal(tokenizer_length(&info, 2, -1, 8), 2);
+        assert_int_equal(tokenizer_join(&info, a, 2, NULL, -1, 8, out, types), 2);
+        assert_memory_equal(out, a, sizeof a);
+        assert_int_equal(tokenizer_join(&info, a, 2, b, 1, 8, out, types), 3);
+        assert_memory_equal(out, wanted, sizeof wanted);
+        assert_memory_equal(types, types_wanted, sizeof types_wanted);
+        assert_int_equal(tokenizer_join(&info, a, 2, b, 1, 2, out, types), 2);
+        assert_memory_equal(out, (((const int32_t[]){7, 5})), 2 * sizeof *out);
+        struct text_row empty = {.text = {"", 0}};
+        assert_fails(dataset_part_add(&part, t, &empty, false), STATUS_DATA, "has no tokens");
+        EXPECT(-1, -1, 6, 5, 8, 4, 1);
+    }
     /* A template that was made for single texts alone takes those. */
     assert_ok(open_with(TEMPLATE(PLACE("Sequence", "A", "0") "," PLACE("Sequence", "B", "1")), NULL, NULL, NULL, NULL));
     assert_ok(dataset_part_add(&part, t, &row, false));
@@ -135,6 +157,24 @@ static void test_refusals(void **state)
                  STATUS_FORMAT, "split_by_punct");
     assert_ok(open_with(post, "{\"truncation_side\":\"right\",\"split_special_tokens\":false}", NULL, NULL, NULL));
     tokenizer_close(t);
+    /* The side of tokenizer.json, unless the configuration has one. */
+    post = TEMPLATE(PAIR) ",\"truncation\":{\"direction\":\"Left\",\"max_length\":8}";
+    assert_fails(open_with(post, NULL, NULL, NULL, NULL), STATUS_FORMAT, "truncation: the direction is \"Left\"");
+    assert_ok(open_with(post, "{\"truncation_side\":\"right\"}", NULL, NULL, NULL));
+    tokenizer_close(t);
+    /* Classes that one version of transformers leaves tokenizer.json to: both alike, or refused. */
+    post = TEMPLATE(PAIR);
+    assert_fails(open_with(post, "{\"tokenizer_class\":\"XLMRobertaTokenizer\",\"bos_token\":\"[PAD]\"}", NULL, NULL, NULL),
+                 STATUS_FORMAT, "bos_token is \"[PAD]\", and the post_processor");
+    assert_ok(open_with(post, "{\"tokenizer_class\":\"CamembertTokenizer\",\"bos_token\":\"[CLS]\",\"cls_token\":\"[PAD]\"}",
+                        NULL, NULL, NULL));
+    EXPECT(2, 3, 6, 5, 8, 4, 1);
+    assert_fails(open_with(post, "{\"tokenizer_class\":\"AlbertTokenizer\",\"do_lower_case\":true}", NULL, NULL, NULL),
+                 STATUS_FORMAT, "do_lower_case is true, and the normalizer");
+    assert_fails(open_with(post, "{\"tokenizer_class\":\"AlbertTokenizer\",\"keep_accents\":false}", NULL, NULL, NULL),
+                 STATUS_FORMAT, "keep_accents is false, and the normalizer");
+    assert_ok(open_with(post, "{\"tokenizer_class\":\"AlbertTokenizer\",\"do_lower_case\":false}", NULL, NULL, NULL));
+    EXPECT(2, 3, 6, 5, 8, 4, 1);
 }
 
 int main(void)

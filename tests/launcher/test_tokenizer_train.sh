@@ -46,6 +46,35 @@ for model in wordpiece bpe unigram; do
     must 1 "${train[@]}" out="$model" overwrite=true
 done
 
+# A post_processor that places nothing, as of a tokenizer that was wrapped without one: no [CLS] and [SEP], as in transformers.
+cp -r "$model" ends-none
+python3 - ends-none/tokenizer.json <<'PY'
+import json, sys
+value = json.load(open(sys.argv[1]))
+value["post_processor"] = None
+json.dump(value, open(sys.argv[1], "w"))
+PY
+must 1 tokenizer encode model.path=ends-none data.input=again.tsv data.text=text out=none.jsonl
+said 'places no special tokens, so texts get no .CLS. and .SEP.'
+equal "$(python3 -c 'import json, sys
+for a, b in zip(open("ids.jsonl"), open("none.jsonl")):
+    print(json.loads(a)["ids"][1:-1] == json.loads(b)["ids"], end=" ")')" "True True " "ids without ends are those between them"
+must 2 train model.path=ends-none model.from_scratch=true data.train=train.tsv data.text=text data.label=label \
+    train.batch_size=16 train.max_steps=3 train.precision=fp32 out=run-ends-none
+must 2 predict model.path=run-ends-none/best data.input=again.tsv data.text=text out=scores.jsonl
+must 1 prepare model.path=ends-none data.input=train.tsv data.text=text data.label=label out=none.h5
+must 1 inspect none.h5
+said 'no .CLS. and .SEP.'
+must 2 train model.path=ends-none model.from_scratch=true data.train=none.h5 \
+    train.batch_size=16 train.max_steps=3 train.precision=fp32 out=run-prepared
+same run-prepared/best/model.safetensors run-ends-none/best/model.safetensors
+echo '{"text": ""}' >blank.jsonl
+refused 65 'row 0 has no tokens' 1 predict model.path=run-ends-none/best data.input=blank.jsonl data.text=text out=x.jsonl
+
+# The longest row is kept where it is given.
+must 1 tokenizer train data.input=train.tsv data.text=text tokenizer.vocab_size=100 data.max_length=48 out=long
+equal "$(python3 -c 'import json; print(json.load(open("long/tokenizer_config.json"))["model_max_length"])')" 48 model_max_length
+
 small=(tokenizer train data.input=train.tsv data.text=text)
 refused 78 'tokenizer.vocab_size is 10' 1 "${small[@]}" tokenizer.model=bpe tokenizer.vocab_size=10 out=none
 refused 78 'special_tokens' 1 "${small[@]}" tokenizer.special_tokens=a,b out=none

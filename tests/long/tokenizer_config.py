@@ -9,7 +9,8 @@ import shutil
 import subprocess
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, DebertaV2Tokenizer, RobertaTokenizer
+from transformers import AlbertTokenizer, AutoTokenizer, CamembertTokenizer, DebertaV2Tokenizer, RobertaTokenizer
+from transformers import XLMRobertaTokenizer
 
 import common
 import tokenizer as lines_of
@@ -98,9 +99,17 @@ def bert(report, scratch, lines):
     one("an added token, PreTrainedTokenizerFast", tokenizer_class="PreTrainedTokenizerFast", added_tokens_decoder={"30522": NEW})
     one("no post_processor", files=(("tokenizer.json", {"post_processor": None}),))
     one("no post_processor, PreTrainedTokenizerFast", files=(("tokenizer.json", {"post_processor": None}),),
-        tokenizer_class="PreTrainedTokenizerFast", refused="post_processor is null")
+        tokenizer_class="PreTrainedTokenizerFast")
+    one("a post_processor that places nothing, PreTrainedTokenizerFast", tokenizer_class="PreTrainedTokenizerFast",
+        files=(("tokenizer.json", {"post_processor": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False,
+                                                      "use_regex": False}}),))
+    one("no post_processor, no class", files=(("tokenizer.json", {"post_processor": None}),), tokenizer_class=None,
+        drop=("config.json",))
     one("split_special_tokens", split_special_tokens=True, refused="split_special_tokens")
     one("truncation_side", truncation_side="left", refused="truncation_side")
+    left = {"direction": "Left", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    one("truncation of tokenizer.json", files=(("tokenizer.json", {"truncation": left}),), refused="truncation")
+    one("truncation of tokenizer.json, and a side", files=(("tokenizer.json", {"truncation": left}),), truncation_side="right")
     pair = [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]
     one("a template for single texts", files=(("tokenizer.json", {"post_processor__pair": pair}),),
         tokenizer_class="PreTrainedTokenizerFast")
@@ -131,16 +140,21 @@ def roberta(report, scratch, lines):
     one("an extra special token", extra_special_tokens=["wOrld"])
 
 
-def deberta(report, scratch, lines):
-    base = os.path.join(scratch, "deberta")
-    pieces = [("[PAD]", 0.0), ("[CLS]", 0.0), ("[SEP]", 0.0), ("[UNK]", 0.0), ("\u2581", -2.0)]
+def unigram(lines, *special):
+    """Pieces of one character, with scores."""
+    pieces = [(p, 0.0) for p in special] + [("\u2581", -2.0)]
     seen = {p for p, _ in pieces}
     for line in lines:
         for c in line.replace(" ", "\u2581") + line.lower():
             if c not in seen and not c.isspace():
                 seen.add(c)
                 pieces.append((c, -4.0 - len(pieces) * 1e-3))
-    DebertaV2Tokenizer(vocab=pieces).save_pretrained(base)
+    return pieces
+
+
+def deberta(report, scratch, lines):
+    base = os.path.join(scratch, "deberta")
+    DebertaV2Tokenizer(vocab=unigram(lines, "[PAD]", "[CLS]", "[SEP]", "[UNK]")).save_pretrained(base)
 
     def one(what, **keys):
         variant(report, scratch, base, f"DeBERTa-v2, {what}", lines, **keys)
@@ -150,11 +164,37 @@ def deberta(report, scratch, lines):
     one("split_by_punct", split_by_punct=True, refused="split_by_punct")
 
 
+def sentencepiece(report, scratch, lines):
+    """Classes that transformers 4 leaves tokenizer.json to, and transformers 5 does not: alike, or refused."""
+    made = [("XLM-RoBERTa", XLMRobertaTokenizer, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]),
+            ("CamemBERT", CamembertTokenizer, ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<mask>", "<s>",
+                                               "</s>"]),
+            ("ALBERT", AlbertTokenizer, ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"])]
+    for name, cls, special in made:
+        base = os.path.join(scratch, name)
+        cls(vocab=unigram(lines, *special)).save_pretrained(base)
+
+        def one(what, **keys):
+            variant(report, scratch, base, f"{name}, {what}", lines, **keys)
+        one("as it is")
+        one("add_prefix_space", add_prefix_space=False, refused="add_prefix_space")
+        one("no post_processor", files=(("tokenizer.json", {"post_processor": None}),))
+        one("an extra special token", extra_special_tokens=["wOrld"])
+        if cls is AlbertTokenizer:
+            one("do_lower_case", do_lower_case=False, refused="do_lower_case")
+            one("keep_accents", keep_accents=True, refused="keep_accents")
+        else:
+            one("cls_token", cls_token="<pad>")
+            one("bos_token", bos_token="<pad>", refused="bos_token")
+            one("eos_token", eos_token="<pad>", refused="eos_token")
+
+
 def main(report, scratch):
     lines = WORDS + [line.replace("\0", "\1") for line in lines_of.hard_lines(500, 7)]
     bert(report, scratch, lines)
     roberta(report, scratch, lines)
     deberta(report, scratch, lines)
+    sentencepiece(report, scratch, lines)
 
 
 if __name__ == "__main__":
