@@ -3,12 +3,13 @@
  * a little to where the loss grows, the step's passes are run there once more, and both gradients
  * are added; then the weights are as they were, bit for bit.
  *
- *   fgm  the word embeddings: r = eps g / |g|, of the whole table's gradient (Miyato, Dai,
+ * fgm: the word embeddings, by r = eps g / |g| of the whole table's gradient (Miyato, Dai,
  * Goodfellow, Adversarial training methods for semi-supervised text classification, 2017, applied
- * to the table instead of one row's vectors, as is usual for encoders) awp  every matrix and table
- * that is trained: r = rate |w| g / |g| of the tensor, each element then kept within eps of itself,
- * w - eps |w| ... w + eps |w| (Wu, Xia, Wang, Adversarial weight perturbation helps robust
- * generalization, 2020, with the bound that is usual for encoders)
+ * to the table instead of one row's vectors, as is usual for encoders).
+ *
+ * awp: every matrix and table that is trained, by r = rate |w| g / |g| of the tensor, each element
+ * then kept within eps of itself, w - eps |w| ... w + eps |w| (Wu, Xia, Wang, Adversarial weight
+ * perturbation helps robust generalization, 2020, with the bound that is usual for encoders).
  *
  * A rank moves the elements it owns; norms are summed in one order (model/tensor_norms.h), so
  * nothing depends on the number of ranks. CPU only.

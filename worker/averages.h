@@ -5,8 +5,8 @@
  *
  * A rank holds the mean of the elements it owns, as the optimizer does its states, so nothing
  * depends on the number of ranks. As torch.optim.swa_utils: the first weights that count are
- * copied; then mean
- * += (w - mean) (1 - decay), or (w - mean) / (n + 1) after n of them. CPU only.
+ * copied; after n of them the mean moves by (w - mean) (1 - decay), or (w - mean) / (n + 1). CPU
+ * only.
  *
  * Local.
  */
